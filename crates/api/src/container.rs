@@ -1,0 +1,38 @@
+//! The backup of a container.
+
+use std::fmt;
+use std::num::NonZeroU64;
+
+use crate::{ArchiveName, BackupStats, Outcome, Result};
+
+/// The backup of one container, by the mechanism `directory`.
+pub trait ContainerBackup: Send {
+    /// The name the archive will have once it is committed.
+    fn archive_name(&self) -> &ArchiveName;
+    /// Pulls the file tree and commits the archive before it returns (`backup_container`).
+    fn run(&mut self, container: ContainerSource<'_>) -> Result<BackupStats>;
+    /// Ends the backup (`backup_cleanup`). What was committed stays, whatever the outcome.
+    fn finish(self: Box<Self>, outcome: &Outcome) -> Result<()>;
+}
+
+/// A container to read.
+pub struct ContainerSource<'a> {
+    /// Raw guest configuration, kept byte for byte.
+    pub guest_config: &'a [u8],
+    /// Raw firewall configuration. Proxmox VE's empty one means none, and is `None` here.
+    pub firewall_config: Option<&'a [u8]>,
+    /// Bytes per second, for reading and for writing out; `None` is no limit.
+    pub bandwidth_limit: Option<NonZeroU64>,
+    /// The file tree, read as the container's root user.
+    pub tree: &'a mut dyn TreeSource,
+}
+
+impl fmt::Debug for ContainerSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContainerSource").finish_non_exhaustive()
+    }
+}
+
+/// A container's file tree, pulled from its unprivileged walker, which holds no key and no
+/// repository. Its entries arrive with the capability for containers.
+pub trait TreeSource: Send {}

@@ -1,0 +1,112 @@
+//! The backup of a virtual machine.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+
+use crate::{ArchiveName, BackupStats, BitmapName, DeviceName, Outcome, Result, SnapshotAccess};
+
+/// The backup of one virtual machine.
+pub trait VmBackup: Send {
+    /// The name the archive will have once it is committed.
+    fn archive_name(&self) -> &ArchiveName;
+    /// How the snapshot access is to be handed over (`backup_get_mechanism`).
+    fn mechanism(&self) -> VmMechanism;
+    /// Which volumes may be read incrementally (`backup_vm_query_incremental`). A volume left out
+    /// uses no bitmap.
+    ///
+    /// `Use` only if the bitmap is known to be relative to an archive that is whole: by the
+    /// archive that the bitmap's own name carries, or by the guest's incarnation.
+    fn choose_bitmaps(
+        &mut self,
+        incarnation: &Incarnation,
+        volumes: &BTreeMap<DeviceName, VolumeInfo>,
+    ) -> Result<BTreeMap<DeviceName, BitmapRequest>>;
+    /// Reads every dirty region and commits the archive, lineage included, before it returns
+    /// (`backup_vm`). The caller clears the dirty bitmaps when this has returned `Ok`: from then
+    /// on they are relative to this archive, whatever happens later.
+    fn run(&mut self, vm: VmSource) -> Result<BackupStats>;
+    /// Ends the backup (`backup_cleanup`). What was committed stays, whatever the outcome; what
+    /// was not committed is never listed.
+    fn finish(self: Box<Self>, outcome: &Outcome) -> Result<()>;
+}
+
+/// How a virtual machine's snapshot access is handed over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum VmMechanism {
+    /// `file-handle`: a file descriptor and a list of dirty regions.
+    FileHandle,
+    /// `nbd`: an NBD export with the bitmap as a metadata context.
+    Nbd,
+}
+
+/// What tells one life of a guest's QEMU from another.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Incarnation {
+    /// The process, by id and start time (clock ticks since boot), if it could be learned.
+    pub process: Option<(u32, u64)>,
+    /// The guest's generation id, if it has one that is not zero.
+    pub vmgenid: Option<[u8; 16]>,
+}
+
+/// What is known of a volume without reading it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct VolumeInfo {
+    /// Size in bytes.
+    pub size: u64,
+    /// The dirty bitmaps that could be used for it, newest first, where the host can tell.
+    pub bitmaps: Vec<BitmapInfo>,
+}
+
+/// A dirty bitmap that a host offers for a volume.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BitmapInfo {
+    /// Its name in QEMU.
+    pub name: BitmapName,
+    /// The archive it is relative to, if its own name carries that (as our host's bitmaps do).
+    /// `None` for a fixed name, such as Proxmox VE's.
+    pub base: Option<ArchiveName>,
+}
+
+/// What a provider asks of a volume's dirty bitmap.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum BitmapRequest {
+    /// Create it, or create it anew.
+    New,
+    /// Use this one if it is there, create one if not.
+    Use(BitmapName),
+}
+
+/// What became of the request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BitmapMode {
+    /// `none`: no bitmap, the whole volume is dirty.
+    None,
+    /// `new`: a new bitmap, the whole volume is dirty.
+    New,
+    /// `reuse`: the bitmap that was asked for; only what it names may be read.
+    Reuse,
+}
+
+/// A virtual machine to read.
+#[derive(Debug)]
+pub struct VmSource {
+    /// Raw guest configuration, kept byte for byte.
+    pub guest_config: Vec<u8>,
+    /// Raw firewall configuration, if the guest has one.
+    pub firewall_config: Option<Vec<u8>>,
+    /// Bytes per second, for reading and for writing out; `None` is no limit.
+    pub bandwidth_limit: Option<NonZeroU64>,
+    /// The volumes by device name.
+    pub volumes: BTreeMap<DeviceName, Volume>,
+}
+
+/// A volume to read.
+#[derive(Debug)]
+pub struct Volume {
+    /// Size in bytes.
+    pub size: u64,
+    /// How the bitmap is used.
+    pub bitmap: BitmapMode,
+    /// Where the data is.
+    pub access: SnapshotAccess,
+}
