@@ -1,1 +1,34 @@
-//! Under construction.
+//! The repository: chunks, packs, an index, disk maps and snapshots, as files written once.
+//!
+//! `docs/FORMAT.md` is the definition; the module `format` has one file for each type it
+//! describes, and nothing else knows a byte offset. A [`Repository`] is opened on a [`Storage`];
+//! a [`Writer`] stores chunks and commits a snapshot; [`DiskReader`] reads a disk of a snapshot
+//! at any offset. The crate knows no guest's host, no protocol, no clock and no environment: its
+//! caller passes time and [`Random`].
+
+mod error;
+mod format;
+mod index;
+mod keys;
+pub mod limits;
+mod map;
+mod random;
+mod reader;
+mod repository;
+mod storage;
+mod verify;
+mod writer;
+
+pub use error::{Error, ErrorKind, Result};
+pub use format::config::{Config, FORMAT_VERSION};
+pub use format::id::{ChunkId, PackId};
+pub use format::pack::Class;
+pub use format::snapshot::{BlobRef, DiskRecord, Lineage, Snapshot, SnapshotName, Stats};
+pub use keys::{KeyFile, RecoveryKit, Unlock};
+pub use map::{MAP_FAN_OUT, update_map};
+pub use random::{Random, SystemRandom};
+pub use reader::{DiskReader, Leaf};
+pub use repository::{Protect, Repository};
+pub use storage::{FaultPoint, Faulty, FileName, LocalStorage, MemoryStorage, Storage};
+pub use verify::{Damage, Report, verify};
+pub use writer::{Stored, Worker, Writer};

@@ -1,0 +1,11 @@
+//! The types that are stored, one file each. Nothing outside this module knows a byte offset.
+
+pub(crate) mod bytes;
+pub(crate) mod config;
+pub(crate) mod envelope;
+pub(crate) mod id;
+pub(crate) mod index;
+pub(crate) mod node;
+pub(crate) mod pack;
+pub(crate) mod slot;
+pub(crate) mod snapshot;

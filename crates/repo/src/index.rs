@@ -1,0 +1,183 @@
+//! Where chunks lie: all index objects of a repository, in memory.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::format::envelope::{self, Kind};
+use crate::format::id::{ChunkId, PackId};
+use crate::format::index::{self, IndexedPack};
+use crate::format::pack::{self, Class, Entry, HEADER, TRAILER};
+use crate::keys::Keys;
+use crate::storage::{FileName, Storage, read_all};
+use crate::{Error, Result, limits};
+
+/// Where a chunk lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Location {
+    /// The number of the blob in its pack, which is its nonce.
+    pub(crate) number: u32,
+    pub(crate) pack: u32,
+    pub(crate) offset: u32,
+    pub(crate) stored: u32,
+    pub(crate) plain: u32,
+    pub(crate) compressed: bool,
+}
+
+/// A pack that the index knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Pack {
+    pub(crate) id: PackId,
+    pub(crate) class: Class,
+}
+
+/// Chunk id to place.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    chunks: HashMap<ChunkId, Location>,
+    packs: Vec<Pack>,
+    known: HashSet<PackId>,
+}
+
+impl Index {
+    /// Reads every index object, then the table of every pack that none of them names: what a
+    /// writer that was killed had stored, or all packs if the index is lost.
+    ///
+    /// A pack that an index object names and that is not there is left out, with what is in it,
+    /// so that a backup stores those chunks again.
+    pub(crate) fn load(storage: &dyn Storage, keys: &Keys) -> Result<Self> {
+        let mut present = HashMap::new();
+        storage.list(&"packs".parse()?, &mut |name, length| {
+            if let Some(id) = pack_of(name) {
+                present.insert(id, length);
+            }
+            Ok(())
+        })?;
+        let mut objects = Vec::new();
+        storage.list(&"index".parse()?, &mut |name, _| {
+            objects.push(name.clone());
+            Ok(())
+        })?;
+        let mut index = Self::default();
+        for name in objects {
+            // The index is derived: an object that cannot be read is made good from the packs.
+            if let Ok(packs) = read_object(storage, keys, &name) {
+                for pack in packs {
+                    if present.get(&pack.id) == Some(&u64::from(pack.length)) {
+                        index.add(pack);
+                    }
+                }
+            }
+        }
+        for (id, length) in present {
+            if !index.known.contains(&id)
+                && let Ok(pack) = read_pack(storage, keys, id, length)
+            {
+                index.add(pack);
+            }
+        }
+        Ok(index)
+    }
+
+    pub(crate) fn add(&mut self, indexed: IndexedPack) {
+        if !self.known.insert(indexed.id) {
+            return;
+        }
+        let pack = crate::format::bytes::length_u32(self.packs.len());
+        let IndexedPack {
+            id,
+            class,
+            entries,
+            length: _,
+        } = indexed;
+        self.packs.push(Pack { id, class });
+        for (number, entry) in (0u32..).zip(entries) {
+            let Entry {
+                id,
+                offset,
+                stored,
+                plain,
+                compressed,
+            } = entry;
+            let location = Location {
+                number,
+                pack,
+                offset,
+                stored,
+                plain,
+                compressed,
+            };
+            self.chunks.entry(id).or_insert(location);
+        }
+    }
+
+    pub(crate) fn find(&self, id: &ChunkId) -> Option<Location> {
+        self.chunks.get(id).copied()
+    }
+
+    pub(crate) fn pack(&self, number: u32) -> Option<&Pack> {
+        self.packs.get(number as usize)
+    }
+
+    pub(crate) fn packs(&self) -> &[Pack] {
+        &self.packs
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.chunks.len()
+    }
+}
+
+fn pack_of(name: &FileName) -> Option<PackId> {
+    let (_, last) = name.as_str().rsplit_once('/')?;
+    crate::format::bytes::unhex(last).map(PackId)
+}
+
+fn read_object(storage: &dyn Storage, keys: &Keys, name: &FileName) -> Result<Vec<IndexedPack>> {
+    let file = read_all(storage, name, limits::SEALED_MAX)?;
+    let body = envelope::open(keys, Kind::Index, name, &file)?;
+    index::decode(&body).ok_or_else(|| Error::corrupt(format!("{name} is not readable")))
+}
+
+/// The name of a pack's file.
+pub(crate) fn pack_file(id: &PackId) -> FileName {
+    let text = id.to_string();
+    format!("packs/{}/{text}", &text[..2])
+        .parse()
+        .expect("hexadecimal digits make a valid name")
+}
+
+/// What a pack's own table says.
+pub(crate) fn read_pack(
+    storage: &dyn Storage,
+    keys: &Keys,
+    id: PackId,
+    length: u64,
+) -> Result<IndexedPack> {
+    let corrupt = |why| pack::corrupt(&id, why);
+    let file = pack_file(&id);
+    let least = (HEADER + TRAILER) as u64;
+    if !(least..=limits::PACK_MAX).contains(&length) {
+        return Err(corrupt("has an impossible length"));
+    }
+    let header = storage.read(&file, 0..HEADER as u64)?;
+    let header: [u8; HEADER] = header
+        .try_into()
+        .map_err(|_short| corrupt("is too short for its header"))?;
+    let (class, _) = pack::open_header(keys, &header)
+        .ok_or_else(|| corrupt("has a header that does not open"))?;
+    let trailer = storage.read(&file, length - TRAILER as u64..length)?;
+    let table = pack::table_length(&trailer).ok_or_else(|| corrupt("has no proper end"))?;
+    let table_offset = (length - TRAILER as u64)
+        .checked_sub(table as u64)
+        .filter(|offset| *offset >= HEADER as u64)
+        .ok_or_else(|| corrupt("has a table longer than itself"))?;
+    let table = storage.read(&file, table_offset..length - TRAILER as u64)?;
+    let entries = pack::open_table(keys, &header, table, table_offset)
+        .ok_or_else(|| corrupt("has a table that does not open"))?;
+    let length = u32::try_from(length).map_err(|_long| corrupt("is too long"))?;
+    Ok(IndexedPack {
+        id,
+        class,
+        length,
+        entries,
+    })
+}

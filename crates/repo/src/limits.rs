@@ -1,0 +1,38 @@
+//! Every bound of the format and of the code that reads and writes it, in bytes unless said
+//! otherwise. A reader refuses what exceeds a limit before it allocates.
+
+/// The largest chunk, before compression.
+pub const CHUNK_MAX: usize = 4 << 20;
+/// The smallest chunk size a repository may be made with.
+pub const CHUNK_MIN: usize = 64 << 10;
+/// The chunk size of a new repository.
+pub const CHUNK_DEFAULT: usize = 256 << 10;
+/// A pack is closed when its blobs reach this size.
+pub const PACK_TARGET: usize = 16 << 20;
+/// The largest pack a reader accepts.
+pub const PACK_MAX: u64 = 64 << 20;
+/// The most blobs in one pack.
+pub const PACK_BLOBS_MAX: usize = 65_536;
+/// The largest sealed file that is read whole: snapshots, index objects, key slots.
+pub const SEALED_MAX: u64 = 64 << 20;
+/// An index object is written when so many blobs wait for one, so that an interrupted backup's
+/// work is found again by the next.
+pub const INDEX_BLOBS: usize = 65_536;
+/// The largest configuration of a guest or its firewall.
+pub const GUEST_CONFIG_MAX: usize = 1 << 20;
+/// The most disks in one snapshot.
+pub const DISKS_MAX: usize = 256;
+/// The largest disk: 8 EiB, what a signed file offset can say.
+pub const DISK_SIZE_MAX: u64 = i64::MAX as u64;
+/// The largest `config` file.
+pub const CONFIG_MAX: u64 = 64 << 10;
+/// The most key slots of a repository.
+pub const KEY_SLOTS_MAX: usize = 64;
+/// The most memory, in KiB, that a passphrase slot may ask argon2id to use.
+pub const ARGON2_MEMORY_KIB_MAX: u32 = 1 << 20;
+/// The most passes a passphrase slot may ask argon2id to make.
+pub const ARGON2_PASSES_MAX: u32 = 16;
+/// Decoded chunks that a disk reader keeps.
+pub const CHUNK_CACHE: usize = 32;
+/// Map nodes that a disk reader keeps.
+pub const NODE_CACHE: usize = 4096;

@@ -1,0 +1,274 @@
+//! Reads chunks, and disks of a snapshot at any offset.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use zstd_safe::DCtx;
+
+use crate::format::id::ChunkId;
+use crate::format::node::{self, Children, FAN_OUT};
+use crate::format::pack::{self, Class, HEADER};
+use crate::format::snapshot::{BlobRef, DiskRecord};
+use crate::index::{Location, pack_file};
+use crate::keys::Cipher;
+use crate::map;
+use crate::repository::Repository;
+use crate::{Error, ErrorKind, Result, limits};
+
+/// The chunk ids of one lowest node of a map; `None` is all zeroes.
+pub type Leaf = [Option<ChunkId>; FAN_OUT];
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Repository {
+    /// Reads a chunk and proves that it is the one with this identity.
+    pub(crate) fn read_chunk(&self, class: Class, id: &ChunkId) -> Result<Vec<u8>> {
+        let (location, pack) = {
+            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+            let missing = || Error::corrupt(format!("chunk {id} is in no pack"));
+            let location = index.find(id).ok_or_else(missing)?;
+            (
+                location,
+                index.pack(location.pack).ok_or_else(missing)?.clone(),
+            )
+        };
+        if pack.class != class {
+            return Err(pack::corrupt(&pack.id, "has the wrong class"));
+        }
+        let cipher = self.pack_cipher(&pack.id)?;
+        let range = u64::from(location.offset)..u64::from(location.offset + location.stored);
+        let blob = self.storage.read(&pack_file(&pack.id), range)?;
+        self.decode(class, id, &pack.id, &location, &cipher, blob)
+    }
+
+    fn pack_cipher(&self, id: &crate::PackId) -> Result<Cipher> {
+        let header = self.storage.read(&pack_file(id), 0..HEADER as u64)?;
+        let opened = <[u8; HEADER]>::try_from(header)
+            .ok()
+            .and_then(|header| pack::open_header(&self.keys, &header));
+        match opened {
+            Some((_, cipher)) => Ok(cipher),
+            None => Err(pack::corrupt(id, "has a header that does not open")),
+        }
+    }
+
+    fn decode(
+        &self,
+        class: Class,
+        id: &ChunkId,
+        pack: &crate::PackId,
+        location: &Location,
+        cipher: &Cipher,
+        blob: Vec<u8>,
+    ) -> Result<Vec<u8>> {
+        let corrupt = |why: &str| Error::corrupt(format!("chunk {id} in pack {pack} {why}"));
+        let blob = cipher
+            .open(u64::from(location.number), &id.0, blob)
+            .ok_or_else(|| corrupt("does not open: it was changed"))?;
+        let plain = location.plain as usize;
+        let chunk = if location.compressed {
+            let mut chunk = Vec::with_capacity(plain);
+            let mut context = DCtx::create();
+            (context.decompress(&mut chunk, &blob)).map_err(|code| {
+                corrupt(&format!(
+                    "does not decompress: {}",
+                    zstd_safe::get_error_name(code)
+                ))
+            })?;
+            chunk
+        } else {
+            blob
+        };
+        if chunk.len() != plain || self.keys.chunk_id(class, &chunk) != *id {
+            return Err(corrupt("is not what its identity says"));
+        }
+        Ok(chunk)
+    }
+
+    /// Bytes that lie in one data chunk.
+    pub fn read_blob(&self, blob: &BlobRef) -> Result<Vec<u8>> {
+        let bytes = match &blob.chunk {
+            None => Vec::new(),
+            Some(id) => self.read_chunk(Class::Data, id)?,
+        };
+        if bytes.len() != blob.length as usize {
+            return Err(Error::corrupt(
+                "a configuration has another length than its snapshot says",
+            ));
+        }
+        Ok(bytes)
+    }
+
+    pub(crate) fn read_node(&self, id: &ChunkId) -> Result<Children> {
+        let body = self.read_chunk(Class::Metadata, id)?;
+        node::decode(&body).ok_or_else(|| Error::corrupt(format!("map node {id} is not readable")))
+    }
+}
+
+/// A disk of a snapshot, readable at any offset by several threads.
+#[derive(Debug)]
+pub struct DiskReader {
+    repository: Arc<Repository>,
+    record: DiskRecord,
+    levels: u32,
+    nodes: Mutex<HashMap<ChunkId, Arc<Children>>>,
+    chunks: Mutex<VecDeque<(ChunkId, Arc<Vec<u8>>)>>,
+}
+
+impl DiskReader {
+    /// Opens a disk.
+    pub fn new(repository: Arc<Repository>, record: DiskRecord) -> Self {
+        let levels = map::levels(record.size, record.chunk_size);
+        Self {
+            repository,
+            record,
+            levels,
+            nodes: Mutex::default(),
+            chunks: Mutex::default(),
+        }
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.record.size
+    }
+
+    fn node(&self, id: &ChunkId) -> Result<Arc<Children>> {
+        if let Some(node) = lock(&self.nodes).get(id) {
+            return Ok(Arc::clone(node));
+        }
+        let node = Arc::new(self.repository.read_node(id)?);
+        let mut nodes = lock(&self.nodes);
+        if nodes.len() >= limits::NODE_CACHE {
+            nodes.clear();
+        }
+        nodes.insert(*id, Arc::clone(&node));
+        Ok(node)
+    }
+
+    /// The chunk ids of one lowest node, `FAN_OUT` chunks from `leaf * FAN_OUT` on; `None` if
+    /// they are all zeroes.
+    pub fn leaf(&self, leaf: u64) -> Result<Option<Leaf>> {
+        Ok(self.descend(leaf)?.ok().map(|node| *node))
+    }
+
+    /// The identity of one lowest node.
+    pub fn leaf_id(&self, leaf: u64) -> Result<Option<ChunkId>> {
+        map::leaf_id(self.record.root, self.levels, leaf, |id| self.node(id))
+    }
+
+    /// The lowest node, or the number of leaves from here on that are surely zeroes.
+    fn descend(&self, leaf: u64) -> Result<std::result::Result<Arc<Children>, u64>> {
+        let mut next = self.record.root;
+        for level in (0..self.levels).rev() {
+            let below = map::span(level);
+            let Some(id) = next else {
+                let whole = map::span(level + 1);
+                return Ok(Err(whole - leaf % whole));
+            };
+            let node = self.node(&id)?;
+            if level == 0 {
+                return Ok(Ok(node));
+            }
+            let child = usize::try_from(leaf / (below / FAN_OUT as u64) % FAN_OUT as u64)
+                .expect("a remainder of the fan-out is small");
+            next = node[child];
+        }
+        Ok(Err(1))
+    }
+
+    /// Fills the buffer from this offset; an error of kind `Invalid` past the end.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let end = offset
+            .checked_add(buffer.len() as u64)
+            .filter(|end| *end <= self.size());
+        if end.is_none() {
+            let what = format!(
+                "cannot read {} bytes at offset {offset} of a disk of {}",
+                buffer.len(),
+                self.size()
+            );
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        let chunk_size = u64::from(self.record.chunk_size);
+        let mut done = 0;
+        while done < buffer.len() {
+            let position = offset + done as u64;
+            let number = position / chunk_size;
+            let within = usize::try_from(position % chunk_size).expect("a chunk fits in memory");
+            let room = self.record.chunk_size as usize - within;
+            let take = room.min(buffer.len() - done);
+            let target = &mut buffer[done..done + take];
+            match self.chunk_id(number)? {
+                None => target.fill(0),
+                Some(id) => {
+                    let chunk = self.chunk(&id)?;
+                    let found = chunk.get(within..within + take).ok_or_else(|| {
+                        Error::corrupt(format!("chunk {id} is shorter than its place on the disk"))
+                    })?;
+                    target.copy_from_slice(found);
+                }
+            }
+            done += take;
+        }
+        Ok(())
+    }
+
+    /// The identity of a chunk of the disk; `None` if it is all zeroes.
+    pub fn chunk_id(&self, number: u64) -> Result<Option<ChunkId>> {
+        let fan_out = FAN_OUT as u64;
+        let within = usize::try_from(number % fan_out).expect("a remainder is small");
+        Ok(self
+            .descend(number / fan_out)?
+            .ok()
+            .and_then(|leaf| leaf[within]))
+    }
+
+    fn chunk(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>> {
+        if let Some((_, chunk)) = lock(&self.chunks).iter().find(|(known, _)| known == id) {
+            return Ok(Arc::clone(chunk));
+        }
+        let chunk = Arc::new(self.repository.read_chunk(Class::Data, id)?);
+        let mut chunks = lock(&self.chunks);
+        if chunks.len() >= limits::CHUNK_CACHE {
+            chunks.pop_front();
+        }
+        chunks.push_back((*id, Arc::clone(&chunk)));
+        Ok(chunk)
+    }
+
+    /// The next run of data at or after this offset, as offset and length; it ends at a hole, or
+    /// after one lowest node at the latest.
+    pub fn next_data(&self, offset: u64) -> Result<Option<(u64, u64)>> {
+        let chunk_size = u64::from(self.record.chunk_size);
+        let fan_out = FAN_OUT as u64;
+        let chunks = self.size().div_ceil(chunk_size);
+        let mut number = offset / chunk_size;
+        while number < chunks {
+            let leaf = match self.descend(number / fan_out)? {
+                Ok(leaf) => leaf,
+                Err(empty) => {
+                    number = (number / fan_out)
+                        .saturating_add(empty)
+                        .saturating_mul(fan_out);
+                    continue;
+                }
+            };
+            let first = usize::try_from(number % fan_out).expect("a remainder is small");
+            let Some(start) = (first..FAN_OUT).find(|i| leaf[*i].is_some()) else {
+                number = (number / fan_out + 1) * fan_out;
+                continue;
+            };
+            let end = (start..FAN_OUT)
+                .find(|i| leaf[*i].is_none())
+                .unwrap_or(FAN_OUT);
+            let base = number / fan_out * fan_out;
+            let from = ((base + start as u64) * chunk_size).max(offset);
+            let to = ((base + end as u64) * chunk_size).min(self.size());
+            return Ok((from < to).then_some((from, to - from)));
+        }
+        Ok(None)
+    }
+}

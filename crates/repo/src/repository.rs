@@ -1,0 +1,274 @@
+//! A repository: made, opened, and its snapshots.
+
+use std::sync::{Arc, RwLock};
+
+use zeroize::Zeroizing;
+
+use crate::format::config::{Config, Proof};
+use crate::format::envelope::{self, Kind};
+use crate::format::slot::Slot;
+use crate::format::snapshot::{Snapshot, SnapshotName};
+use crate::index::Index;
+use crate::keys::{KeyFile, Keys, RecoveryKit, Unlock};
+use crate::storage::{FileName, Storage, read_all};
+use crate::{Error, ErrorKind, Random, Result, limits, random};
+
+/// What protects the root key in a new key slot.
+#[derive(Debug)]
+pub enum Protect {
+    /// A passphrase.
+    Passphrase(Zeroizing<String>),
+    /// A key file.
+    KeyFile(KeyFile),
+    /// Nothing: whoever has the repository reads it. The user has asked for this by name.
+    Open,
+}
+
+/// An open repository. Shared by the threads and backups of a process.
+#[derive(Debug)]
+pub struct Repository {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) keys: Keys,
+    pub(crate) index: RwLock<Index>,
+    config: Config,
+}
+
+fn config_file() -> FileName {
+    "config".parse().expect("a constant name is valid")
+}
+
+impl Repository {
+    /// Makes a repository in an empty storage: first the key slot, then `config`, which is what
+    /// makes it one.
+    pub fn init(
+        storage: Arc<dyn Storage>,
+        random: Arc<dyn Random>,
+        protect: &Protect,
+        chunk_size: usize,
+    ) -> Result<Self> {
+        match storage.length(&config_file()) {
+            Ok(_) => {
+                let what = "there is a repository already";
+                return Err(Error::new(ErrorKind::Exists, what));
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        let keys = Keys::new(random::fresh(&*random)?);
+        let config = Config::new(random::fresh(&*random)?, chunk_size)?;
+        add_slot(&*storage, &*random, &keys, protect)?;
+        storage.put(&config_file(), &config.encode(&keys)?)?;
+        let index = RwLock::new(Index::default());
+        Ok(Self {
+            storage,
+            random,
+            keys,
+            index,
+            config,
+        })
+    }
+
+    /// Opens a repository.
+    ///
+    /// `NotFound` if there is none (is the storage mounted?), `WrongKey` if nothing opens it,
+    /// `Version` if a newer program made it.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        random: Arc<dyn Random>,
+        unlock: &Unlock,
+    ) -> Result<Self> {
+        let file = read_all(&*storage, &config_file(), limits::CONFIG_MAX).map_err(|e| {
+            if e.kind() == ErrorKind::NotFound {
+                let what = "there is no repository here: no file config (is its storage mounted?)";
+                return Error::with_source(ErrorKind::NotFound, what, e);
+            }
+            e
+        })?;
+        let (config, proof) = Config::decode(&file)?;
+        let keys = unlock_keys(&*storage, unlock, &proof)?;
+        let index = RwLock::new(Index::load(&*storage, &keys)?);
+        Ok(Self {
+            storage,
+            random,
+            keys,
+            index,
+            config,
+        })
+    }
+
+    /// What the repository says of itself.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The root key as text for paper. Whoever has it reads everything.
+    pub fn recovery_kit(&self) -> RecoveryKit {
+        self.keys.recovery_kit()
+    }
+
+    /// Adds a key slot; its name.
+    pub fn add_key(&self, protect: &Protect) -> Result<String> {
+        add_slot(&*self.storage, &*self.random, &self.keys, protect)
+    }
+
+    /// The key slots: name and kind (`passphrase`, `key-file`, `open`).
+    pub fn keys(&self) -> Result<Vec<(String, &'static str)>> {
+        let slots = read_slots(&*self.storage)?;
+        Ok(slots
+            .into_iter()
+            .map(|(name, slot)| (slot_name(&name), slot.kind()))
+            .collect())
+    }
+
+    /// Removes a key slot, but never the last.
+    pub fn remove_key(&self, name: &str) -> Result<()> {
+        let slots = read_slots(&*self.storage)?;
+        let Some((file, _)) = slots.iter().find(|(file, _)| slot_name(file) == name) else {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("there is no key {name:?}"),
+            ));
+        };
+        if slots.len() == 1 {
+            let what = format!("key {name} is the last; add another before removing it");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        self.storage.remove(file)
+    }
+
+    /// How many chunks and packs there are.
+    pub fn counts(&self) -> (usize, usize) {
+        let index = self
+            .index
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        (index.len(), index.packs().len())
+    }
+
+    /// The names of all snapshots, in order.
+    pub fn snapshots(&self) -> Result<Vec<SnapshotName>> {
+        let mut names = Vec::new();
+        self.storage.list(&"snapshots".parse()?, &mut |file, _| {
+            let text = file.as_str().strip_prefix("snapshots/").unwrap_or_default();
+            names.push(text.parse::<SnapshotName>()?);
+            Ok(())
+        })?;
+        Ok(names)
+    }
+
+    /// Reads one snapshot.
+    pub fn snapshot(&self, name: &SnapshotName) -> Result<Snapshot> {
+        let file = name.file();
+        let sealed = read_all(&*self.storage, &file, limits::SEALED_MAX).map_err(|e| {
+            if e.kind() == ErrorKind::NotFound {
+                let what = format!("there is no snapshot {name}");
+                return Error::with_source(ErrorKind::NotFound, what, e);
+            }
+            e
+        })?;
+        let body = envelope::open(&self.keys, Kind::Snapshot, &file, &sealed)?;
+        Snapshot::decode(name, &self.config.repository, &body)
+    }
+}
+
+fn add_slot(
+    storage: &dyn Storage,
+    random: &dyn Random,
+    keys: &Keys,
+    protect: &Protect,
+) -> Result<String> {
+    let slot = match protect {
+        Protect::Passphrase(text) if text.is_empty() => {
+            return Err(Error::new(ErrorKind::Invalid, "the passphrase is empty"));
+        }
+        Protect::Passphrase(text) => Slot::passphrase(random, keys, text)?,
+        Protect::KeyFile(file) => Slot::key_file(random, keys, file)?,
+        Protect::Open => Slot::open(keys),
+    };
+    let name = crate::format::bytes::hex(&random::fresh::<8>(random)?);
+    let json = serde_json::to_vec(&slot)
+        .map_err(|e| Error::with_source(ErrorKind::Invalid, "cannot encode a key slot", e))?;
+    storage.put(
+        &format!("keys/{name}").parse()?,
+        &envelope::wrap(Kind::Slot, &json),
+    )?;
+    Ok(name)
+}
+
+fn slot_name(file: &FileName) -> String {
+    file.as_str()
+        .strip_prefix("keys/")
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// All key slots. One that is damaged does not keep the others from opening the repository, but
+/// if none is left, its error is the one to tell.
+fn read_slots(storage: &dyn Storage) -> Result<Vec<(FileName, Slot)>> {
+    let mut files = Vec::new();
+    storage.list(&"keys".parse()?, &mut |name, _| {
+        files.push(name.clone());
+        Ok(())
+    })?;
+    files.truncate(limits::KEY_SLOTS_MAX);
+    let mut slots = Vec::new();
+    let mut damage = None;
+    for name in files {
+        match read_slot(storage, &name) {
+            Ok(slot) => slots.push((name, slot)),
+            Err(error) => damage = Some(error),
+        }
+    }
+    match damage {
+        Some(error) if slots.is_empty() => Err(error),
+        _ => Ok(slots),
+    }
+}
+
+fn read_slot(storage: &dyn Storage, name: &FileName) -> Result<Slot> {
+    let file = read_all(storage, name, limits::CONFIG_MAX)?;
+    let body = envelope::check(Kind::Slot, name, &file)?;
+    serde_json::from_slice(body).map_err(|e| {
+        Error::with_source(
+            ErrorKind::Corrupt,
+            format!("key slot {name} is not readable"),
+            e,
+        )
+    })
+}
+
+fn unlock_keys(storage: &dyn Storage, unlock: &Unlock, proof: &Proof) -> Result<Keys> {
+    let wrong = |why: &str| Error::new(ErrorKind::WrongKey, why.to_owned());
+    let prove = |root| {
+        let keys = Keys::new(root);
+        proof.holds(&keys).then_some(keys)
+    };
+    if let Unlock::Recovery(kit) = unlock {
+        let why = "the recovery kit is of another repository, or config was changed";
+        return prove(kit.0).ok_or_else(|| wrong(why));
+    }
+    let slots = read_slots(storage)?;
+    if slots.is_empty() {
+        let what = "the repository has no key slots; open it with its recovery kit";
+        return Err(Error::new(ErrorKind::NotFound, what));
+    }
+    for (_, slot) in &slots {
+        let root = match unlock {
+            Unlock::Passphrase(text) => slot.try_passphrase(text)?,
+            Unlock::KeyFile(file) => slot.try_key_file(file)?,
+            Unlock::Open => slot.try_open(),
+            Unlock::Recovery(kit) => Some(kit.0),
+        };
+        if let Some(root) = root {
+            let why = "the key opens, but config was changed by somebody without it";
+            return prove(root).ok_or_else(|| Error::new(ErrorKind::Corrupt, why));
+        }
+    }
+    Err(wrong(match unlock {
+        Unlock::Passphrase(_) => "the passphrase opens none of the repository's keys",
+        Unlock::KeyFile(_) => "the key file opens none of the repository's keys",
+        Unlock::Open => "the repository is encrypted: give its passphrase or key file",
+        Unlock::Recovery(_) => "the recovery kit is of another repository",
+    }))
+}

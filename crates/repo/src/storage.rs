@@ -1,0 +1,85 @@
+//! Where a repository's files live: the only door to disks.
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use crate::{Error, ErrorKind, Result};
+
+mod faulty;
+mod local;
+mod memory;
+
+pub use faulty::{FaultPoint, Faulty};
+pub use local::LocalStorage;
+pub use memory::MemoryStorage;
+
+/// A place for files that are written once. All methods may be called from several threads.
+pub trait Storage: Send + Sync + fmt::Debug {
+    /// Writes `name` with these bytes, durably, or leaves nothing a reader could see. A name's
+    /// content never differs, so writing the same again is harmless.
+    fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()>;
+    /// Reads a range; an error of kind `Corrupt` if the file is shorter.
+    fn read(&self, name: &FileName, range: Range<u64>) -> Result<Vec<u8>>;
+    /// The file's length in bytes; `NotFound` if there is none.
+    fn length(&self, name: &FileName) -> Result<u64>;
+    /// Calls `each` once for each file whose name begins with `prefix` and a `/`, in name order,
+    /// with its length. A prefix with no files is not an error.
+    fn list(
+        &self,
+        prefix: &FileName,
+        each: &mut dyn FnMut(&FileName, u64) -> Result<()>,
+    ) -> Result<()>;
+    /// Removes a file; it is not an error if there is none.
+    fn remove(&self, name: &FileName) -> Result<()>;
+}
+
+/// A relative, `/`-separated name: parts of letters, digits and `.+=_-:`, none of them empty,
+/// beginning with a dot, or longer than 128 bytes; 512 bytes in all.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct FileName(String);
+
+impl FileName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for FileName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let part_is_fine = |part: &str| {
+            !part.is_empty()
+                && part.len() <= 128
+                && !part.starts_with('.')
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b".+=_-:".contains(&b))
+        };
+        if text.len() <= 512 && text.split('/').all(part_is_fine) {
+            Ok(Self(text.to_owned()))
+        } else {
+            let what = format!("{text:?} cannot name a file of a repository");
+            Err(Error::new(ErrorKind::Invalid, what))
+        }
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Reads a whole file that is at most `max` bytes long.
+pub(crate) fn read_all(storage: &dyn Storage, name: &FileName, max: u64) -> Result<Vec<u8>> {
+    let length = storage.length(name)?;
+    if length > max {
+        return Err(Error::corrupt(format!(
+            "{name} has {length} bytes, more than the {max} allowed"
+        )));
+    }
+    storage.read(name, 0..length)
+}

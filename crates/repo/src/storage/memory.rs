@@ -1,0 +1,89 @@
+//! Files in memory, for tests.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{FileName, Storage};
+use crate::{Error, ErrorKind, Result};
+
+/// A storage that forgets everything when it is dropped.
+#[derive(Debug, Default)]
+pub struct MemoryStorage {
+    files: Mutex<BTreeMap<FileName, Vec<u8>>>,
+}
+
+impl MemoryStorage {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A copy of what is stored now.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            files: Mutex::new(self.files().clone()),
+        }
+    }
+
+    /// Changes a file behind the repository's back, as a failing disk would.
+    pub fn damage(&self, name: &FileName, change: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(bytes) = self.files().get_mut(name) {
+            change(bytes);
+        }
+    }
+
+    fn files(&self) -> MutexGuard<'_, BTreeMap<FileName, Vec<u8>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn missing(name: &FileName) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no file {name}"))
+}
+
+impl Storage for MemoryStorage {
+    fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
+        self.files().insert(name.clone(), bytes.to_vec());
+        Ok(())
+    }
+
+    fn read(&self, name: &FileName, range: Range<u64>) -> Result<Vec<u8>> {
+        let files = self.files();
+        let bytes = files.get(name).ok_or_else(|| missing(name))?;
+        let start = usize::try_from(range.start).unwrap_or(usize::MAX);
+        let end = usize::try_from(range.end).unwrap_or(usize::MAX);
+        match bytes.get(start..end) {
+            Some(found) => Ok(found.to_vec()),
+            None => Err(Error::corrupt(format!("{name} ends before byte {end}"))),
+        }
+    }
+
+    fn length(&self, name: &FileName) -> Result<u64> {
+        self.files()
+            .get(name)
+            .map(|bytes| bytes.len() as u64)
+            .ok_or_else(|| missing(name))
+    }
+
+    fn list(
+        &self,
+        prefix: &FileName,
+        each: &mut dyn FnMut(&FileName, u64) -> Result<()>,
+    ) -> Result<()> {
+        let start = format!("{prefix}/");
+        let found: Vec<_> = (self.files().iter())
+            .filter(|(name, _)| name.as_str().starts_with(&start))
+            .map(|(name, bytes)| (name.clone(), bytes.len() as u64))
+            .collect();
+        found
+            .iter()
+            .try_for_each(|(name, length)| each(name, *length))
+    }
+
+    fn remove(&self, name: &FileName) -> Result<()> {
+        self.files().remove(name);
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+//! Stores chunks and commits a snapshot: packs first, then the index, then the snapshot, each
+//! durable before the next.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use zstd_safe::{CCtx, CParameter};
+
+use crate::format::bytes::{hex, length_u32};
+use crate::format::envelope::{self, Kind};
+use crate::format::id::ChunkId;
+use crate::format::index::{self, IndexedPack};
+use crate::format::pack::{Class, OpenPack, SealedPack};
+use crate::format::snapshot::{Snapshot, SnapshotName};
+use crate::index::pack_file;
+use crate::repository::Repository;
+use crate::{Error, ErrorKind, Result, limits, random};
+
+/// The compression level: what keeps up with a fast disk.
+const LEVEL: i32 = 1;
+/// A chunk that does not shrink below this share (in 256ths) is stored as it is.
+const WORTHWHILE: usize = 250;
+
+/// What became of a chunk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stored {
+    /// Its identity.
+    pub id: ChunkId,
+    /// Whether it was not there before.
+    pub new: bool,
+}
+
+/// One backup's writing. Threads store chunks through a [`Worker`] each.
+#[derive(Debug)]
+pub struct Writer {
+    repository: Arc<Repository>,
+    id: [u8; 16],
+    open: [Mutex<Option<OpenPack>>; 2],
+    seen: Mutex<HashSet<ChunkId>>,
+    done: Mutex<Done>,
+    poison: Mutex<Option<Error>>,
+    stored: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Done {
+    waiting: Vec<IndexedPack>,
+    waiting_blobs: usize,
+    objects: u32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Writer {
+    /// Starts writing. Nothing is stored yet.
+    pub fn new(repository: Arc<Repository>) -> Result<Self> {
+        let id = random::fresh(&*repository.random)?;
+        Ok(Self {
+            repository,
+            id,
+            open: [Mutex::new(None), Mutex::new(None)],
+            seen: Mutex::default(),
+            done: Mutex::default(),
+            poison: Mutex::default(),
+            stored: AtomicU64::new(0),
+        })
+    }
+
+    /// A worker for one thread.
+    pub fn worker(&self) -> Worker<'_> {
+        let mut context = CCtx::create();
+        let level = context.set_parameter(CParameter::CompressionLevel(LEVEL));
+        debug_assert!(level.is_ok(), "the level is a constant that zstd knows");
+        Worker {
+            writer: self,
+            context,
+            space: Vec::new(),
+        }
+    }
+
+    /// Bytes that were stored so far, in packs and index objects.
+    pub fn stored(&self) -> u64 {
+        self.stored.load(Ordering::Relaxed)
+    }
+
+    /// Makes what was stored durable and puts the snapshot: from here on there is an archive.
+    /// The writer's identity and the number of its index objects are filled in.
+    pub fn commit(self, name: &SnapshotName, mut snapshot: Snapshot) -> Result<Snapshot> {
+        self.check()?;
+        for open in &self.open {
+            let pack = lock(open).take();
+            if let Some(pack) = pack.filter(|pack| !pack.is_empty()) {
+                self.put_pack(pack.finish(&self.repository.keys))?;
+            }
+        }
+        self.flush_index(1)?;
+        snapshot.writer = hex(&self.id);
+        snapshot.index_objects = lock(&self.done).objects;
+        snapshot
+            .repository
+            .clone_from(&self.repository.config().repository);
+        snapshot.id = hex(&random::fresh::<16>(&*self.repository.random)?);
+        snapshot.stats.stored = self.stored();
+        let file = name.file();
+        let body = snapshot.encode()?;
+        let (keys, random) = (&self.repository.keys, &*self.repository.random);
+        let sealed = envelope::seal(keys, random, Kind::Snapshot, &file, &body)?;
+        self.repository.storage.put(&file, &sealed)?;
+        Ok(snapshot)
+    }
+
+    /// The first failure, if there was one: after it nothing more is written.
+    fn check(&self) -> Result<()> {
+        match &*lock(&self.poison) {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn poisoned<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            lock(&self.poison).get_or_insert_with(|| error.clone());
+        }
+        result
+    }
+
+    /// Adds a blob to the open pack of its class; a pack that is full is put by this thread while
+    /// the others go on, which bounds both memory and the number of writes under way.
+    fn add(
+        &self,
+        class: Class,
+        id: ChunkId,
+        blob: &[u8],
+        plain: usize,
+        compressed: bool,
+    ) -> Result<()> {
+        self.check()?;
+        let Repository { keys, random, .. } = &*self.repository;
+        let mut open = lock(&self.open[usize::from(class.byte())]);
+        let mut pack = match open.take() {
+            Some(pack) => pack,
+            None => OpenPack::new(keys, &**random, class)?,
+        };
+        pack.add(id, blob, plain, compressed);
+        if !pack.is_full() {
+            *open = Some(pack);
+            return Ok(());
+        }
+        drop(open);
+        self.poisoned(self.put_pack(pack.finish(keys)))?;
+        self.poisoned(self.flush_index(limits::INDEX_BLOBS))
+    }
+
+    fn put_pack(&self, pack: SealedPack) -> Result<()> {
+        let SealedPack {
+            id,
+            class,
+            bytes,
+            entries,
+        } = pack;
+        self.repository.storage.put(&pack_file(&id), &bytes)?;
+        self.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let mut done = lock(&self.done);
+        done.waiting_blobs += entries.len();
+        done.waiting.push(IndexedPack {
+            id,
+            class,
+            length: length_u32(bytes.len()),
+            entries,
+        });
+        Ok(())
+    }
+
+    /// Writes an index object if at least so many blobs wait for one.
+    fn flush_index(&self, least: usize) -> Result<()> {
+        let mut done = lock(&self.done);
+        if done.waiting_blobs < least {
+            return Ok(());
+        }
+        let packs = std::mem::take(&mut done.waiting);
+        done.waiting_blobs = 0;
+        let name = format!("index/{}/{:08}", hex(&self.id), done.objects).parse()?;
+        done.objects += 1;
+        let (keys, random) = (&self.repository.keys, &*self.repository.random);
+        let sealed = envelope::seal(keys, random, Kind::Index, &name, &index::encode(&packs))?;
+        self.repository.storage.put(&name, &sealed)?;
+        self.stored
+            .fetch_add(sealed.len() as u64, Ordering::Relaxed);
+        let mut index = self
+            .repository
+            .index
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        for pack in packs {
+            index.add(pack);
+        }
+        Ok(())
+    }
+}
+
+/// One thread's means of storing chunks.
+pub struct Worker<'w> {
+    writer: &'w Writer,
+    context: CCtx<'static>,
+    space: Vec<u8>,
+}
+
+impl std::fmt::Debug for Worker<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("writer", &self.writer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Worker<'_> {
+    /// Stores a chunk unless it is there: looked up before it is compressed.
+    pub fn store(&mut self, class: Class, plaintext: &[u8]) -> Result<Stored> {
+        let writer = self.writer;
+        if plaintext.len() > limits::CHUNK_MAX {
+            let what = format!("a chunk of {} bytes is too large", plaintext.len());
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        let id = writer.repository.keys.chunk_id(class, plaintext);
+        let known = {
+            let index = writer
+                .repository
+                .index
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            index.find(&id).is_some()
+        };
+        if known || !lock(&writer.seen).insert(id) {
+            return Ok(Stored { id, new: false });
+        }
+        let compressed = self.compress(plaintext);
+        let blob = if compressed {
+            &self.space[..]
+        } else {
+            plaintext
+        };
+        writer.add(class, id, blob, plaintext.len(), compressed)?;
+        Ok(Stored { id, new: true })
+    }
+
+    /// Compresses into `space`; false if it is not worth it.
+    fn compress(&mut self, plaintext: &[u8]) -> bool {
+        if !looks_compressible(plaintext) {
+            return false;
+        }
+        self.space.clear();
+        self.space
+            .reserve(zstd_safe::compress_bound(plaintext.len()));
+        let worthwhile = plaintext.len() * WORTHWHILE / 256;
+        match self.context.compress2(&mut self.space, plaintext) {
+            Ok(length) => length < worthwhile,
+            Err(_code) => false,
+        }
+    }
+}
+
+/// A quick look at a sample: bytes that occur evenly do not compress.
+fn looks_compressible(plaintext: &[u8]) -> bool {
+    const SAMPLE: usize = 8192;
+    if plaintext.len() < 4 * SAMPLE {
+        return true;
+    }
+    let mut counts = [0u32; 256];
+    let step = plaintext.len() / SAMPLE;
+    for byte in plaintext.iter().step_by(step).take(SAMPLE) {
+        counts[usize::from(*byte)] += 1;
+    }
+    // The sum of squares of even counts is SAMPLE * SAMPLE / 256, and for random bytes one
+    // SAMPLE more; data that compresses lies far above.
+    let squares: u64 = counts.iter().map(|&c| u64::from(c) * u64::from(c)).sum();
+    let even = (SAMPLE * SAMPLE / 256 + SAMPLE) as u64;
+    squares > even + even / 64
+}

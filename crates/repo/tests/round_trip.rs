@@ -1,0 +1,353 @@
+//! What is stored comes back; what is damaged is named; a crash loses nothing committed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use snapkeep_repo::{
+    BlobRef, Class, DiskReader, DiskRecord, ErrorKind, FaultPoint, Faulty, KeyFile, Lineage,
+    LocalStorage, MAP_FAN_OUT, MemoryStorage, Protect, Repository, Result, Snapshot, SnapshotName,
+    Stats, Storage, SystemRandom, Unlock, Writer, update_map, verify,
+};
+
+const CHUNK: usize = 64 << 10;
+
+fn key() -> KeyFile {
+    KeyFile::generate(&SystemRandom).expect("random bytes")
+}
+
+fn init(storage: &Arc<dyn Storage>, key: &KeyFile) -> Result<Arc<Repository>> {
+    let protect = Protect::KeyFile(key.clone());
+    Repository::init(Arc::clone(storage), Arc::new(SystemRandom), &protect, CHUNK).map(Arc::new)
+}
+
+fn open(storage: &Arc<dyn Storage>, key: &KeyFile) -> Result<Arc<Repository>> {
+    let unlock = Unlock::KeyFile(key.clone());
+    Repository::open(Arc::clone(storage), Arc::new(SystemRandom), &unlock).map(Arc::new)
+}
+
+/// A disk of some chunks: some compressible, some random, some zero, the last one short.
+fn disk(seed: u8, chunks: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for number in 0..chunks {
+        let mut chunk = vec![0; CHUNK];
+        match number % 3 {
+            0 => chunk.fill(seed.wrapping_add(u8::try_from(number % 251).unwrap())),
+            1 => blake3::Hasher::new()
+                .update(&[seed])
+                .update(&number.to_le_bytes())
+                .finalize_xof()
+                .fill(&mut chunk),
+            _ => {}
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    bytes.extend_from_slice(&[seed; 512]);
+    bytes
+}
+
+/// Stores a disk as it differs from a base, and commits.
+fn backup(
+    repository: &Arc<Repository>,
+    name: &SnapshotName,
+    base: Option<(&DiskRecord, &[u8])>,
+    bytes: &[u8],
+) -> Result<Snapshot> {
+    let writer = Writer::new(Arc::clone(repository))?;
+    let mut worker = writer.worker();
+    let mut leaves = BTreeMap::new();
+    for (number, span) in (0u64..).zip(bytes.chunks(CHUNK * MAP_FAN_OUT)) {
+        let start = usize::try_from(number).unwrap() * CHUNK * MAP_FAN_OUT;
+        if base.is_some_and(|(_, old)| old.get(start..start + span.len()) == Some(span)) {
+            continue;
+        }
+        let mut leaf = [None; MAP_FAN_OUT];
+        for (slot, chunk) in leaf.iter_mut().zip(span.chunks(CHUNK)) {
+            if chunk.iter().any(|b| *b != 0) {
+                *slot = Some(worker.store(Class::Data, chunk)?.id);
+            }
+        }
+        leaves.insert(number, worker.store_leaf(&leaf)?);
+    }
+    let (size, chunk_size) = (bytes.len() as u64, u32::try_from(CHUNK).unwrap());
+    let root = base.and_then(|(record, _)| record.root);
+    let root = update_map(repository, &mut worker, size, chunk_size, root, leaves)?;
+    drop(worker);
+    let device = "drive-scsi0".to_owned();
+    let disk = DiskRecord {
+        device,
+        size,
+        chunk_size,
+        root,
+        lineage: Lineage::default(),
+    };
+    let snapshot = Snapshot {
+        id: String::new(),
+        repository: String::new(),
+        time: 0,
+        disks: vec![disk],
+        guest_config: BlobRef {
+            chunk: None,
+            length: 0,
+        },
+        firewall_config: None,
+        writer: String::new(),
+        index_objects: 0,
+        stats: Stats::default(),
+        program: "test".to_owned(),
+    };
+    writer.commit(name, snapshot)
+}
+
+fn restore(repository: &Arc<Repository>, name: &SnapshotName) -> Result<Vec<u8>> {
+    let snapshot = repository.snapshot(name)?;
+    let reader = DiskReader::new(Arc::clone(repository), snapshot.disks[0].clone());
+    let mut bytes = vec![0xee; usize::try_from(reader.size()).unwrap()];
+    // In odd pieces, so that they cross chunks.
+    for (number, piece) in bytes.chunks_mut(100_003).enumerate() {
+        reader.read_at(number as u64 * 100_003, piece)?;
+    }
+    let mut by_extent = vec![0; bytes.len()];
+    let mut offset = 0;
+    while let Some((start, length)) = reader.next_data(offset)? {
+        let range = usize::try_from(start).unwrap()..usize::try_from(start + length).unwrap();
+        reader.read_at(start, &mut by_extent[range])?;
+        offset = start + length;
+    }
+    assert_eq!(bytes, by_extent, "holes are what reads as zeroes");
+    Ok(bytes)
+}
+
+fn name(text: &str) -> SnapshotName {
+    format!("main/vm/100/{text}")
+        .parse()
+        .expect("a snapshot's name")
+}
+
+#[test]
+fn full_and_incremental_snapshots_restore_byte_for_byte() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let key = key();
+    let repository = init(&storage, &key).expect("a new repository");
+    let first = disk(1, 200);
+    let one = backup(&repository, &name("1"), None, &first).expect("a full backup");
+    let mut second = first.clone();
+    second[70 * CHUNK..70 * CHUNK + 10].fill(7);
+    let base = Some((&one.disks[0], &first[..]));
+    let two = backup(&repository, &name("2"), base, &second).expect("an incremental backup");
+    assert!(
+        two.stats.stored < one.stats.stored / 10,
+        "{} of {}",
+        two.stats.stored,
+        one.stats.stored
+    );
+    drop(repository);
+    let repository = open(&storage, &key).expect("the repository opens again");
+    assert!(restore(&repository, &name("1")).unwrap() == first);
+    assert!(restore(&repository, &name("2")).unwrap() == second);
+    let report = verify(&repository).expect("a verification");
+    assert!(report.damage.is_empty(), "{:?}", report.damage);
+    assert_eq!(report.snapshots, 2);
+}
+
+#[test]
+fn a_disk_of_zeroes_and_an_empty_disk_have_no_map() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let repository = init(&storage, &key()).expect("a new repository");
+    for (text, bytes) in [("zero", vec![0; 5 * CHUNK + 1]), ("empty", vec![])] {
+        let snapshot = backup(&repository, &name(text), None, &bytes).expect("a backup");
+        assert_eq!(snapshot.disks[0].root, None);
+        assert_eq!(restore(&repository, &name(text)).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn a_lost_index_is_rebuilt_from_the_packs() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let key = key();
+    let repository = init(&storage, &key).expect("a new repository");
+    let bytes = disk(3, 30);
+    backup(&repository, &name("1"), None, &bytes).expect("a backup");
+    let mut lost = Vec::new();
+    let prefix = "index".parse().unwrap();
+    storage
+        .list(&prefix, &mut |name, _| {
+            lost.push(name.clone());
+            Ok(())
+        })
+        .unwrap();
+    assert!(!lost.is_empty());
+    for name in &lost {
+        storage.remove(name).unwrap();
+    }
+    let repository = open(&storage, &key).expect("the repository opens without an index");
+    assert!(restore(&repository, &name("1")).unwrap() == bytes);
+}
+
+#[test]
+fn every_flipped_byte_is_found_and_never_read_as_other_bytes() {
+    let memory = MemoryStorage::new();
+    let key = key();
+    let bytes = disk(4, 2);
+    {
+        let storage: Arc<dyn Storage> = Arc::new(memory.fork());
+        let repository = init(&storage, &key).expect("a new repository");
+        backup(&repository, &name("1"), None, &bytes).expect("a backup");
+        for prefix in ["keys", "packs", "index", "snapshots"] {
+            storage
+                .list(&prefix.parse().unwrap(), &mut |name, length| {
+                    memory.put(name, &storage.read(name, 0..length)?)
+                })
+                .unwrap();
+        }
+        let config = "config".parse().unwrap();
+        memory
+            .put(
+                &config,
+                &storage
+                    .read(&config, 0..storage.length(&config).unwrap())
+                    .unwrap(),
+            )
+            .unwrap();
+    }
+    let mut files = vec![("config".parse().unwrap(), 0)];
+    for prefix in ["keys", "packs", "index", "snapshots"] {
+        memory
+            .list(&prefix.parse().unwrap(), &mut |name, length| {
+                files.push((name.clone(), length));
+                Ok(())
+            })
+            .unwrap();
+    }
+    files[0].1 = memory.length(&files[0].0).unwrap();
+    let mut tried = 0;
+    for (file, length) in &files {
+        // All bytes of small files, a spread of the large ones' and all of their ends.
+        let step = if *length < 4096 { 1 } else { 997 };
+        let positions = (0..*length)
+            .step_by(step)
+            .chain(length.saturating_sub(64)..*length);
+        for position in positions {
+            let damaged = memory.fork();
+            damaged.damage(file, |bytes| {
+                bytes[usize::try_from(position).unwrap()] ^= 0x20
+            });
+            let storage: Arc<dyn Storage> = Arc::new(damaged);
+            let found = open(&storage, &key).and_then(|repository| {
+                let report = verify(&repository)?;
+                let restored = restore(&repository, &name("1"));
+                if let Ok(restored) = restored {
+                    assert!(restored == bytes, "{file} at {position}: other bytes");
+                    assert!(
+                        !report.damage.is_empty() || file.as_str().starts_with("index/"),
+                        "{file} at {position}: not found"
+                    );
+                }
+                Ok(())
+            });
+            if let Err(error) = found {
+                assert!(!error.to_string().is_empty());
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 1000, "{tried}");
+}
+
+#[test]
+fn a_crash_at_any_operation_loses_nothing_committed() {
+    let key = key();
+    let (first, second) = (disk(5, 80), disk(6, 80));
+    let history = |storage: &Arc<dyn Storage>| -> (u32, Result<()>) {
+        let mut committed = 0;
+        let result = (|| {
+            let repository = init(storage, &key)?;
+            let one = backup(&repository, &name("1"), None, &first)?;
+            committed = 1;
+            backup(
+                &repository,
+                &name("2"),
+                Some((&one.disks[0], &first)),
+                &second,
+            )?;
+            committed = 2;
+            Ok(())
+        })();
+        (committed, result)
+    };
+    let counted = Arc::new(Faulty::new(
+        Arc::new(MemoryStorage::new()),
+        FaultPoint::Never,
+    ));
+    let storage: Arc<dyn Storage> = Arc::clone(&counted) as Arc<dyn Storage>;
+    history(&storage)
+        .1
+        .expect("without a fault the history succeeds");
+    let operations = counted.count();
+    assert!(operations >= 10, "{operations}");
+    for number in 0..operations {
+        for point in [FaultPoint::Before(number), FaultPoint::After(number)] {
+            let memory: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+            let faulty: Arc<dyn Storage> = Arc::new(Faulty::new(Arc::clone(&memory), point));
+            let (committed, result) = history(&faulty);
+            assert!(result.is_err(), "{point:?}: the caller was not told");
+            let repository = match open(&memory, &key) {
+                Ok(repository) => repository,
+                Err(error) => {
+                    assert_eq!(committed, 0, "{point:?}: {error}");
+                    continue;
+                }
+            };
+            let listed = repository.snapshots().unwrap();
+            assert!(
+                listed.len() >= committed as usize,
+                "{point:?}: a snapshot was lost"
+            );
+            for found in &listed {
+                let expected = if *found == name("1") { &first } else { &second };
+                assert!(
+                    restore(&repository, found).unwrap() == *expected,
+                    "{point:?}: {found}"
+                );
+            }
+            let again = backup(&repository, &name("3"), None, &second);
+            again.unwrap_or_else(|error| panic!("{point:?}: the next backup fails: {error}"));
+            assert!(
+                restore(&repository, &name("3")).unwrap() == second,
+                "{point:?}"
+            );
+            assert!(verify(&repository).unwrap().damage.is_empty(), "{point:?}");
+        }
+    }
+}
+
+#[test]
+fn wrong_keys_and_missing_repositories_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(LocalStorage::open(folder.path()).unwrap());
+    let (right, wrong) = (key(), key());
+    let error = open(&storage, &right).expect_err("there is none yet");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let repository = init(&storage, &right).unwrap();
+    assert_eq!(
+        open(&storage, &wrong).expect_err("a wrong key").kind(),
+        ErrorKind::WrongKey
+    );
+    let error = init(&storage, &right).expect_err("there is one already");
+    assert_eq!(error.kind(), ErrorKind::Exists);
+    let kit = repository
+        .recovery_kit()
+        .to_text()
+        .parse()
+        .expect("the kit reads back");
+    let unlock = Unlock::Recovery(kit);
+    Repository::open(Arc::clone(&storage), Arc::new(SystemRandom), &unlock).expect("the kit opens");
+    let passphrase = || String::from("correct horse").into();
+    repository
+        .add_key(&Protect::Passphrase(passphrase()))
+        .expect("a passphrase slot");
+    let unlock = Unlock::Passphrase(passphrase());
+    Repository::open(Arc::clone(&storage), Arc::new(SystemRandom), &unlock).expect("it opens");
+    let unlock = Unlock::Passphrase(String::from("wrong horse").into());
+    let error = Repository::open(storage, Arc::new(SystemRandom), &unlock).expect_err("wrong");
+    assert_eq!(error.kind(), ErrorKind::WrongKey);
+}
