@@ -20,6 +20,8 @@ mod archive;
 mod container;
 mod error;
 mod log;
+#[cfg(feature = "conformance")]
+pub mod memory;
 mod names;
 mod provider;
 mod region;
