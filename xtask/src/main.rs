@@ -1,2 +1,103 @@
-//! Under construction.
-fn main() {}
+//! The tasks of the project: `cargo xtask VERB`.
+//!
+//! One table says which verbs exist. Each verb is a file of its own with a
+//! `run` that gets the arguments after its name; everything a person or the
+//! continuous integration does to the project goes through here, so that both
+//! do the same.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a task talks to the person at the terminal"
+)]
+
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+mod tour;
+
+use std::process::ExitCode;
+
+/// One verb: its name, its line of help, and what it does.
+struct Verb {
+    name: &'static str,
+    help: &'static str,
+    run: fn(&[String]) -> anyhow::Result<()>,
+}
+
+/// Every verb, in the order of the help.
+const VERBS: &[Verb] = &[
+    Verb {
+        name: "setup",
+        help: "install the programs the tests need",
+        run: setup::run,
+    },
+    Verb {
+        name: "test",
+        help: "everything the continuous integration checks",
+        run: test::run,
+    },
+    Verb {
+        name: "tidy",
+        help: "the project's own rules (--update: rewrite docs/FORMAT.md's hash)",
+        run: tidy::run,
+    },
+    Verb {
+        name: "tour",
+        help: "run the tour of README.md and compare its output",
+        run: tour::run,
+    },
+];
+
+/// Whether there is a verb of this name.
+pub(crate) fn has_verb(name: &str) -> bool {
+    VERBS.iter().any(|verb| verb.name == name)
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some(name) = args.first() else {
+        print!("{}", help());
+        return ExitCode::SUCCESS;
+    };
+    if name == "help" || name == "--help" || name == "-h" {
+        print!("{}", help());
+        return ExitCode::SUCCESS;
+    }
+    let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else {
+        eprint!("there is no verb {name:?}\n{}", help());
+        return ExitCode::from(2);
+    };
+    match (verb.run)(&args[1..]) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask {name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() -> String {
+    let lines: Vec<String> = VERBS
+        .iter()
+        .map(|verb| format!("  {:8} {}\n", verb.name, verb.help))
+        .collect();
+    format!("usage: cargo xtask VERB\n\n{}", lines.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{VERBS, help};
+
+    #[test]
+    fn the_help_names_every_verb() {
+        for verb in VERBS {
+            assert!(
+                help().contains(verb.help),
+                "{} is not in the help",
+                verb.name
+            );
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! `cargo xtask test`: the steps of the continuous integration, on any machine.
+//!
+//! The steps run in order and stop at the first failure. Output is passed on as
+//! it comes, and read on the way: the last line counts what really ran. A test
+//! that could not run prints a line `SKIP: name: why`; with `CI=true` that is a
+//! failure, except for suites docs/TESTING.md lists as needing outside material.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::shell::{cargo, root};
+
+/// What the output of the steps said.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    /// The text after `SKIP: `.
+    skips: Vec<String>,
+    /// How many result lines of test programs were seen.
+    programs: u64,
+}
+
+impl Tally {
+    fn read(&mut self, line: &str) {
+        let line = line.trim();
+        if let Some(skip) = line.strip_prefix("SKIP: ") {
+            self.skips.push(skip.to_owned());
+        } else if let Some(result) = line.strip_prefix("test result: ") {
+            self.programs += 1;
+            self.passed += count(result, "passed");
+            self.failed += count(result, "failed");
+            self.ignored += count(result, "ignored");
+        }
+    }
+
+    fn skipped(&self) -> u64 {
+        self.ignored + u64::try_from(self.skips.len()).expect("a count of lines fits 64 bits")
+    }
+
+    /// The line a machine reads: a skipped test returned, but it did not pass.
+    fn summary(&self) -> String {
+        let skips = self.skipped() - self.ignored;
+        let passed = self.passed.saturating_sub(skips);
+        format!(
+            "{passed} passed, {} failed, {} skipped",
+            self.failed,
+            self.skipped()
+        )
+    }
+}
+
+pub(crate) fn run(_args: &[String]) -> Result<()> {
+    let tally = Mutex::new(Tally::default());
+    let result = run_steps(&tally);
+    let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if result.is_ok() {
+        check_skips(&tally)?;
+        println!("{}", tally.summary());
+    } else if tally.programs > 0 {
+        println!("so far: {}", tally.summary());
+    }
+    result
+}
+
+fn run_steps(tally: &Mutex<Tally>) -> Result<()> {
+    step("setup", tally, &mut verb("setup"))?;
+    step("fmt", tally, cargo().args(["fmt", "--all", "--check"]))?;
+    step("tidy", tally, &mut verb("tidy"))?;
+    let clippy = [
+        "clippy",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    step("clippy", tally, cargo().args(clippy))?;
+    let doc = ["doc", "--locked", "--workspace", "--no-deps"];
+    step(
+        "doc",
+        tally,
+        cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    // Only shown output has the SKIP lines of tests that returned.
+    let test = [
+        "test",
+        "--locked",
+        "--workspace",
+        "--no-fail-fast",
+        "--",
+        "--show-output",
+    ];
+    step("test", tally, cargo().args(test))?;
+    ensure!(
+        tally.lock().unwrap_or_else(PoisonError::into_inner).passed > 0,
+        "no test ran: cargo test printed no result"
+    );
+    step_of_one("tour", tally, &mut verb("tour"))?;
+    if crate::has_verb("demo") {
+        step_of_one("demo", tally, &mut verb("demo"))?;
+    }
+    Ok(())
+}
+
+/// Another verb, as a process of its own so that its output is read like any
+/// other. The link still leads to this program when cargo has replaced its file.
+fn verb(name: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(name).current_dir(root());
+    command
+}
+
+/// A step that is itself one test.
+fn step_of_one(name: &str, tally: &Mutex<Tally>, command: &mut Command) -> Result<()> {
+    let result = step(name, tally, command);
+    let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+    if result.is_ok() {
+        tally.passed += 1;
+    } else {
+        tally.failed += 1;
+    }
+    result
+}
+
+fn step(name: &str, tally: &Mutex<Tally>, command: &mut Command) -> Result<()> {
+    println!("== step {name}");
+    let start = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("could not start step {name}"))?;
+    let stdout = child
+        .stdout
+        .take()
+        .context("the step has no standard output")?;
+    let stderr = child
+        .stderr
+        .take()
+        .context("the step has no standard error")?;
+    std::thread::scope(|scope| {
+        let errors = scope.spawn(|| pass_on(stderr, tally, |line| eprint!("{line}")));
+        let output = pass_on(stdout, tally, |line| print!("{line}"));
+        output.and(
+            errors
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        )
+    })
+    .with_context(|| format!("could not read the output of step {name}"))?;
+    let status = child
+        .wait()
+        .with_context(|| format!("could not wait for step {name}"))?;
+    let seconds = start.elapsed().as_secs();
+    if !status.success() {
+        println!("== step {name} FAILED ({seconds} s)");
+        bail!("step {name} failed: {status}");
+    }
+    println!("== step {name} ok ({seconds} s)");
+    Ok(())
+}
+
+/// Passes every line on at once, and counts it.
+fn pass_on(from: impl Read, tally: &Mutex<Tally>, to: impl Fn(&str)) -> std::io::Result<()> {
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    while from.read_until(b'\n', &mut line)? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        to(&text);
+        tally
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .read(&text);
+        line.clear();
+    }
+    Ok(())
+}
+
+/// The number before `word` in `ok. 3 passed; 0 failed; …`.
+fn count(result: &str, word: &str) -> u64 {
+    result
+        .split([';', '.'])
+        .filter_map(|part| part.trim().strip_suffix(word))
+        .find_map(|number| number.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+fn check_skips(tally: &Tally) -> Result<()> {
+    for skip in &tally.skips {
+        println!("skipped: {skip}");
+    }
+    if std::env::var_os("CI").is_none_or(|value| value != "true") {
+        return Ok(());
+    }
+    let document = std::fs::read_to_string(root().join("docs/TESTING.md"))
+        .context("could not read docs/TESTING.md")?;
+    let refused = refused_skips(tally, &outside_suites(&document));
+    ensure!(
+        refused == 0,
+        "{refused} tests were skipped; with CI=true every tool has to be there"
+    );
+    Ok(())
+}
+
+/// How many skips no suite in `outside` accounts for.
+fn refused_skips(tally: &Tally, outside: &[&str]) -> u64 {
+    let allowed = tally.skips.iter().filter(|skip| {
+        let name = skip.split(": ").next().unwrap_or(skip);
+        outside.iter().any(|suite| {
+            name.strip_prefix(suite)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        })
+    });
+    tally.skipped() - u64::try_from(allowed.count()).expect("a count of lines fits 64 bits")
+}
+
+/// The suites listed as "- `name`: …" under the heading for outside material.
+fn outside_suites(document: &str) -> Vec<&str> {
+    document
+        .lines()
+        .skip_while(|line| *line != "## Suites that need outside material")
+        .skip(1)
+        .take_while(|line| !line.starts_with("## "))
+        .filter_map(|line| line.strip_prefix("- `")?.split('`').next())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Tally, outside_suites, refused_skips};
+
+    fn tally(output: &str) -> Tally {
+        let mut tally = Tally::default();
+        output.lines().for_each(|line| tally.read(line));
+        tally
+    }
+
+    #[test]
+    fn results_of_several_programs_add_up() {
+        let tally = tally(
+            "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+             test result: FAILED. 1 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.25s\n",
+        );
+        assert_eq!(tally.summary(), "4 passed, 2 failed, 1 skipped");
+        assert_eq!(tally.programs, 2);
+    }
+
+    #[test]
+    fn a_skipped_test_is_not_counted_as_passed() {
+        let tally =
+            tally("SKIP: copies: needs nbdcopy\ntest result: ok. 3 passed; 0 failed; 0 ignored\n");
+        assert_eq!(tally.summary(), "2 passed, 0 failed, 1 skipped");
+    }
+
+    #[test]
+    fn a_skip_is_refused_unless_its_suite_needs_outside_material() {
+        let document =
+            "# T\n- `a`\n## Suites that need outside material\n- `b`: a volume\n## Next\n- `c`\n";
+        let outside = outside_suites(document);
+        assert_eq!(outside, ["b"]);
+        assert_eq!(
+            refused_skips(&tally("SKIP: b::one: none\nSKIP: b: none\n"), &outside),
+            0
+        );
+        assert_eq!(
+            refused_skips(&tally("SKIP: a: none\nSKIP: bb: none\n"), &outside),
+            2
+        );
+    }
+
+    #[test]
+    fn an_ignored_test_is_a_refused_skip() {
+        let tally = tally("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured\n");
+        assert_eq!(refused_skips(&tally, &[]), 1);
+    }
+}
