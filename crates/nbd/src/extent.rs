@@ -1,0 +1,247 @@
+//! Extents: runs of an export with one status, and the checks on what a server says about them.
+//!
+//! The flags of `base:allocation` are proto.md's; those of `qemu:dirty-bitmap:NAME` are in QEMU's
+//! `docs/interop/nbd.rst`.
+
+use crate::error::Fault;
+use crate::limits;
+use crate::wire::Fields;
+
+/// The context that tells holes and zeroes from data.
+pub const BASE_ALLOCATION: &str = "base:allocation";
+
+/// A run of bytes of an export with the same flags in one metadata context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Extent {
+    /// First byte.
+    pub offset: u64,
+    /// Bytes; never 0 in what this crate returns.
+    pub length: u64,
+    /// The context's flags; unknown bits are kept.
+    pub flags: u64,
+}
+
+impl Extent {
+    /// In `base:allocation`: not allocated.
+    pub const HOLE: u64 = 1 << 0;
+    /// In `base:allocation`: reads as zeroes.
+    pub const ZERO: u64 = 1 << 1;
+    /// In `qemu:dirty-bitmap:NAME`: changed.
+    pub const DIRTY: u64 = 1 << 0;
+
+    /// First byte after the extent.
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(self.length)
+    }
+
+    /// Whether an extent of `base:allocation` is not allocated. What it reads as is undefined
+    /// unless it [is zero](Self::is_zero), too.
+    pub fn is_hole(&self) -> bool {
+        self.flags & Self::HOLE != 0
+    }
+
+    /// Whether an extent of `base:allocation` reads as zeroes.
+    pub fn is_zero(&self) -> bool {
+        self.flags & Self::ZERO != 0
+    }
+
+    /// Whether an extent of `qemu:dirty-bitmap:NAME` has changed.
+    pub fn is_dirty(&self) -> bool {
+        self.flags & Self::DIRTY != 0
+    }
+}
+
+/// One descriptor of a block-status chunk: where it begins follows from the ones before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Descriptor {
+    pub(crate) length: u64,
+    pub(crate) flags: u64,
+}
+
+/// The payload of a block-status chunk: the context it is about and its descriptors.
+pub(crate) fn decode_status(
+    payload: &[u8],
+    extended: bool,
+) -> Result<(u32, Vec<Descriptor>), Fault> {
+    let broken = || {
+        Fault::protocol(format!(
+            "a block-status chunk of {} bytes is malformed",
+            payload.len()
+        ))
+    };
+    let mut fields = Fields::new(payload);
+    let context = fields.u32().ok_or_else(broken)?;
+    let width = if extended { 16 } else { 8 };
+    let announced = if extended {
+        Some(fields.u32().ok_or_else(broken)?)
+    } else {
+        None
+    };
+    let rest = fields.clone().rest().len();
+    let count = rest / width;
+    if rest % width != 0
+        || announced.is_some_and(|announced| usize::try_from(announced) != Ok(count))
+    {
+        return Err(broken());
+    }
+    let mut descriptors = Vec::with_capacity(count.min(limits::MAX_STATUS_DESCRIPTORS));
+    while !fields.is_empty() {
+        let (length, flags) = if extended {
+            (
+                fields.u64().ok_or_else(broken)?,
+                fields.u64().ok_or_else(broken)?,
+            )
+        } else {
+            (
+                u64::from(fields.u32().ok_or_else(broken)?),
+                u64::from(fields.u32().ok_or_else(broken)?),
+            )
+        };
+        descriptors.push(Descriptor { length, flags });
+    }
+    Ok((context, descriptors))
+}
+
+/// Appends the payload of a block-status chunk. With 32-bit headers the caller has cut every
+/// length to 32 bits; flags above 32 bits are not sent in them.
+pub(crate) fn encode_status(
+    context: u32,
+    descriptors: &[Descriptor],
+    extended: bool,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(&context.to_be_bytes());
+    if extended {
+        out.extend_from_slice(
+            &u32::try_from(descriptors.len())
+                .unwrap_or(u32::MAX)
+                .to_be_bytes(),
+        );
+    }
+    for descriptor in descriptors {
+        if extended {
+            out.extend_from_slice(&descriptor.length.to_be_bytes());
+            out.extend_from_slice(&descriptor.flags.to_be_bytes());
+        } else {
+            out.extend_from_slice(
+                &u32::try_from(descriptor.length)
+                    .unwrap_or(u32::MAX)
+                    .to_be_bytes(),
+            );
+            out.extend_from_slice(
+                &u32::try_from(descriptor.flags & 0xffff_ffff)
+                    .unwrap_or(0)
+                    .to_be_bytes(),
+            );
+        }
+    }
+}
+
+/// Turns descriptors that answer a request for `length` bytes at `offset` into extents.
+///
+/// They must be there, be longer than nothing, and all but the last must end before the request
+/// does; the last may run past the request, where it is clipped, but not past the export.
+pub(crate) fn extents_of(
+    descriptors: &[Descriptor],
+    offset: u64,
+    length: u64,
+    export_size: u64,
+) -> Result<Vec<Extent>, Fault> {
+    if descriptors.is_empty() {
+        return Err(Fault::protocol("the block status has no extents"));
+    }
+    let end = offset + length;
+    let mut extents = Vec::with_capacity(descriptors.len());
+    let mut position = offset;
+    for descriptor in descriptors {
+        if descriptor.length == 0 {
+            return Err(Fault::protocol(format!(
+                "the block status has an extent of no bytes at {position}"
+            )));
+        }
+        if position >= end {
+            return Err(Fault::protocol(format!(
+                "the block status has an extent at {position}, where the requested range has ended"
+            )));
+        }
+        let next = position.checked_add(descriptor.length).filter(|next| *next <= export_size).ok_or_else(|| {
+            Fault::protocol(format!(
+                "the block status has an extent of {} bytes at {position}, past the export's end at {export_size}",
+                descriptor.length
+            ))
+        })?;
+        extents.push(Extent {
+            offset: position,
+            length: next.min(end) - position,
+            flags: descriptor.flags,
+        });
+        position = next;
+    }
+    Ok(extents)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn descriptors(lengths: &[u64]) -> Vec<Descriptor> {
+        lengths
+            .iter()
+            .map(|&length| Descriptor {
+                length,
+                flags: length & 1,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_extent_past_the_request_is_clipped() {
+        let extents = extents_of(&descriptors(&[4, 100]), 10, 10, 1000).unwrap();
+        assert_eq!(
+            extents[1],
+            Extent {
+                offset: 14,
+                length: 6,
+                flags: 0
+            }
+        );
+    }
+
+    #[test]
+    fn a_short_answer_is_kept_short() {
+        assert_eq!(
+            extents_of(&descriptors(&[4]), 10, 10, 1000).unwrap().len(),
+            1
+        );
+    }
+
+    #[test]
+    fn an_extent_past_the_export_is_an_error() {
+        assert!(extents_of(&descriptors(&[4, 100]), 10, 10, 113).is_err());
+        assert!(extents_of(&descriptors(&[4, u64::MAX]), 10, 10, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn an_extent_that_begins_after_the_request_is_an_error() {
+        assert!(extents_of(&descriptors(&[10, 1]), 10, 10, 1000).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_decoded_status_is_what_was_encoded(
+            context: u32,
+            pairs in prop::collection::vec((any::<u32>(), any::<u32>()), 0..50),
+            extended: bool,
+        ) {
+            let sent: Vec<_> = pairs
+                .iter()
+                .map(|(length, flags)| Descriptor { length: u64::from(*length), flags: u64::from(*flags) })
+                .collect();
+            let mut payload = Vec::new();
+            encode_status(context, &sent, extended, &mut payload);
+            prop_assert_eq!(decode_status(&payload, extended).unwrap(), (context, sent));
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The handshake phase as two state machines without IO: bytes go in, bytes to send and an outcome
+//! come out (proto.md, "Handshake" and "Option types").
+//!
+//! A machine says how many bytes it [wants](client::ClientHandshake::wants) next and never takes
+//! more, so whoever does the IO never holds bytes of the phase that follows. How the input is cut
+//! into pieces changes nothing.
+
+pub(crate) mod client;
+mod options;
+
+use crate::error::Fault;
+use crate::limits;
+use crate::wire::{Style, transmit};
+
+/// What both sides know about an export once the handshake is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ExportFacts {
+    pub(crate) size: u64,
+    /// Transmission flags.
+    pub(crate) flags: u16,
+    pub(crate) blocks: BlockSizes,
+}
+
+/// Size constraints of an export, in bytes (proto.md, "Size constraints").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockSizes {
+    /// Offsets and lengths must be multiples of this power of two.
+    pub minimum: u32,
+    /// Aligned requests of at least this power of two are efficient.
+    pub preferred: u32,
+    /// Most data that one request may carry in either direction.
+    pub maximum: u32,
+}
+
+/// What a handshake agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    pub(crate) style: Style,
+    pub(crate) facts: ExportFacts,
+    /// Chosen metadata contexts: their number on the wire and their name.
+    pub(crate) contexts: Vec<(u32, String)>,
+}
+
+impl ExportFacts {
+    pub(crate) fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.has(transmit::READ_ONLY)
+    }
+}
+
+impl BlockSizes {
+    /// What holds where a server says nothing.
+    pub const DEFAULT: Self = Self {
+        minimum: 1,
+        preferred: limits::DEFAULT_PREFERRED_BLOCK_BYTES,
+        maximum: limits::MAX_PAYLOAD_BYTES,
+    };
+
+    fn check(self) -> Result<Self, Fault> {
+        let Self {
+            minimum,
+            preferred,
+            maximum,
+        } = self;
+        let sound = minimum.is_power_of_two()
+            && minimum <= limits::MAX_MINIMUM_BLOCK_BYTES
+            && preferred.is_power_of_two()
+            && preferred >= minimum
+            && maximum >= minimum;
+        if sound {
+            return Ok(self);
+        }
+        Err(Fault::protocol(format!(
+            "the server's block sizes make no sense: minimum {minimum}, preferred {preferred}, maximum {maximum}"
+        )))
+    }
+}
+
+/// Text of a peer, fit to be shown: cut to a sane length, control characters replaced.
+pub(crate) fn printable(bytes: &[u8]) -> String {
+    let text =
+        String::from_utf8_lossy(&bytes[..bytes.len().min(limits::MAX_STRING_BYTES)]).into_owned();
+    text.chars()
+        .map(|c| {
+            if c.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,13 @@
+//! Numbers and fixed-size messages of the protocol, to and from bytes; no IO, no state.
+//!
+//! Names follow proto.md without their `NBD_` prefix. All integers are big-endian. Decoders take
+//! exactly the bytes of one message and check its magic; what a number means is judged by the
+//! state machines in `handshake` and `transmission`.
+
+mod fields;
+mod headers;
+mod names;
+
+pub(crate) use fields::Fields;
+pub(crate) use headers::{OptionHeader, OptionReplyHeader, ReplyHeader, RequestHeader, Style};
+pub(crate) use names::*;
