@@ -1,1 +1,17 @@
-//! Under construction.
+//! A backup provider that keeps archives in a Snapkeep repository.
+//!
+//! It implements the contract of `snapkeep-api` over `snapkeep-repo`, and knows neither QEMU's
+//! monitor nor Proxmox VE: it runs unchanged under either host.
+
+mod disk;
+mod error;
+mod lineage;
+mod names;
+mod progress;
+mod provider;
+mod restore;
+mod throttle;
+mod vm;
+
+pub use names::{Namespace, archive_name};
+pub use provider::{Options, RepositoryProvider};

@@ -1,5 +1,7 @@
 //! What is stored comes back; what is damaged is named; a crash loses nothing committed.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

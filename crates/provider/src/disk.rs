@@ -1,0 +1,299 @@
+//! One disk: dirty regions become chunks, chunks the lowest nodes of a map, and those its root.
+//!
+//! The unit of work is a lowest node: a thread reads what is dirty below it, stores its chunks,
+//! then the node. A full backup is an incremental one to a base of zeroes: what lies between the
+//! regions is the base's.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
+
+use snapkeep_api::{BlockSource, DeviceName, DirtyRegions, Error, Level, Region, Result, Volume};
+use snapkeep_repo::{
+    ChunkId, Class, DiskReader, DiskRecord, Leaf, MAP_FAN_OUT, Worker, Writer, update_map,
+};
+
+use crate::error;
+use crate::progress::{Progress, add};
+use crate::provider::Shared;
+use crate::throttle::Throttle;
+
+/// Bytes that one thread reads at once.
+const READ: u64 = 2 << 20;
+
+/// What is needed to back up one disk.
+pub(crate) struct DiskBackup<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) writer: &'a Writer,
+    pub(crate) progress: &'a Progress,
+    pub(crate) throttle: &'a Throttle,
+    pub(crate) device: &'a DeviceName,
+    pub(crate) size: u64,
+    pub(crate) base: Option<&'a DiskRecord>,
+}
+
+/// The dirty regions below one lowest node.
+struct Task {
+    leaf: u64,
+    regions: Vec<Region>,
+}
+
+/// What the threads have in common.
+struct State {
+    leaves: BTreeMap<u64, Option<ChunkId>>,
+    failure: Option<Error>,
+    discards: bool,
+}
+
+impl DiskBackup<'_> {
+    /// Reads what is dirty; the root of the disk's map.
+    pub(crate) fn run(&self, volume: Volume) -> Result<Option<ChunkId>> {
+        let (source, regions) = volume.open(self.device)?;
+        let base =
+            (self.base).map(|disk| DiskReader::new(self.shared.repository.clone(), disk.clone()));
+        let state = Mutex::new(State {
+            leaves: BTreeMap::new(),
+            failure: None,
+            discards: true,
+        });
+        let workers = self.shared.options.workers.max(1);
+        let (sender, receiver) = sync_channel(workers);
+        let receiver = Mutex::new(receiver);
+        let listed = std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| self.work(&*source, base.as_ref(), &receiver, &state));
+            }
+            let listed = self.tasks(regions, &mut |task| {
+                lock(&state).failure.is_none() && sender.send(task).is_ok()
+            });
+            drop(sender);
+            listed
+        });
+        listed?;
+        let State {
+            leaves, failure, ..
+        } = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let repository = &self.shared.repository;
+        let chunk_size = repository.config().chunk_size;
+        let root = self.base.and_then(|disk| disk.root);
+        let mut worker = self.writer.worker();
+        update_map(repository, &mut worker, self.size, chunk_size, root, leaves)
+            .map_err(|e| self.failed("cannot store its map", e))
+    }
+
+    fn failed(&self, what: &str, error: snapkeep_repo::Error) -> Error {
+        error::repository(format!("device {}: {what}", self.device), error)
+    }
+
+    /// Cuts the regions at the borders of the lowest nodes and hands them out, one node at a
+    /// time, until the receiver wants no more.
+    fn tasks(&self, regions: DirtyRegions, send: &mut dyn FnMut(Task) -> bool) -> Result<()> {
+        let span = (self.shared.repository.config().chunk_size() * MAP_FAN_OUT) as u64;
+        let mut task: Option<Task> = None;
+        for region in regions {
+            let region = region?;
+            let mut offset = region.offset();
+            while offset < region.end() {
+                let leaf = offset / span;
+                let end = region.end().min((leaf + 1).saturating_mul(span));
+                let piece = Region::new(offset, end - offset)?;
+                offset = end;
+                match &mut task {
+                    Some(open) if open.leaf == leaf => open.regions.push(piece),
+                    _ => {
+                        let next = Task {
+                            leaf,
+                            regions: vec![piece],
+                        };
+                        if let Some(full) = task.replace(next)
+                            && !send(full)
+                        {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(last) = task {
+            send(last);
+        }
+        Ok(())
+    }
+
+    /// One thread: takes tasks until there are none, or something failed.
+    fn work(
+        &self,
+        source: &dyn BlockSource,
+        base: Option<&DiskReader>,
+        tasks: &Mutex<Receiver<Task>>,
+        state: &Mutex<State>,
+    ) {
+        let mut worker = self.writer.worker();
+        let mut buffer = Vec::new();
+        loop {
+            let Ok(task) = lock(tasks).recv() else { return };
+            if lock(state).failure.is_some() {
+                // The others' work is of no use any more, but the list must not block.
+                continue;
+            }
+            match self.leaf(source, base, &mut worker, &mut buffer, state, &task) {
+                Ok(id) => {
+                    lock(state).leaves.insert(task.leaf, id);
+                }
+                Err(error) => {
+                    lock(state).failure.get_or_insert(error);
+                }
+            }
+            self.progress
+                .tell(&*self.shared.clock, &*self.shared.log, self.device.as_str());
+        }
+    }
+
+    /// Stores the dirty chunks below one lowest node, and the node.
+    fn leaf(
+        &self,
+        source: &dyn BlockSource,
+        base: Option<&DiskReader>,
+        worker: &mut Worker<'_>,
+        buffer: &mut Vec<u8>,
+        state: &Mutex<State>,
+        task: &Task,
+    ) -> Result<Option<ChunkId>> {
+        let chunk_size = self.shared.repository.config().chunk_size() as u64;
+        let mut leaf: Leaf = match base {
+            None => [None; MAP_FAN_OUT],
+            Some(base) => (base.leaf(task.leaf))
+                .map_err(|e| self.failed("cannot read the map of its base", e))?
+                .unwrap_or([None; MAP_FAN_OUT]),
+        };
+        let first = task.leaf * MAP_FAN_OUT as u64;
+        let step = chunk_size.max(READ);
+        for window in 0..(MAP_FAN_OUT as u64 * chunk_size).div_ceil(step) {
+            let start = first * chunk_size + window * step;
+            let pieces = clip(&task.regions, start, start + step)?;
+            let (Some(head), Some(tail)) = (pieces.first(), pieces.last()) else {
+                continue;
+            };
+            // Whole chunks from the first dirty byte's to the last one's.
+            let start = head.offset() / chunk_size * chunk_size;
+            let end = tail.end().next_multiple_of(chunk_size).min(self.size);
+            self.fill(source, base, buffer, start, end, &pieces)?;
+            self.discard(source, state, &pieces);
+            for (number, chunk) in (start / chunk_size..).zip(buffer.chunks(self.chunk())) {
+                let from = number * chunk_size;
+                let dirty = pieces
+                    .iter()
+                    .any(|p| p.offset() < from + chunk_size && p.end() > from);
+                let slot = usize::try_from(number - first)
+                    .ok()
+                    .and_then(|i| leaf.get_mut(i));
+                if let (true, Some(slot)) = (dirty, slot) {
+                    *slot = self.store(worker, chunk)?;
+                }
+            }
+        }
+        (worker.store_leaf(&leaf)).map_err(|e| self.failed("cannot store a node of its map", e))
+    }
+
+    /// Reads the pieces into the buffer, which holds the disk from `start` to `end`. A chunk that
+    /// is only partly dirty gets the rest of its bytes from the base.
+    fn fill(
+        &self,
+        source: &dyn BlockSource,
+        base: Option<&DiskReader>,
+        buffer: &mut Vec<u8>,
+        start: u64,
+        end: u64,
+        pieces: &[Region],
+    ) -> Result<()> {
+        let length = |bytes: u64| usize::try_from(bytes).expect("a window fits in memory");
+        buffer.clear();
+        buffer.resize(length(end - start), 0);
+        for (number, chunk) in (0u64..).zip(buffer.chunks_mut(self.chunk())) {
+            let from = start + number * self.chunk() as u64;
+            let to = from + chunk.len() as u64;
+            let dirty: u64 = (pieces.iter())
+                .map(|p| p.end().min(to).saturating_sub(p.offset().max(from)))
+                .sum();
+            if let Some(base) = base
+                && dirty > 0
+                && dirty < chunk.len() as u64
+            {
+                (base.read_at(from, chunk)).map_err(|e| self.failed("cannot read its base", e))?;
+            }
+        }
+        for piece in pieces {
+            self.throttle.take(&*self.shared.clock, piece.length());
+            let from = length(piece.offset() - start);
+            let target = &mut buffer[from..from + length(piece.length())];
+            source.read_at(piece.offset(), target)?;
+            add(&self.progress.read, piece.length());
+        }
+        Ok(())
+    }
+
+    /// Frees fleecing space behind what is in memory. A source that cannot is told of once.
+    fn discard(&self, source: &dyn BlockSource, state: &Mutex<State>, pieces: &[Region]) {
+        for piece in pieces {
+            if !lock(state).discards {
+                return;
+            }
+            if let Err(error) = source.discard(*piece)
+                && std::mem::replace(&mut lock(state).discards, false)
+            {
+                let line = format!(
+                    "{}: discarding what was read does not work, so fleecing space is not freed: {}",
+                    self.device,
+                    error.chain()
+                );
+                self.shared.log.log(Level::Warn, &line);
+            }
+        }
+    }
+
+    fn store(&self, worker: &mut Worker<'_>, chunk: &[u8]) -> Result<Option<ChunkId>> {
+        let length = chunk.len() as u64;
+        if is_zero(chunk) {
+            add(&self.progress.zero, length);
+            return Ok(None);
+        }
+        let stored = (worker.store(Class::Data, chunk))
+            .map_err(|e| self.failed("cannot store a chunk", e))?;
+        add(
+            if stored.new {
+                &self.progress.new
+            } else {
+                &self.progress.reused
+            },
+            length,
+        );
+        Ok(Some(stored.id))
+    }
+
+    fn chunk(&self) -> usize {
+        self.shared.repository.config().chunk_size()
+    }
+}
+
+/// What of the regions lies between two offsets.
+fn clip(regions: &[Region], start: u64, end: u64) -> Result<Vec<Region>> {
+    (regions.iter())
+        .map(|r| (r.offset().max(start), r.end().min(end)))
+        .filter(|(from, to)| from < to)
+        .map(|(from, to)| Region::new(from, to - from))
+        .collect()
+}
+
+/// Whether all bytes are zero; written so that it compiles to wide instructions.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes
+        .chunks(1024)
+        .all(|part| part.iter().fold(0, |any, byte| any | byte) == 0)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,113 @@
+//! The provider: a repository, a namespace in it, and what it is told from outside.
+
+use std::sync::Arc;
+
+use snapkeep_api::{
+    Archive, ArchiveName, BackupJob, Clock, ContainerBackup, Error, ErrorKind, GuestId, GuestKind,
+    Outcome, Provider, Result, TaskLog, UnixTime, VmBackup,
+};
+use snapkeep_repo::{Random, Repository};
+
+use crate::error;
+use crate::names::{Namespace, archive_name};
+use crate::restore::StoredArchive;
+use crate::vm::RunningBackup;
+
+/// What a provider is made with, beside its repository.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The part of the repository that this host or cluster writes.
+    pub namespace: Namespace,
+    /// Threads that read, hash, compress and encrypt; at least one.
+    pub workers: usize,
+}
+
+/// Everything that the values of one provider share.
+pub(crate) struct Shared {
+    pub(crate) repository: Arc<Repository>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) log: Arc<dyn TaskLog>,
+    pub(crate) options: Options,
+}
+
+/// A provider over an open repository.
+#[derive(Clone)]
+pub struct RepositoryProvider(Arc<Shared>);
+
+impl std::fmt::Debug for RepositoryProvider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RepositoryProvider")
+            .field("options", &self.0.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RepositoryProvider {
+    /// A provider that keeps archives in this repository.
+    pub fn new(
+        repository: Arc<Repository>,
+        random: Arc<dyn Random>,
+        clock: Arc<dyn Clock>,
+        log: Arc<dyn TaskLog>,
+        options: Options,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            repository,
+            random,
+            clock,
+            log,
+            options,
+        }))
+    }
+}
+
+impl Provider for RepositoryProvider {
+    fn name(&self) -> &'static str {
+        "Snapkeep"
+    }
+
+    fn start_job(&self, _start_time: UnixTime) -> Result<Box<dyn BackupJob>> {
+        // Listing is the cheapest proof that the repository can be reached.
+        (self.0.repository.keys())
+            .map_err(|e| error::repository("the repository cannot be reached", e))?;
+        Ok(Box::new(Job(Arc::clone(&self.0))))
+    }
+
+    fn open_archive(&self, name: &ArchiveName) -> Result<Box<dyn Archive>> {
+        Ok(Box::new(StoredArchive::open(
+            Arc::clone(&self.0.repository),
+            name,
+        )?))
+    }
+}
+
+struct Job(Arc<Shared>);
+
+impl BackupJob for Job {
+    fn start_vm(&mut self, guest: &GuestId, start_time: UnixTime) -> Result<Box<dyn VmBackup>> {
+        let mut random = [0; 8];
+        (self.0.random.fill(&mut random))
+            .map_err(|e| error::repository("cannot name an archive", e))?;
+        let namespace = &self.0.options.namespace;
+        let name = archive_name(namespace, GuestKind::Qemu, guest, start_time, random)?;
+        Ok(Box::new(RunningBackup::new(
+            Arc::clone(&self.0),
+            name,
+            start_time,
+        )))
+    }
+
+    fn start_container(
+        &mut self,
+        guest: &GuestId,
+        _start_time: UnixTime,
+    ) -> Result<Box<dyn ContainerBackup>> {
+        let what = format!("container {guest}: this version backs up virtual machines only");
+        Err(Error::new(ErrorKind::Unsupported, what))
+    }
+
+    fn finish(self: Box<Self>, _outcome: &Outcome) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! What is restored: an archive's configurations and its disks, readable at any offset.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use snapkeep_api::{
+    Archive, ArchiveName, ContainerRestore, DeviceName, Error, ErrorKind, GuestKind, Region,
+    Result, VmRestore, VolumeInfo, VolumeReader,
+};
+use snapkeep_repo::{DiskReader, DiskRecord, Repository, Snapshot};
+
+use crate::error;
+
+/// A snapshot opened as an archive.
+pub(crate) struct StoredArchive {
+    repository: Arc<Repository>,
+    name: ArchiveName,
+    snapshot: Snapshot,
+}
+
+impl StoredArchive {
+    pub(crate) fn open(repository: Arc<Repository>, name: &ArchiveName) -> Result<Self> {
+        let failed = |e| error::repository(format!("cannot open archive {name}"), e);
+        let snapshot = (name.as_str().parse())
+            .and_then(|name| repository.snapshot(&name))
+            .map_err(failed)?;
+        Ok(Self {
+            repository,
+            name: name.clone(),
+            snapshot,
+        })
+    }
+}
+
+impl Archive for StoredArchive {
+    fn guest_kind(&self) -> GuestKind {
+        GuestKind::Qemu
+    }
+
+    fn guest_config(&self) -> Result<Vec<u8>> {
+        (self.repository.read_blob(&self.snapshot.guest_config)).map_err(|e| {
+            error::repository(
+                format!("cannot read the guest's configuration in {}", self.name),
+                e,
+            )
+        })
+    }
+
+    fn firewall_config(&self) -> Result<Option<Vec<u8>>> {
+        (self
+            .snapshot
+            .firewall_config
+            .as_ref()
+            .map(|blob| self.repository.read_blob(blob)))
+        .transpose()
+        .map_err(|e| {
+            error::repository(
+                format!("cannot read the firewall's configuration in {}", self.name),
+                e,
+            )
+        })
+    }
+
+    fn restore_vm(self: Box<Self>) -> Result<Box<dyn VmRestore>> {
+        let Self {
+            repository,
+            snapshot,
+            ..
+        } = *self;
+        let mut volumes = BTreeMap::new();
+        let mut disks = BTreeMap::new();
+        for disk in snapshot.disks {
+            let device: DeviceName = disk.device.parse()?;
+            volumes.insert(
+                device.clone(),
+                VolumeInfo {
+                    size: disk.size,
+                    bitmaps: Vec::new(),
+                },
+            );
+            disks.insert(device, disk);
+        }
+        Ok(Box::new(Restore {
+            repository,
+            volumes,
+            disks,
+        }))
+    }
+
+    fn restore_container(self: Box<Self>) -> Result<Box<dyn ContainerRestore>> {
+        let what = format!("archive {} is of a virtual machine", self.name);
+        Err(Error::new(ErrorKind::Unsupported, what))
+    }
+}
+
+struct Restore {
+    repository: Arc<Repository>,
+    volumes: BTreeMap<DeviceName, VolumeInfo>,
+    disks: BTreeMap<DeviceName, DiskRecord>,
+}
+
+impl VmRestore for Restore {
+    fn volumes(&self) -> &BTreeMap<DeviceName, VolumeInfo> {
+        &self.volumes
+    }
+
+    fn open_volume(&mut self, device: &DeviceName) -> Result<Box<dyn VolumeReader>> {
+        let disk = self.disks.get(device).ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("the archive has no device {device}"),
+            )
+        })?;
+        let reader = DiskReader::new(Arc::clone(&self.repository), disk.clone());
+        Ok(Box::new(StoredVolume {
+            device: device.clone(),
+            reader,
+        }))
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct StoredVolume {
+    device: DeviceName,
+    reader: DiskReader,
+}
+
+impl VolumeReader for StoredVolume {
+    fn size(&self) -> u64 {
+        self.reader.size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let end = offset
+            .checked_add(buffer.len() as u64)
+            .filter(|end| *end <= self.size());
+        if end.is_none() {
+            let what = format!(
+                "a read at offset {offset} passes the end of device {}",
+                self.device
+            );
+            return Err(Error::new(ErrorKind::Protocol, what));
+        }
+        (self.reader.read_at(offset, buffer)).map_err(|e| {
+            error::repository(
+                format!("cannot read device {} of the archive", self.device),
+                e,
+            )
+        })
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Region>> {
+        let found = (self.reader.next_data(offset)).map_err(|e| {
+            error::repository(format!("cannot read the map of device {}", self.device), e)
+        })?;
+        found
+            .map(|(offset, length)| Region::new(offset, length))
+            .transpose()
+    }
+}

@@ -1,0 +1,246 @@
+//! The backup of a virtual machine: which bitmaps to use, then every disk, then the commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use snapkeep_api::{
+    ArchiveName, BackupStats, BitmapMode, BitmapRequest, DeviceName, Error, ErrorKind, Incarnation,
+    Level, Outcome, Result, UnixTime, VmBackup, VmMechanism, VmSource, Volume, VolumeInfo,
+};
+use snapkeep_repo::{
+    BlobRef, Class, DiskRecord, Lineage, Snapshot, SnapshotName, Stats, Worker, Writer, limits,
+};
+
+use crate::disk::DiskBackup;
+use crate::error;
+use crate::lineage::{Choice, choose};
+use crate::progress::{Progress, value};
+use crate::provider::Shared;
+use crate::throttle::Throttle;
+
+/// One virtual machine's backup, from its name to its commit.
+pub(crate) struct RunningBackup {
+    shared: Arc<Shared>,
+    name: ArchiveName,
+    time: UnixTime,
+    incarnation: Incarnation,
+    bases: BTreeMap<DeviceName, (ArchiveName, DiskRecord)>,
+    committed: bool,
+}
+
+impl RunningBackup {
+    pub(crate) fn new(shared: Arc<Shared>, name: ArchiveName, time: UnixTime) -> Self {
+        let incarnation = Incarnation::default();
+        Self {
+            shared,
+            name,
+            time,
+            incarnation,
+            bases: BTreeMap::new(),
+            committed: false,
+        }
+    }
+
+    fn lineage(&self, device: &DeviceName, mode: BitmapMode) -> Lineage {
+        let base = self.bases.get(device).filter(|_| mode == BitmapMode::Reuse);
+        Lineage {
+            base: base.map(|(archive, _)| archive.as_str().to_owned()),
+            storage: None,
+            process: self.incarnation.process,
+            vmgenid: self
+                .incarnation
+                .vmgenid
+                .map(|id| format!("{:032x}", u128::from_be_bytes(id))),
+        }
+    }
+
+    fn back_up_disk(
+        &self,
+        writer: &Writer,
+        progress: &Progress,
+        throttle: &Throttle,
+        device: &DeviceName,
+        volume: Volume,
+    ) -> Result<DiskRecord> {
+        let base = match volume.bitmap {
+            BitmapMode::None | BitmapMode::New => None,
+            BitmapMode::Reuse => Some(self.bases.get(device).ok_or_else(|| {
+                let what = format!("device {device}: a bitmap is reused that was not asked for");
+                Error::new(ErrorKind::Protocol, what)
+            })?),
+        };
+        if let Some((archive, disk)) = base.filter(|(_, disk)| disk.size != volume.size) {
+            let what = format!(
+                "device {device} has {} bytes, but its bitmap is relative to archive {archive}, where it had {}",
+                volume.size, disk.size
+            );
+            return Err(Error::new(ErrorKind::Protocol, what));
+        }
+        let lineage = self.lineage(device, volume.bitmap);
+        let size = volume.size;
+        let disk = DiskBackup {
+            shared: &self.shared,
+            writer,
+            progress,
+            throttle,
+            device,
+            size,
+            base: base.map(|(_, disk)| disk),
+        };
+        let root = disk.run(volume)?;
+        let chunk_size = self.shared.repository.config().chunk_size;
+        Ok(DiskRecord {
+            device: device.as_str().to_owned(),
+            size,
+            chunk_size,
+            root,
+            lineage,
+        })
+    }
+}
+
+impl VmBackup for RunningBackup {
+    fn archive_name(&self) -> &ArchiveName {
+        &self.name
+    }
+
+    fn mechanism(&self) -> VmMechanism {
+        VmMechanism::Nbd
+    }
+
+    fn choose_bitmaps(
+        &mut self,
+        incarnation: &Incarnation,
+        volumes: &BTreeMap<DeviceName, VolumeInfo>,
+    ) -> Result<BTreeMap<DeviceName, BitmapRequest>> {
+        self.incarnation = incarnation.clone();
+        let mut requests = BTreeMap::new();
+        for (device, volume) in volumes {
+            let request = match choose(&self.shared.repository, device, volume) {
+                Choice::Use {
+                    request,
+                    archive,
+                    disk,
+                } => {
+                    self.bases.insert(device.clone(), (archive, disk));
+                    request
+                }
+                Choice::New { reason } => {
+                    let line = format!("{device}: the whole disk is read: {reason}");
+                    self.shared.log.log(Level::Info, &line);
+                    BitmapRequest::New
+                }
+            };
+            requests.insert(device.clone(), request);
+        }
+        Ok(requests)
+    }
+
+    fn run(&mut self, vm: VmSource) -> Result<BackupStats> {
+        if self.committed {
+            return Err(Error::new(ErrorKind::Protocol, "a backup is run once"));
+        }
+        if vm.volumes.len() > limits::DISKS_MAX {
+            let what = format!(
+                "{} disks are more than {}",
+                vm.volumes.len(),
+                limits::DISKS_MAX
+            );
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        let clock = &*self.shared.clock;
+        let start = clock.monotonic();
+        let progress = Progress::new(clock);
+        let throttle = Throttle::new(vm.bandwidth_limit);
+        let writer = Writer::new(Arc::clone(&self.shared.repository))
+            .map_err(|e| error::repository("cannot start writing", e))?;
+        let mut disks = Vec::new();
+        for (device, volume) in vm.volumes {
+            disks.push(self.back_up_disk(&writer, &progress, &throttle, &device, volume)?);
+        }
+        let mut worker = writer.worker();
+        let guest_config = store_config(&mut worker, "guest", &vm.guest_config)?;
+        let firewall_config = (vm.firewall_config.as_deref())
+            .map(|config| store_config(&mut worker, "firewall", config))
+            .transpose()?;
+        drop(worker);
+        let size = disks.iter().map(|disk| disk.size).sum();
+        let stats = Stats {
+            size,
+            read: value(&progress.read),
+            new: value(&progress.new),
+            stored: 0,
+        };
+        let snapshot = Snapshot {
+            id: String::new(),
+            repository: String::new(),
+            time: self.time.0,
+            disks,
+            guest_config,
+            firewall_config,
+            writer: String::new(),
+            index_objects: 0,
+            stats,
+            program: concat!("snapkeep ", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        let failed = |e| error::repository(format!("cannot commit archive {}", self.name), e);
+        let name: SnapshotName = self.name.as_str().parse().map_err(failed)?;
+        let snapshot = writer.commit(&name, snapshot).map_err(failed)?;
+        self.committed = true;
+        let Stats {
+            size,
+            read,
+            new,
+            stored,
+        } = snapshot.stats;
+        progress.finish(
+            &*self.shared.log,
+            stored,
+            clock.monotonic().saturating_sub(start),
+        );
+        Ok(BackupStats {
+            archive_size: size,
+            guest_size: size,
+            read,
+            new,
+            stored,
+        })
+    }
+
+    fn finish(self: Box<Self>, outcome: &Outcome) -> Result<()> {
+        if let (true, Outcome::Failure(why)) = (self.committed, outcome) {
+            let line = format!(
+                "archive {} is kept although the job failed: {why}",
+                self.name
+            );
+            self.shared.log.log(Level::Warn, &line);
+        }
+        Ok(())
+    }
+}
+
+fn store_config(worker: &mut Worker<'_>, what: &str, config: &[u8]) -> Result<BlobRef> {
+    let length = u32::try_from(config.len())
+        .ok()
+        .filter(|_| config.len() <= limits::GUEST_CONFIG_MAX);
+    let Some(length) = length else {
+        let what = format!(
+            "the {what} configuration of {} bytes is too long",
+            config.len()
+        );
+        return Err(Error::new(ErrorKind::Invalid, what));
+    };
+    let chunk = if config.is_empty() {
+        None
+    } else {
+        let stored = worker.store(Class::Data, config);
+        Some(
+            stored
+                .map_err(|e| {
+                    error::repository(format!("cannot store the {what} configuration"), e)
+                })?
+                .id,
+        )
+    };
+    Ok(BlobRef { chunk, length })
+}
