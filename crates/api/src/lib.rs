@@ -17,6 +17,8 @@
 //! have, as functions over any [`Provider`].
 
 mod archive;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod container;
 mod error;
 mod log;

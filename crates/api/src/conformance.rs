@@ -1,0 +1,88 @@
+//! The conformance kit: the properties every provider must have, as functions over a factory.
+//!
+//! Each property takes fresh providers over empty storages, drives them as a host does, and hands
+//! over disks that it made up itself, in files that cannot be read where reading is not allowed.
+//! What a property does not say, a provider may do as it likes: it need not reuse any bitmap.
+
+mod bitmaps;
+mod disk;
+mod drive;
+mod vm;
+
+use crate::Provider;
+
+/// Makes a provider over a storage of its own, empty, and reachable as long as the provider is.
+pub type Factory<'a> = &'a dyn Fn() -> Box<dyn Provider>;
+
+/// What came of a property: an error says what was seen instead.
+pub type Check = Result<(), String>;
+
+/// A property: fails with what was seen instead.
+pub type Property = fn(Factory<'_>) -> Check;
+
+macro_rules! properties {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        vec![$((stringify!($name), $module::$name as Property)),*]
+    };
+}
+
+/// The properties of the backup and restore of virtual machines, by name.
+pub fn vm_properties() -> Vec<(&'static str, Property)> {
+    properties![
+        vm::what_was_committed_restores_byte_for_byte,
+        vm::volumes_of_odd_sizes_restore,
+        vm::odd_device_names_restore,
+        vm::a_failed_run_leaves_no_archive,
+        vm::a_failed_run_harms_no_earlier_archive,
+        vm::an_archive_outlives_a_failed_finish,
+        vm::configurations_are_kept_byte_for_byte,
+        vm::an_empty_firewall_configuration_is_not_none,
+        vm::archive_names_are_valid_and_unique_within_a_second,
+        vm::two_guests_at_once_do_not_mix,
+        vm::a_truncated_region_list_fails,
+        vm::a_failing_region_list_fails,
+        vm::a_wrong_announced_size_fails,
+        vm::an_unknown_archive_is_not_found,
+        vm::reading_past_the_end_of_a_volume_fails,
+        vm::the_wrong_kind_of_guest_is_unsupported,
+        bitmaps::an_incremental_equals_the_disk,
+        bitmaps::a_clean_bitmap_reads_nothing,
+        bitmaps::only_dirty_regions_are_read_and_discarded,
+        bitmaps::nothing_is_discarded_before_it_was_read,
+        bitmaps::a_failed_incremental_harms_nothing,
+        bitmaps::a_bitmap_of_an_unknown_base_is_not_used,
+        bitmaps::a_bitmap_of_an_uncommitted_base_is_not_used,
+        bitmaps::a_bitmap_of_another_guest_is_not_used,
+        bitmaps::a_bitmap_of_another_device_is_not_used,
+        bitmaps::a_bitmap_of_another_size_is_not_used,
+        bitmaps::a_nameless_base_is_not_trusted_across_incarnations,
+    ]
+}
+
+/// Checks all properties of virtual machines.
+///
+/// # Panics
+///
+/// If a property does not hold; the message names each one that failed.
+pub fn assert_vm(factory: Factory<'_>) {
+    let failures = failing_vm_properties(factory);
+    assert!(
+        failures.is_empty(),
+        "the provider breaks the contract:\n{}",
+        failures
+            .iter()
+            .map(|(name, why)| format!("  {name}: {why}"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+}
+
+/// The properties of virtual machines that do not hold, and what was seen instead.
+pub fn failing_vm_properties(factory: Factory<'_>) -> Vec<(&'static str, String)> {
+    let checked = vm_properties()
+        .into_iter()
+        .map(|(name, property)| (name, property(factory)));
+    checked
+        .filter_map(|(name, check)| check.err().map(|why| (name, why)))
+        .collect()
+}

@@ -1,0 +1,184 @@
+//! Properties of incremental backups, and of the trust in dirty bitmaps.
+
+use super::disk::{Disk, Fault, GRANULARITY};
+use super::drive::{GUEST, START, back_up, bitmap, expect_disks, name, offer, start, text};
+use super::{Check, Factory};
+use crate::{ArchiveName, BitmapInfo, BitmapRequest, Incarnation, Provider};
+
+const MIB: usize = 1 << 20;
+const CLUSTER: usize = 64 << 10;
+
+fn disk() -> Disk {
+    Disk::new("drive-scsi0", MIB + 512, 1)
+}
+
+/// A first backup of the disk.
+fn base(provider: &dyn Provider, disk: &Disk) -> Result<ArchiveName, String> {
+    back_up(provider, GUEST, &[disk], None, Fault::None)?.archive()
+}
+
+/// Backs the disk up over a base; its archive, which equals the disk.
+fn increment(provider: &dyn Provider, disk: &Disk, base: &ArchiveName) -> Check {
+    let next = back_up(provider, GUEST, &[disk], Some(base), Fault::None)?.archive()?;
+    expect_disks(provider, &next, &[disk])
+}
+
+pub(super) fn an_incremental_equals_the_disk(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let mut disk = disk();
+    let first = disk.clone();
+    let base = base(&*provider, &disk)?;
+    disk.fill(5, 10, 1);
+    disk.fill(MIB / 2, 2 * CLUSTER, 0);
+    disk.fill(MIB, 512, 2);
+    increment(&*provider, &disk, &base)?;
+    expect_disks(&*provider, &base, &[&first])
+}
+
+pub(super) fn a_clean_bitmap_reads_nothing(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let disk = disk();
+    let base = base(&*provider, &disk)?;
+    let next = back_up(&*provider, GUEST, &[&disk], Some(&base), Fault::None)?;
+    if next.reused == 1 && next.ran.as_ref().is_ok_and(|stats| stats.read != 0) {
+        return Err("bytes were counted as read".to_owned());
+    }
+    expect_disks(&*provider, &next.archive()?, &[&disk])
+}
+
+pub(super) fn only_dirty_regions_are_read_and_discarded(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let mut disk = disk();
+    let base = base(&*provider, &disk)?;
+    disk.fill(3 * CLUSTER, 1, 3);
+    disk.fill(7 * CLUSTER, 1, 7);
+    let next = back_up(&*provider, GUEST, &[&disk], Some(&base), Fault::None)?;
+    if next.reused == 1 && next.ran.as_ref().is_ok_and(|s| s.read > 2 * GRANULARITY) {
+        return Err("more than the dirty regions were counted as read".to_owned());
+    }
+    expect_disks(&*provider, &next.archive()?, &[&disk])
+}
+
+pub(super) fn nothing_is_discarded_before_it_was_read(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let mut disk = Disk::new("drive-scsi0", 3 * MIB, 2);
+    let base = base(&*provider, &disk)?;
+    expect_disks(&*provider, &base, &[&disk])?;
+    disk.fill(0, 2 * MIB, 9);
+    increment(&*provider, &disk, &base)
+}
+
+pub(super) fn a_failed_incremental_harms_nothing(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let mut disk = disk();
+    let first = disk.clone();
+    let base = base(&*provider, &disk)?;
+    disk.fill(0, MIB / 2, 4);
+    for fault in [Fault::Read, Fault::List] {
+        let failed = back_up(&*provider, GUEST, &[&disk], Some(&base), fault)?;
+        if failed.ran.is_ok() {
+            return Err(format!("the backup succeeded in spite of {fault:?}"));
+        }
+        if provider.open_archive(&failed.name).is_ok() {
+            return Err(format!("an archive was left after {fault:?}"));
+        }
+    }
+    expect_disks(&*provider, &base, &[&first])?;
+    increment(&*provider, &disk, &base)
+}
+
+/// Fails if the provider wants to use a bitmap that is relative to this archive.
+fn expect_unused(provider: &dyn Provider, guest: &str, disk: &Disk, base: &ArchiveName) -> Check {
+    let mut job = provider.start_job(START).map_err(|e| text(&e))?;
+    let mut backup = start(&mut *job, guest)?;
+    let volumes = offer(&[disk], Some(base)).map_err(|e| text(&e))?;
+    let chosen = backup
+        .choose_bitmaps(&Incarnation::default(), &volumes)
+        .map_err(|e| text(&e))?;
+    if chosen.values().any(|r| matches!(r, BitmapRequest::Use(_))) {
+        return Err(format!("the bitmap relative to {base} is used"));
+    }
+    Ok(())
+}
+
+pub(super) fn a_bitmap_of_an_unknown_base_is_not_used(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let disk = disk();
+    base(&*provider, &disk)?;
+    let unknown = name("no/such/archive").map_err(|e| text(&e))?;
+    expect_unused(&*provider, GUEST, &disk, &unknown)
+}
+
+pub(super) fn a_bitmap_of_an_uncommitted_base_is_not_used(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let disk = disk();
+    let failed = back_up(&*provider, GUEST, &[&disk], None, Fault::Read)?;
+    expect_unused(&*provider, GUEST, &disk, &failed.name)
+}
+
+pub(super) fn a_bitmap_of_another_guest_is_not_used(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let disk = disk();
+    let base = base(&*provider, &disk)?;
+    expect_unused(&*provider, "101", &disk, &base)
+}
+
+pub(super) fn a_bitmap_of_another_device_is_not_used(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let base = base(&*provider, &disk())?;
+    let other = Disk::new("drive-scsi1", MIB + 512, 1);
+    expect_unused(&*provider, GUEST, &other, &base)
+}
+
+pub(super) fn a_bitmap_of_another_size_is_not_used(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let base = base(&*provider, &disk())?;
+    for size in [MIB, 2 * MIB] {
+        let other = Disk::new("drive-scsi0", size, 1);
+        expect_unused(&*provider, GUEST, &other, &base)?;
+    }
+    Ok(())
+}
+
+pub(super) fn a_nameless_base_is_not_trusted_across_incarnations(factory: Factory<'_>) -> Check {
+    let life = |pid, generation| Incarnation {
+        process: Some((pid, 1000)),
+        vmgenid: Some([generation; 16]),
+    };
+    // Each second life differs from the first in something, or cannot be told from it.
+    let others = [life(2, 1), life(1, 2), Incarnation::default()];
+    for second in others {
+        let provider = factory();
+        let disk = disk();
+        let mut volumes = offer(&[&disk], None).map_err(|e| text(&e))?;
+        let fixed = BitmapInfo {
+            name: bitmap().map_err(|e| text(&e))?,
+            base: None,
+        };
+        for volume in volumes.values_mut() {
+            volume.bitmaps.push(fixed.clone());
+        }
+        let mut job = provider.start_job(START).map_err(|e| text(&e))?;
+        let mut backup = start(&mut *job, GUEST)?;
+        let first = life(1, 1);
+        let chosen = backup
+            .choose_bitmaps(&first, &volumes)
+            .map_err(|e| text(&e))?;
+        if chosen.values().any(|r| matches!(r, BitmapRequest::Use(_))) {
+            return Err("a bitmap is used although there is no archive".to_owned());
+        }
+        let vm = super::drive::source(&[&disk], &chosen, Fault::None).map_err(|e| text(&e))?;
+        backup.run(vm).map_err(|e| text(&e))?;
+        backup
+            .finish(&crate::Outcome::Success)
+            .map_err(|e| text(&e))?;
+        let mut backup = start(&mut *job, GUEST)?;
+        let chosen = backup
+            .choose_bitmaps(&second, &volumes)
+            .map_err(|e| text(&e))?;
+        if chosen.values().any(|r| matches!(r, BitmapRequest::Use(_))) {
+            return Err(format!("a bitmap of {first:?} is used for {second:?}"));
+        }
+    }
+    Ok(())
+}

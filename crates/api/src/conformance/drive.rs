@@ -1,0 +1,203 @@
+//! Drives a provider through a backup and a restore, as a host does.
+
+use std::collections::BTreeMap;
+
+use super::Check;
+use super::disk::{Disk, Fault};
+use crate::{
+    ArchiveName, BackupJob, BackupStats, BitmapInfo, BitmapMode, BitmapName, BitmapRequest,
+    DeviceName, Error, GuestId, Incarnation, Outcome, Provider, Result, UnixTime, VmBackup,
+    VmMechanism, VmSource, VolumeInfo,
+};
+
+/// When all backups of the kit begin: in the same second.
+pub(super) const START: UnixTime = UnixTime(1_700_000_000);
+/// The guest of most properties.
+pub(super) const GUEST: &str = "100";
+/// The configuration of guests whose configuration does not matter.
+const CONFIG: &[u8] = b"memory: 512\n";
+/// Volumes are read back this many bytes at a time; not a power of two on purpose.
+const READ_SIZE: usize = 100_000;
+
+/// What a backup left behind: the name its archive would have, and how its run ended.
+pub(super) struct Finished {
+    pub(super) name: ArchiveName,
+    pub(super) ran: Result<BackupStats>,
+    /// The devices whose bitmap was reused.
+    pub(super) reused: usize,
+}
+
+impl Finished {
+    /// The archive's name, if the run succeeded.
+    pub(super) fn archive(self) -> std::result::Result<ArchiveName, String> {
+        match self.ran {
+            Ok(_) => Ok(self.name),
+            Err(error) => Err(format!("the backup failed: {}", error.chain())),
+        }
+    }
+}
+
+/// The text of an error of the contract, for a failure's message.
+pub(super) fn text(error: &Error) -> String {
+    error.chain()
+}
+
+/// A device or guest or bitmap name from a text known to be valid.
+pub(super) fn name<T: std::str::FromStr<Err = Error>>(text: &str) -> Result<T> {
+    text.parse()
+}
+
+/// A whole backup of these disks, each offered a bitmap relative to this archive.
+pub(super) fn back_up(
+    provider: &dyn Provider,
+    guest: &str,
+    disks: &[&Disk],
+    base: Option<&ArchiveName>,
+    fault: Fault,
+) -> std::result::Result<Finished, String> {
+    let mut job = provider.start_job(START).map_err(|e| text(&e))?;
+    let mut backup = start(&mut *job, guest)?;
+    let name = backup.archive_name().clone();
+    let volumes = offer(disks, base).map_err(|e| text(&e))?;
+    let chosen = backup
+        .choose_bitmaps(&Incarnation::default(), &volumes)
+        .map_err(|e| text(&e))?;
+    let vm = source(disks, &chosen, fault).map_err(|e| text(&e))?;
+    let reused = vm.volumes.values();
+    let reused = reused.filter(|v| v.bitmap == BitmapMode::Reuse).count();
+    let ran = backup.run(vm);
+    let outcome = match &ran {
+        Ok(_) => Outcome::Success,
+        Err(error) => Outcome::Failure(error.chain()),
+    };
+    backup.finish(&outcome).map_err(|e| text(&e))?;
+    job.finish(&outcome).map_err(|e| text(&e))?;
+    Ok(Finished { name, ran, reused })
+}
+
+/// Starts the backup of a guest; the kit hands disks over by file handle.
+pub(super) fn start(
+    job: &mut dyn BackupJob,
+    guest: &str,
+) -> std::result::Result<Box<dyn VmBackup>, String> {
+    let guest: GuestId = name(guest).map_err(|e| text(&e))?;
+    let backup = job.start_vm(&guest, START).map_err(|e| text(&e))?;
+    match backup.mechanism() {
+        VmMechanism::FileHandle => Ok(backup),
+        VmMechanism::Nbd => {
+            Err("this kit hands disks over by file handle, not by NBD export".to_owned())
+        }
+    }
+}
+
+/// The volumes as offered to `choose_bitmaps`.
+pub(super) fn offer(
+    disks: &[&Disk],
+    base: Option<&ArchiveName>,
+) -> Result<BTreeMap<DeviceName, VolumeInfo>> {
+    let mut volumes = BTreeMap::new();
+    for disk in disks {
+        let mut bitmaps = Vec::new();
+        if let Some(base) = base {
+            bitmaps.push(BitmapInfo {
+                name: bitmap()?,
+                base: Some(base.clone()),
+            });
+        }
+        let size = disk.size();
+        volumes.insert(name(disk.device)?, VolumeInfo { size, bitmaps });
+    }
+    Ok(volumes)
+}
+
+/// The one bitmap that the kit's disks have.
+pub(super) fn bitmap() -> Result<BitmapName> {
+    name("snapkeep-conformance")
+}
+
+/// The disks as handed to `run`, by what was chosen.
+pub(super) fn source(
+    disks: &[&Disk],
+    chosen: &BTreeMap<DeviceName, BitmapRequest>,
+    fault: Fault,
+) -> Result<VmSource> {
+    let mut volumes = BTreeMap::new();
+    for disk in disks {
+        let device: DeviceName = name(disk.device)?;
+        let mode = match chosen.get(&device) {
+            None => BitmapMode::None,
+            Some(BitmapRequest::Use(name)) if *name == bitmap()? => BitmapMode::Reuse,
+            // A bitmap that is not there is created.
+            Some(BitmapRequest::New | BitmapRequest::Use(_)) => BitmapMode::New,
+        };
+        volumes.insert(device, disk.volume(mode, fault)?);
+    }
+    Ok(VmSource {
+        guest_config: CONFIG.to_vec(),
+        firewall_config: None,
+        bandwidth_limit: None,
+        volumes,
+    })
+}
+
+/// Restores an archive and compares it with these disks; nothing else may be in it.
+pub(super) fn expect_disks(
+    provider: &dyn Provider,
+    archive: &ArchiveName,
+    disks: &[&Disk],
+) -> Check {
+    let opened = provider.open_archive(archive).map_err(|e| text(&e))?;
+    let mut restore = opened.restore_vm().map_err(|e| text(&e))?;
+    let found: Vec<_> = restore.volumes().keys().cloned().collect();
+    if found.len() != disks.len() {
+        return Err(format!("the archive has the volumes {found:?}"));
+    }
+    for disk in disks {
+        let device: DeviceName = name(disk.device).map_err(|e| text(&e))?;
+        let announced = restore.volumes().get(&device).map(|info| info.size);
+        if announced != Some(disk.size()) {
+            return Err(format!(
+                "device {device} of {} bytes is listed as {announced:?}",
+                disk.size()
+            ));
+        }
+        let volume = restore.open_volume(&device).map_err(|e| text(&e))?;
+        if volume.size() != disk.size() {
+            return Err(format!("device {device} has {} bytes", volume.size()));
+        }
+        for (number, expected) in disk.content.chunks(READ_SIZE).enumerate() {
+            let mut got = vec![0xEE; expected.len()];
+            let offset = (number * READ_SIZE) as u64;
+            volume.read_at(offset, &mut got).map_err(|e| text(&e))?;
+            if let Some(at) = got.iter().zip(expected).position(|(a, b)| a != b) {
+                let at = offset + at as u64;
+                return Err(format!("device {device} differs at offset {at}"));
+            }
+        }
+        expect_holes_are_zero(&*volume, disk)?;
+    }
+    restore.finish().map_err(|e| text(&e))
+}
+
+fn expect_holes_are_zero(volume: &dyn crate::VolumeReader, disk: &Disk) -> Check {
+    let mut offset = 0;
+    while offset < disk.size() {
+        let data = volume.next_data(offset).map_err(|e| text(&e))?;
+        let (start, end) = match data {
+            Some(region) => (region.offset(), region.end()),
+            None => (disk.size(), disk.size()),
+        };
+        if start < offset || end > disk.size() {
+            return Err(format!("data from {start} to {end} told from {offset} on"));
+        }
+        let hole = usize::try_from(offset)
+            .ok()
+            .zip(usize::try_from(start).ok())
+            .and_then(|(from, to)| disk.content.get(from..to));
+        if hole.is_none_or(|bytes| bytes.iter().any(|&byte| byte != 0)) {
+            return Err(format!("data told to be a hole from {offset} to {start}"));
+        }
+        offset = end;
+    }
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! The provider that keeps its archives in memory has every property of the contract.
+
+use snapkeep_api::VmMechanism;
+use snapkeep_api::conformance::{assert_vm, vm_properties};
+use snapkeep_api::memory::MemoryProvider;
+
+#[test]
+fn the_memory_provider_has_every_property() {
+    assert_vm(&|| Box::new(MemoryProvider::new(VmMechanism::FileHandle)));
+}
+
+#[test]
+fn properties_have_names_of_their_own() {
+    let mut names: Vec<_> = vm_properties().into_iter().map(|(name, _)| name).collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}
