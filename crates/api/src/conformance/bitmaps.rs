@@ -46,7 +46,7 @@ pub(super) fn a_clean_bitmap_reads_nothing(factory: Factory<'_>) -> Check {
     expect_disks(&*provider, &next.archive()?, &[&disk])
 }
 
-pub(super) fn only_dirty_regions_are_read_and_discarded(factory: Factory<'_>) -> Check {
+pub(super) fn only_dirty_regions_are_read(factory: Factory<'_>) -> Check {
     let provider = factory();
     let mut disk = disk();
     let base = base(&*provider, &disk)?;
