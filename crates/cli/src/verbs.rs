@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             no_encryption,
         } => {
             init::run(
-                &args,
+                args,
                 new_key_file.as_deref(),
                 write_recovery_kit,
                 *no_encryption,
@@ -116,7 +116,7 @@ fn show(args: &Args, archive: &str) -> Result<()> {
 }
 
 fn run_verify(args: &Args) -> Result<ExitCode> {
-    let found = verify(&*open(args)?)?;
+    let found = verify(&open(args)?)?;
     for damage in &found.damage {
         report::line(&format!(
             "damaged: {}: {}",
