@@ -310,7 +310,7 @@ impl Client {
             return invalid(&format!("the export has {} bytes", self.size()));
         }
         let minimum = u64::from(self.facts().blocks.minimum);
-        if offset % minimum != 0 || length % minimum != 0 {
+        if !offset.is_multiple_of(minimum) || !length.is_multiple_of(minimum) {
             return invalid(&format!("the server wants multiples of {minimum} bytes"));
         }
         Ok(())

@@ -79,7 +79,7 @@ pub(crate) fn decode_status(
     };
     let rest = fields.clone().rest().len();
     let count = rest / width;
-    if rest % width != 0
+    if !rest.is_multiple_of(width)
         || announced.is_some_and(|announced| usize::try_from(announced) != Ok(count))
     {
         return Err(broken());

@@ -78,7 +78,7 @@ impl Iterator for Extents<'_> {
             match self.answer() {
                 Ok(Some(extent)) => match &mut self.current {
                     Some(current) if current.flags == extent.flags => {
-                        current.length += extent.length
+                        current.length += extent.length;
                     }
                     current => {
                         if let Some(complete) = current.replace(extent) {

@@ -375,20 +375,19 @@ impl Replies {
         let contexts = self.contexts.len();
         let index = self.index(cookie)?;
         let pending = self.pending.swap_remove(index);
-        let result = match pending.refusal {
-            Some(refusal) => Err(refusal),
-            None => {
-                match pending.asked {
-                    Asked::Read => pending.coverage.check_complete()?,
-                    Asked::Status if pending.status.len() < contexts => {
-                        return Err(Fault::protocol(
-                            "a block status lacks one of the contexts agreed on",
-                        ));
-                    }
-                    Asked::Status | Asked::Effect => {}
+        let result = if let Some(refusal) = pending.refusal {
+            Err(refusal)
+        } else {
+            match pending.asked {
+                Asked::Read => pending.coverage.check_complete()?,
+                Asked::Status if pending.status.len() < contexts => {
+                    return Err(Fault::protocol(
+                        "a block status lacks one of the contexts agreed on",
+                    ));
                 }
-                Ok(pending.status)
+                Asked::Status | Asked::Effect => {}
             }
+            Ok(pending.status)
         };
         Ok(Progress {
             zeroes: None,

@@ -135,7 +135,7 @@ impl RequestHeader {
         out.extend_from_slice(&self.offset.to_be_bytes());
         match (style, compact_length) {
             (Style::Simple | Style::Structured, Ok(length)) => {
-                out.extend_from_slice(&length.to_be_bytes())
+                out.extend_from_slice(&length.to_be_bytes());
             }
             _ => out.extend_from_slice(&self.length.to_be_bytes()),
         }

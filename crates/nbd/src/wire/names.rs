@@ -59,12 +59,9 @@ pub(crate) mod reply {
     pub(crate) const ERR_UNSUP: u32 = ERROR_BIT + 1;
     pub(crate) const ERR_POLICY: u32 = ERROR_BIT + 2;
     pub(crate) const ERR_INVALID: u32 = ERROR_BIT + 3;
-    pub(crate) const ERR_PLATFORM: u32 = ERROR_BIT + 4;
     pub(crate) const ERR_TLS_REQD: u32 = ERROR_BIT + 5;
     pub(crate) const ERR_UNKNOWN: u32 = ERROR_BIT + 6;
     pub(crate) const ERR_SHUTDOWN: u32 = ERROR_BIT + 7;
-    pub(crate) const ERR_BLOCK_SIZE_REQD: u32 = ERROR_BIT + 8;
-    pub(crate) const ERR_TOO_BIG: u32 = ERROR_BIT + 9;
     pub(crate) const ERR_EXT_HEADER_REQD: u32 = ERROR_BIT + 10;
 }
 
