@@ -7,6 +7,7 @@
 
 pub(crate) mod client;
 mod options;
+pub(crate) mod server;
 
 use crate::error::Fault;
 use crate::limits;

@@ -107,3 +107,6 @@ pub const LISTEN_BACKLOG: i32 = 64;
 
 /// How long a client of our server may take for its handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Longest range that one block-status answer of our server covers.
+pub const MAX_STATUS_WINDOW_BYTES: u64 = 64 * 1024 * 1024 * 1024;

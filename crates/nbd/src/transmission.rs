@@ -5,3 +5,4 @@
 
 mod coverage;
 pub(crate) mod replies;
+pub(crate) mod requests;

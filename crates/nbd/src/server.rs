@@ -1,0 +1,367 @@
+//! The server: exports of this process for NBD clients on the same machine.
+//!
+//! Every connection has one thread that reads requests and a bounded set of threads that answer
+//! them, in whatever order they get done. Connections share nothing but the exports, so a client
+//! that stalls or sends garbage hurts only itself. One connection holds at most
+//! [`ServerOptions::in_flight`] requests of at most [`limits::MAX_PAYLOAD_BYTES`] in memory.
+
+mod answer;
+mod connection;
+mod listen;
+mod queue;
+mod status;
+
+use std::collections::BTreeMap;
+use std::error;
+use std::fmt;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crate::address::Address;
+use crate::error::{Errno, Error, ErrorKind, Result};
+use crate::extent::{BASE_ALLOCATION, Extent};
+use crate::handshake::server::Offer;
+use crate::handshake::{BlockSizes, ExportFacts};
+use crate::limits;
+use crate::stream::Stream;
+use crate::wire::transmit;
+
+use listen::Listener;
+
+/// A disk that the server shows to clients. Called from many threads at once.
+///
+/// Ranges are checked before: they lie within the export, and a read or write has at most
+/// [`limits::MAX_PAYLOAD_BYTES`].
+pub trait Export: Send + Sync {
+    /// Bytes of the export; must not change while it is served.
+    fn size(&self) -> u64;
+
+    /// Whether clients may only read. A read-only export gets no call that changes it.
+    fn is_read_only(&self) -> bool {
+        true
+    }
+
+    /// Whether [`trim`](Self::trim) is worth asking for.
+    fn can_trim(&self) -> bool {
+        false
+    }
+
+    /// Fills the whole buffer or fails; never invents bytes.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ExportError>;
+
+    /// Writes the whole buffer or fails.
+    fn write_at(&self, offset: u64, buffer: &[u8]) -> Result<(), ExportError> {
+        let what = format!(
+            "writing {} bytes at {offset} of an export that is read-only",
+            buffer.len()
+        );
+        Err(ExportError::new(Errno::Permission, what))
+    }
+
+    /// Makes a range read as zeroes; `may_punch` allows a hole. The default writes zeroes.
+    fn write_zeroes(&self, offset: u64, length: u64, may_punch: bool) -> Result<(), ExportError> {
+        let _ = may_punch;
+        let zeroes = vec![0; limits::PAYLOAD_STEP_BYTES];
+        let mut done = 0;
+        while done < length {
+            let part =
+                usize::try_from(length - done).map_or(zeroes.len(), |left| left.min(zeroes.len()));
+            self.write_at(offset + done, &zeroes[..part])?;
+            done += u64::try_from(part).unwrap_or(u64::MAX);
+        }
+        Ok(())
+    }
+
+    /// Takes note that a range is not needed any more. Called only if [`can_trim`](Self::can_trim).
+    fn trim(&self, offset: u64, length: u64) -> Result<(), ExportError> {
+        let what =
+            format!("trimming {length} bytes at {offset} of an export that cannot be trimmed");
+        Err(ExportError::new(Errno::NotSupported, what))
+    }
+
+    /// Makes every write and trim that has returned durable.
+    fn flush(&self) -> Result<(), ExportError> {
+        Ok(())
+    }
+
+    /// The full names of the metadata contexts that [`extents`](Self::extents) answers for; must
+    /// not change while it is served.
+    fn contexts(&self) -> Vec<String> {
+        vec![BASE_ALLOCATION.to_owned()]
+    }
+
+    /// The extents of one context: contiguous from `offset` on, none empty, at least up to
+    /// `offset + length`. Called often (`qemu-img` asks twice for every extent), so answer from
+    /// memory.
+    fn extents(&self, context: &str, offset: u64, length: u64) -> Result<Vec<Extent>, ExportError>;
+}
+
+/// Why an export could not do what a client asked; the client gets both parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportError {
+    /// The number for the client.
+    pub errno: Errno,
+    /// What happened, for the log and for clients that show messages.
+    pub message: String,
+}
+
+impl ExportError {
+    /// Of these parts.
+    pub fn new(errno: Errno, message: impl Into<String>) -> Self {
+        Self {
+            errno,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for ExportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.message, self.errno)
+    }
+}
+
+impl error::Error for ExportError {}
+
+/// Where a server's remarks go: one line each, without a newline. Called from any thread.
+pub type Log = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// How to serve.
+#[derive(Clone)]
+pub struct ServerOptions {
+    /// Connections at once, 1 to [`limits::MAX_SERVER_CONNECTIONS`]; more are closed as they come.
+    pub max_connections: usize,
+    /// Requests of one connection in work at once, [`limits::MIN_SERVER_IN_FLIGHT`] to
+    /// [`limits::MAX_SERVER_IN_FLIGHT`].
+    pub in_flight: usize,
+    /// In `base:allocation`, holes shorter than this are reported as data: every extent costs a
+    /// client such as `qemu-img` two round trips, and reading some zeroes is cheaper.
+    pub coalesce_bytes: u64,
+    /// What goes wrong with clients and exports; nothing is logged without it.
+    pub log: Option<Log>,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 32,
+            in_flight: limits::MIN_SERVER_IN_FLIGHT,
+            coalesce_bytes: 1024 * 1024,
+            log: None,
+        }
+    }
+}
+
+impl fmt::Debug for ServerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerOptions")
+            .field("max_connections", &self.max_connections)
+            .field("in_flight", &self.in_flight)
+            .field("coalesce_bytes", &self.coalesce_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running server. Stops when dropped.
+pub struct Server {
+    address: Address,
+    shared: Arc<Shared>,
+    /// Written to once, to wake the accepting thread.
+    waker: UnixStream,
+    accepting: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the threads of a server have in common.
+struct Shared {
+    exports: BTreeMap<String, Arc<dyn Export>>,
+    options: ServerOptions,
+    stopping: AtomicBool,
+    connections: Mutex<BTreeMap<u64, Running>>,
+}
+
+/// A connection that is being served.
+struct Running {
+    /// To end it from outside.
+    stream: Stream,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts to serve. For a TCP port of 0, [`address`](Self::address) tells the one that was taken.
+    ///
+    /// A Unix socket gets mode 0600. A socket file that nobody listens on is replaced; if somebody
+    /// does, or if the file is no socket, this fails with [`ErrorKind::Io`].
+    pub fn bind(
+        address: Address,
+        exports: BTreeMap<String, Arc<dyn Export>>,
+        options: ServerOptions,
+    ) -> Result<Self> {
+        options.check()?;
+        check_exports(&exports)?;
+        address.check()?;
+        let (listener, address) = Listener::bind(address)?;
+        let failed = |error| {
+            Error::io(
+                ErrorKind::Io,
+                format!("starting the NBD server at {address}"),
+                error,
+            )
+        };
+        let (waker, woken) = UnixStream::pair().map_err(failed)?;
+        let stopping = AtomicBool::new(false);
+        let shared = Arc::new(Shared {
+            exports,
+            options,
+            stopping,
+            connections: Mutex::default(),
+        });
+        let accepting = {
+            let shared = Arc::clone(&shared);
+            let run = move || listen::accept(&listener, &woken, &shared);
+            thread::Builder::new()
+                .name("nbd-accept".to_owned())
+                .spawn(run)
+                .map_err(failed)?
+        };
+        Ok(Self {
+            address,
+            shared,
+            waker,
+            accepting: Mutex::new(Some(accepting)),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Ends every connection, waits until no export is being called any more, and removes the
+    /// socket. Must not be called from an export. Later calls do nothing.
+    pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // A waker that cannot take one more byte has been written to before.
+        (&self.waker).write_all(&[0]).ok();
+        let accepting = self
+            .accepting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        join(accepting);
+        let mut running = std::mem::take(&mut *self.shared.connections());
+        for connection in running.values() {
+            connection.stream.shutdown();
+        }
+        for connection in running.values_mut() {
+            join(connection.thread.take());
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exports: Vec<_> = self.shared.exports.keys().collect();
+        f.debug_struct("Server")
+            .field("address", &self.address)
+            .field("exports", &exports)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn log(&self, line: &str) {
+        if let Some(log) = &self.options.log {
+            log(line);
+        }
+    }
+
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, Running>> {
+        // Nothing that runs under the lock leaves the map half changed.
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What clients are told about the exports.
+    fn offers(&self) -> BTreeMap<String, Offer> {
+        let offer = |export: &dyn Export| {
+            let mut flags = transmit::HAS_FLAGS | transmit::CAN_MULTI_CONN;
+            if export.is_read_only() {
+                flags |= transmit::READ_ONLY;
+            } else {
+                flags |= transmit::SEND_FLUSH | transmit::SEND_FUA | transmit::SEND_WRITE_ZEROES;
+                if export.can_trim() {
+                    flags |= transmit::SEND_TRIM;
+                }
+            }
+            let facts = ExportFacts {
+                size: export.size(),
+                flags,
+                blocks: BlockSizes::DEFAULT,
+            };
+            Offer {
+                facts,
+                contexts: export.contexts(),
+            }
+        };
+        self.exports
+            .iter()
+            .map(|(name, export)| (name.clone(), offer(export.as_ref())))
+            .collect()
+    }
+}
+
+impl ServerOptions {
+    fn check(&self) -> Result<()> {
+        let within = (1..=limits::MAX_SERVER_CONNECTIONS).contains(&self.max_connections)
+            && (limits::MIN_SERVER_IN_FLIGHT..=limits::MAX_SERVER_IN_FLIGHT)
+                .contains(&self.in_flight);
+        if within {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Invalid,
+            format!("an NBD server cannot run with {self:?}"),
+        ))
+    }
+}
+
+fn check_exports(exports: &BTreeMap<String, Arc<dyn Export>>) -> Result<()> {
+    let sound = |text: &str| text.len() <= limits::MAX_STRING_BYTES && !text.contains('\0');
+    for (name, export) in exports {
+        let contexts = export.contexts();
+        let sound_contexts = contexts.len() <= limits::MAX_CONTEXTS
+            && contexts
+                .iter()
+                .all(|context| sound(context) && context.contains(':'));
+        if !sound(name) || !sound_contexts {
+            let message = format!(
+                "the NBD export {name:?} or one of its metadata contexts has an impossible name"
+            );
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+    }
+    if exports.len() > limits::MAX_EXPORTS_LISTED {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("{} NBD exports are too many", exports.len()),
+        ));
+    }
+    Ok(())
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    // The panic of a thread was reported where it happened; there is nothing left to clean up.
+    if let Some(thread) = thread {
+        thread.join().ok();
+    }
+}

@@ -1,0 +1,190 @@
+//! One connection: its handshake, then its requests.
+
+use std::io::{self, Read, Write};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use super::answer::Answers;
+use super::queue::Queue;
+use super::{Export, Shared};
+use crate::error::{ErrorKind, Fault};
+use crate::handshake::Agreed;
+use crate::handshake::server::{Outcome, ServerHandshake};
+use crate::limits;
+use crate::stream::Stream;
+use crate::transmission::requests::{Command, Request};
+use crate::wire::RequestHeader;
+
+/// A request and the payload that came with it.
+struct Work {
+    request: Request,
+    payload: Vec<u8>,
+}
+
+/// Serves a client until it leaves, fails or the server stops.
+pub(super) fn serve(mut stream: Stream, shared: &Shared) {
+    let result = shake_hands(&mut stream, shared).and_then(|agreed| match agreed {
+        Some((export, agreed)) => transmit(&mut stream, shared, export.as_ref(), &agreed),
+        None => Ok(()),
+    });
+    // The handle by which the server could end this connection keeps the socket open otherwise.
+    stream.shutdown();
+    if let Err(fault) = result {
+        // A client that just goes away, as many do, is no news; nor is the end of the server.
+        let silent = fault.kind == ErrorKind::Unavailable || shared.stopping.load(Ordering::SeqCst);
+        if !silent {
+            shared.log(&format!("an NBD connection ends: {}", fault.message));
+        }
+    }
+}
+
+type Chosen = (Arc<dyn Export>, Agreed);
+
+fn shake_hands(stream: &mut Stream, shared: &Shared) -> Result<Option<Chosen>, Fault> {
+    let doing = "shaking hands";
+    let failed = |error| Fault::socket(error, doing);
+    let deadline = Instant::now() + limits::HANDSHAKE_TIMEOUT;
+    let mut handshake = ServerHandshake::new(shared.offers());
+    let mut buffer = [0; 4096];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Fault::new(
+                ErrorKind::Timeout,
+                "the client's handshake takes too long",
+            ));
+        }
+        stream
+            .set_timeouts(Some(left), Some(left))
+            .map_err(failed)?;
+        stream.write_all(&handshake.take_output()).map_err(failed)?;
+        match handshake.take_outcome() {
+            Some(Outcome::Left) => return Ok(None),
+            Some(Outcome::Transmission { export, agreed }) => {
+                stream.set_timeouts(None, None).map_err(failed)?;
+                let export = shared
+                    .exports
+                    .get(&export)
+                    .ok_or_else(|| Fault::protocol("the export is gone"))?;
+                return Ok(Some((Arc::clone(export), agreed)));
+            }
+            None => {}
+        }
+        let most = handshake.wants().min(buffer.len());
+        let count = stream.read_some(&mut buffer[..most]).map_err(failed)?;
+        if count == 0 {
+            return Err(Fault::closed(doing));
+        }
+        handshake.feed(&buffer[..count])?;
+    }
+}
+
+fn transmit(
+    stream: &mut Stream,
+    shared: &Shared,
+    export: &dyn Export,
+    agreed: &Agreed,
+) -> Result<(), Fault> {
+    let failed = |error| Fault::socket(error, "serving requests");
+    let queue = Queue::new(shared.options.in_flight);
+    let writer = Mutex::new(stream.try_clone().map_err(failed)?);
+    let answers = Answers {
+        export,
+        agreed,
+        shared,
+    };
+    thread::scope(|scope| {
+        let mut threads = 0;
+        let result = loop {
+            let work = match next_request(stream, agreed) {
+                Ok(Some(work)) => work,
+                Ok(None) => break Ok(()),
+                Err(fault) => break Err(fault),
+            };
+            match queue.add(work) {
+                None => break Ok(()),
+                Some(true) if threads < shared.options.in_flight => {
+                    let run = || work_off(&queue, &writer, &answers);
+                    let spawned = thread::Builder::new()
+                        .name("nbd-request".to_owned())
+                        .spawn_scoped(scope, run);
+                    match spawned {
+                        Ok(_) => threads += 1,
+                        // With at least one thread the connection goes on, only slower.
+                        Err(_) if threads > 0 => {}
+                        Err(error) => break Err(failed(error)),
+                    }
+                }
+                Some(_) => {}
+            }
+        };
+        match &result {
+            // proto.md: what is in flight when a client says good-bye is still handled.
+            Ok(()) => queue.close(),
+            Err(_) => queue.abandon(),
+        }
+        result
+    })
+}
+
+/// Reads the next request and its payload; `None` when the client says good-bye.
+fn next_request(stream: &mut Stream, agreed: &Agreed) -> Result<Option<Work>, Fault> {
+    let failed = |error: io::Error| {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            Fault::closed("sending a request")
+        } else {
+            Fault::socket(error, "reading a request")
+        }
+    };
+    let mut bytes = [0; 32];
+    let bytes = &mut bytes[..RequestHeader::bytes(agreed.style)];
+    stream.read_exact(bytes).map_err(failed)?;
+    let header = RequestHeader::decode(agreed.style, bytes)
+        .ok_or_else(|| Fault::protocol("the client's request lacks the magic"))?;
+    let request = Request::judge(header, agreed)?;
+    let mut payload = Vec::new();
+    // A payload that will be refused is read all the same, to stay in step, but not kept.
+    let keep = request.verdict.is_ok();
+    let mut incoming = Read::take(&mut *stream, request.payload);
+    let copied = if keep {
+        incoming
+            .read_to_end(&mut payload)
+            .map(|_| u64::try_from(payload.len()).unwrap_or(u64::MAX))
+    } else {
+        io::copy(&mut incoming, &mut io::sink())
+    };
+    if copied.map_err(failed)? != request.payload {
+        return Err(Fault::closed("sending a payload"));
+    }
+    Ok(match request.verdict {
+        Ok(Command::Disconnect) => None,
+        Ok(_) | Err(_) => Some(Work { request, payload }),
+    })
+}
+
+/// Answers requests until there are no more.
+fn work_off(queue: &Queue<Work>, writer: &Mutex<Stream>, answers: &Answers<'_>) {
+    let mut buffer = Vec::new();
+    while let Some(Work { request, payload }) = queue.take() {
+        let (head, body) = answers.answer(&request, &payload, &mut buffer);
+        let sent = {
+            // A reply must not be interleaved with another. A thread that panicked here would have
+            // left half a reply: the poison is an error like any other.
+            let mut stream = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let sent = stream.write_both(&head, &buffer[..body]);
+            if sent.is_err() {
+                // Half a reply may be out, so nothing may follow it; this also ends the reading.
+                stream.shutdown();
+            }
+            sent
+        };
+        buffer.truncate(limits::KEPT_BUFFER_BYTES);
+        buffer.shrink_to(limits::KEPT_BUFFER_BYTES);
+        queue.done();
+        if sent.is_err() {
+            queue.abandon();
+        }
+    }
+}
