@@ -116,7 +116,8 @@ fn show(args: &Args, archive: &str) -> Result<()> {
 }
 
 fn run_verify(args: &Args) -> Result<ExitCode> {
-    let found = verify(&open(args)?)?;
+    let repository = open(args)?;
+    let found = verify(&repository)?;
     for damage in &found.damage {
         report::line(&format!(
             "damaged: {}: {}",

@@ -22,13 +22,26 @@ pub(crate) enum Choice {
 }
 
 /// Chooses among the bitmaps that the host offers for a volume, newest first.
-pub(crate) fn choose(repository: &Repository, device: &DeviceName, volume: &VolumeInfo) -> Choice {
+/// `archive` is the one being made: a base must be of the same namespace, kind and guest.
+pub(crate) fn choose(
+    repository: &Repository,
+    archive: &ArchiveName,
+    device: &DeviceName,
+    volume: &VolumeInfo,
+) -> Choice {
     let mut reasons = Vec::new();
     for bitmap in &volume.bitmaps {
         let Some(base) = &bitmap.base else {
             reasons.push(format!("bitmap {} does not name its archive", bitmap.name));
             continue;
         };
+        if group(base) != group(archive) {
+            reasons.push(format!(
+                "bitmap {}: it is relative to another guest's archive",
+                bitmap.name
+            ));
+            continue;
+        }
         match find(repository, device, volume.size, base) {
             Ok(disk) => {
                 let request = BitmapRequest::Use(bitmap.name.clone());
@@ -47,6 +60,11 @@ pub(crate) fn choose(repository: &Repository, device: &DeviceName, volume: &Volu
     Choice::New {
         reason: reasons.join("; "),
     }
+}
+
+/// Namespace, kind and guest of an archive.
+fn group(archive: &ArchiveName) -> Option<&str> {
+    archive.as_str().rsplit_once('/').map(|(group, _)| group)
 }
 
 fn find(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use snapkeep_api::{
     Archive, ArchiveName, BackupJob, Clock, ContainerBackup, Error, ErrorKind, GuestId, GuestKind,
-    Outcome, Provider, Result, TaskLog, UnixTime, VmBackup,
+    Outcome, Provider, Result, TaskLog, UnixTime, VmBackup, VmMechanism,
 };
 use snapkeep_repo::{Random, Repository};
 
@@ -20,6 +20,11 @@ pub struct Options {
     pub namespace: Namespace,
     /// Threads that read, hash, compress and encrypt; at least one.
     pub workers: usize,
+    /// How virtual machines' snapshot access is asked for.
+    pub mechanism: VmMechanism,
+    /// Reuse bitmaps with the mechanism `file-handle` too. Its list of dirty regions cannot be
+    /// verified: a list that ends early looks like a disk that did not change.
+    pub accept_unverified_regions: bool,
 }
 
 /// Everything that the values of one provider share.

@@ -7,7 +7,7 @@ use snapkeep_api::{
     Archive, ArchiveName, ContainerRestore, DeviceName, Error, ErrorKind, GuestKind, Region,
     Result, VmRestore, VolumeInfo, VolumeReader,
 };
-use snapkeep_repo::{DiskReader, DiskRecord, Repository, Snapshot};
+use snapkeep_repo::{DiskReader, DiskRecord, Repository, Snapshot, SnapshotName};
 
 use crate::error;
 
@@ -20,10 +20,12 @@ pub(crate) struct StoredArchive {
 
 impl StoredArchive {
     pub(crate) fn open(repository: Arc<Repository>, name: &ArchiveName) -> Result<Self> {
-        let failed = |e| error::repository(format!("cannot open archive {name}"), e);
-        let snapshot = (name.as_str().parse())
-            .and_then(|name| repository.snapshot(&name))
-            .map_err(failed)?;
+        let snapshot_name: SnapshotName = (name.as_str().parse()).map_err(|e| {
+            let what = format!("there is no archive {name}");
+            Error::with_source(ErrorKind::NotFound, what, e)
+        })?;
+        let snapshot = (repository.snapshot(&snapshot_name))
+            .map_err(|e| error::repository(format!("cannot open archive {name}"), e))?;
         Ok(Self {
             repository,
             name: name.clone(),

@@ -105,7 +105,7 @@ impl VmBackup for RunningBackup {
     }
 
     fn mechanism(&self) -> VmMechanism {
-        VmMechanism::Nbd
+        self.shared.options.mechanism
     }
 
     fn choose_bitmaps(
@@ -114,9 +114,18 @@ impl VmBackup for RunningBackup {
         volumes: &BTreeMap<DeviceName, VolumeInfo>,
     ) -> Result<BTreeMap<DeviceName, BitmapRequest>> {
         self.incarnation = incarnation.clone();
+        let options = &self.shared.options;
+        let unverified =
+            options.mechanism == VmMechanism::FileHandle && !options.accept_unverified_regions;
         let mut requests = BTreeMap::new();
         for (device, volume) in volumes {
-            let request = match choose(&self.shared.repository, device, volume) {
+            let choice = if unverified {
+                let reason = "a file handle's dirty regions cannot be verified".to_owned();
+                Choice::New { reason }
+            } else {
+                choose(&self.shared.repository, &self.name, device, volume)
+            };
+            let request = match choice {
                 Choice::Use {
                     request,
                     archive,

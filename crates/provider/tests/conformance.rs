@@ -1,10 +1,8 @@
 //! Our provider has the properties that every provider must have.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::sync::Arc;
 
-use snapkeep_api::{Level, Provider, SystemClock, TaskLog, conformance};
+use snapkeep_api::{Level, Provider, SystemClock, TaskLog, VmMechanism, conformance};
 use snapkeep_provider::{Options, RepositoryProvider};
 use snapkeep_repo::{MemoryStorage, Protect, Repository, SystemRandom};
 
@@ -24,6 +22,8 @@ fn our_provider_conforms() {
         let options = Options {
             namespace: "main".parse().unwrap(),
             workers: 3,
+            mechanism: VmMechanism::FileHandle,
+            accept_unverified_regions: true,
         };
         let clock = Arc::new(SystemClock::new());
         Box::new(RepositoryProvider::new(

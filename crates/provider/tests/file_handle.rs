@@ -10,7 +10,7 @@ use std::sync::Arc;
 use snapkeep_api::{
     ArchiveName, BackupStats, BitmapInfo, BitmapMode, BitmapRequest, DeviceName, ErrorKind,
     Incarnation, Level, Outcome, Provider, Region, Result, SnapshotAccess, SystemClock, TaskLog,
-    UnixTime, VmSource, Volume, VolumeInfo,
+    UnixTime, VmMechanism, VmSource, Volume, VolumeInfo,
 };
 use snapkeep_provider::{Options, RepositoryProvider};
 use snapkeep_repo::{MemoryStorage, Protect, Repository, SystemRandom};
@@ -29,6 +29,8 @@ fn provider() -> RepositoryProvider {
     let options = Options {
         namespace: "main".parse().unwrap(),
         workers: 3,
+        mechanism: VmMechanism::FileHandle,
+        accept_unverified_regions: true,
     };
     let clock = Arc::new(SystemClock::new());
     RepositoryProvider::new(

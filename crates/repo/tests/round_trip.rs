@@ -231,7 +231,7 @@ fn every_flipped_byte_is_found_and_never_read_as_other_bytes() {
         for position in positions {
             let damaged = memory.fork();
             damaged.damage(file, |bytes| {
-                bytes[usize::try_from(position).unwrap()] ^= 0x20
+                bytes[usize::try_from(position).unwrap()] ^= 0x20;
             });
             let storage: Arc<dyn Storage> = Arc::new(damaged);
             let found = open(&storage, &key).and_then(|repository| {
