@@ -1,154 +1,174 @@
 //! `cargo xtask setup`: the programs the tests need, from the distribution.
 //!
 //! On Debian what is missing is installed, and never at the price of removing a
-//! package. Elsewhere the missing programs are named. What is optional may stay
-//! missing with a warning: the tests that need it say so themselves.
+//! package; who may not install gets the one command to run. Elsewhere the
+//! missing programs are named. It is an error when something stays missing.
 
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::shell::{Scratch, capture, run as run_command, succeeds};
 
 /// A Debian package and how to see, on any distribution, that it is there.
 struct Package {
     name: &'static str,
-    programs: &'static [&'static str],
-    python_module: Option<&'static str>,
-    optional: bool,
+    proof: Proof,
 }
 
-const PACKAGES: &[Package] = &[
-    Package {
-        name: "qemu-utils",
-        programs: &["qemu-img", "qemu-nbd", "qemu-storage-daemon"],
-        python_module: None,
-        optional: false,
-    },
-    Package {
-        name: "libnbd-bin",
-        programs: &["nbdinfo", "nbdcopy"],
-        python_module: None,
-        optional: false,
-    },
-    Package {
-        name: "python3",
-        programs: &["python3"],
-        python_module: None,
-        optional: false,
-    },
-    Package {
-        name: "python3-cryptography",
-        programs: &[],
-        python_module: Some("cryptography"),
-        optional: false,
-    },
-    Package {
-        name: "python3-zstandard",
-        programs: &[],
-        python_module: Some("zstandard"),
-        optional: false,
-    },
-    Package {
-        name: SYSTEM,
-        programs: &["qemu-system-x86_64"],
-        python_module: None,
-        optional: true,
-    },
-];
+enum Proof {
+    Programs(&'static [&'static str]),
+    PythonModule(&'static str),
+}
 
-/// The one package that has to fit another one already installed.
+use Proof::{Programs, PythonModule};
+
+const UTILS: &str = "qemu-utils";
 const SYSTEM: &str = "qemu-system-x86";
 
+/// What the tests, the tour and the demo run.
+const FOR_TESTS: &[Package] = &[
+    Package::new(
+        UTILS,
+        Programs(&["qemu-img", "qemu-nbd", "qemu-storage-daemon"]),
+    ),
+    Package::new(SYSTEM, Programs(&["qemu-system-x86_64"])),
+    Package::new("libnbd-bin", Programs(&["nbdinfo", "nbdcopy"])),
+    Package::new("nbdkit", Programs(&["nbdkit"])),
+    Package::new("python3", PythonModule("json")),
+    Package::new("python3-cryptography", PythonModule("cryptography")),
+    Package::new("python3-zstandard", PythonModule("zstandard")),
+];
+
+/// What the benchmark compares with, besides.
+const FOR_BENCH: &[Package] = &[
+    Package::new("restic", Programs(&["restic"])),
+    Package::new("borgbackup", Programs(&["borg"])),
+];
+
 impl Package {
-    fn is_missing(&self) -> bool {
-        !self
-            .programs
-            .iter()
-            .all(|program| succeeds(Command::new(program).arg("--version")))
-            || self.python_module.is_some_and(|module| {
-                // Debian's modules belong to Debian's interpreter, which need not
-                // be the first in PATH.
+    const fn new(name: &'static str, proof: Proof) -> Self {
+        Self { name, proof }
+    }
+
+    /// What of the package is not there, in the words of any distribution.
+    fn missing(&self) -> Vec<String> {
+        match self.proof {
+            Programs(programs) => programs
+                .iter()
+                .filter(|program| !works(program))
+                .map(|program| (*program).to_owned())
+                .collect(),
+            PythonModule(module) => {
                 let import = format!("import {module}");
-                !["python3", "/usr/bin/python3"]
-                    .iter()
-                    .any(|python| succeeds(Command::new(python).args(["-c", &import])))
-            })
+                if succeeds(Command::new(python()).args(["-c", &import])) {
+                    Vec::new()
+                } else {
+                    vec![format!("{} with the module {module}", python())]
+                }
+            }
+        }
     }
 }
 
-pub(crate) fn run(_args: &[String]) -> Result<()> {
-    let (optional, required) = missing();
-    if optional.is_empty() && required.is_empty() {
+/// Installs what the tests need; with `--bench` also what the benchmark needs.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    match args {
+        [] => for_tests(),
+        [flag] if flag == "--bench" => ensure_installed(FOR_TESTS.iter().chain(FOR_BENCH)),
+        _ => bail!("the only argument is --bench"),
+    }
+}
+
+/// What a verb that runs the tools calls first.
+pub(crate) fn for_tests() -> Result<()> {
+    ensure_installed(FOR_TESTS.iter())
+}
+
+fn ensure_installed(needed: impl Iterator<Item = &'static Package> + Clone) -> Result<()> {
+    let missing: Vec<&str> = needed
+        .clone()
+        .filter(|package| !package.missing().is_empty())
+        .map(|package| package.name)
+        .collect();
+    if missing.is_empty() {
         println!("setup: everything is there");
         return Ok(());
     }
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let all: Vec<&str> = required.iter().chain(&optional).copied().collect();
-    if os_release_field(&release, "ID") != Some("debian") {
-        println!(
-            "setup: not Debian; missing (by Debian's names): {}",
-            all.join(" ")
-        );
-    } else if !is_root()? {
-        println!(
-            "sudo apt-get install -y --no-install-recommends --no-remove {}",
-            all.join(" ")
-        );
-        if !required.is_empty() {
+    if os_release_field(&release, "ID") == Some("debian") {
+        if !is_root()? {
+            println!("{}", command_to_run(&missing)?);
             bail!("run the line above, then start again");
         }
-    } else {
-        let codename = os_release_field(&release, "VERSION_CODENAME").unwrap_or_default();
-        install(&required, &optional, codename);
+        let codename = os_release_field(&release, "VERSION_CODENAME")
+            .context("/etc/os-release names no release")?;
+        install(&missing, codename)?;
     }
-    let (optional, required) = missing();
-    if !optional.is_empty() {
-        println!("warning: going on without {}", optional.join(" "));
-    }
-    if !required.is_empty() {
-        bail!("missing: {}", required.join(" "));
-    }
+    let still: Vec<String> = needed.flat_map(Package::missing).collect();
+    ensure!(still.is_empty(), "missing: {}", still.join(", "));
     Ok(())
 }
 
-/// The missing packages: the optional ones, the required ones.
-fn missing() -> (Vec<&'static str>, Vec<&'static str>) {
-    let (optional, required): (Vec<&Package>, Vec<&Package>) = PACKAGES
+/// The interpreter for the checks in Python. Debian's modules belong to Debian's
+/// interpreter, which need not be the first in PATH.
+fn python() -> &'static str {
+    if Path::new("/usr/bin/python3").exists() {
+        "/usr/bin/python3"
+    } else {
+        "python3"
+    }
+}
+
+/// Whether a program of this name is in PATH and works. Most know the option,
+/// some only a command of that name.
+fn works(program: &str) -> bool {
+    ["--version", "version"]
         .iter()
-        .filter(|package| package.is_missing())
-        .partition(|package| package.optional);
-    let names = |packages: Vec<&Package>| packages.iter().map(|package| package.name).collect();
-    (names(optional), names(required))
+        .any(|argument| succeeds(Command::new(program).arg(argument)))
 }
 
 fn is_root() -> Result<bool> {
     Ok(capture(Command::new("id").arg("-u"))?.trim() == "0")
 }
 
-/// Installs what can be had. Failures are told and left to the check afterwards:
-/// a mirror that is away for a moment must not hide that everything is there.
-fn install(required: &[&str], optional: &[&str], codename: &str) {
-    let tell = |what: &str, result: Result<()>| {
-        if let Err(error) = result {
-            println!("warning: {what}: {error:#}");
+/// One line for a terminal that does what root would do here.
+fn command_to_run(missing: &[&str]) -> Result<String> {
+    for package in missing {
+        if needs_backports(package)? {
+            // apt-get alone would refuse: this program knows what to do.
+            let program = std::env::current_exe().context("where is this program?")?;
+            return Ok(format!("sudo {} setup", program.display()));
         }
-    };
-    tell("apt-get update", run_command(apt_get().arg("update")));
-    if !required.is_empty() {
-        tell(
-            "required packages",
-            run_command(apt_get().args(INSTALL).args(required)),
-        );
     }
-    for package in optional {
-        let result = match needs_backports() {
-            Ok(true) => install_from_backports(package, codename),
-            Ok(false) => run_command(apt_get().args(INSTALL).arg(package)),
-            Err(error) => Err(error),
-        };
-        tell(package, result);
+    let (install, missing) = (INSTALL.join(" "), missing.join(" "));
+    Ok(format!(
+        "sudo apt-get update && sudo apt-get {install} {missing}"
+    ))
+}
+
+fn install(missing: &[&str], codename: &str) -> Result<()> {
+    // An old list of packages may do, and when it does not, that is an error.
+    if let Err(error) = run_command(apt_get().arg("update")) {
+        println!("warning: {error:#}");
     }
+    let mut plain = Vec::new();
+    let mut newer = Vec::new();
+    for package in missing {
+        if needs_backports(package)? {
+            newer.push(*package);
+        } else {
+            plain.push(*package);
+        }
+    }
+    if !plain.is_empty() {
+        run_command(apt_get().args(INSTALL).args(plain))?;
+    }
+    if !newer.is_empty() {
+        install_from_backports(&newer, codename)?;
+    }
+    Ok(())
 }
 
 const INSTALL: &[&str] = &["install", "-y", "--no-install-recommends", "--no-remove"];
@@ -162,30 +182,44 @@ fn apt_get() -> Command {
     command
 }
 
-/// Whether the installed qemu-utils is newer than the emulator apt would take.
-/// The two conflict across major versions, and apt would settle that by removing
-/// qemu-utils; both have to come from the same place.
-fn needs_backports() -> Result<bool> {
+/// Whether another package of QEMU is installed and newer than what apt would
+/// take for `package`. They conflict across major versions, and apt would settle
+/// that by removing the newer one; both have to come from the same place.
+fn needs_backports(package: &str) -> Result<bool> {
+    let Some(other) = other_of_qemu(package) else {
+        return Ok(false);
+    };
     let mut query = Command::new("dpkg-query");
-    let Ok(installed) = capture(query.args(["-W", "-f", "${Version}", "qemu-utils"])) else {
+    query.args(["-W", "-f", "${db:Status-Status} ${Version}", other]);
+    let status = capture(&mut query).unwrap_or_default();
+    let Some(installed) = status.strip_prefix("installed ") else {
         return Ok(false);
     };
     let mut query = Command::new("apt-cache");
-    let policy = capture(query.env("LC_ALL", "C").args(["policy", SYSTEM]))?;
+    let policy = capture(query.env("LC_ALL", "C").args(["policy", package]))?;
     let Some(candidate) = candidate_version(&policy) else {
         return Ok(true);
     };
     Ok(succeeds(Command::new("dpkg").args([
         "--compare-versions",
-        &installed,
+        installed,
         "gt",
         candidate,
     ])))
 }
 
-/// Installs `package` from the release's backports through a list of sources, a
+/// The package `package` must fit.
+fn other_of_qemu(package: &str) -> Option<&'static str> {
+    match package {
+        UTILS => Some(SYSTEM),
+        SYSTEM => Some(UTILS),
+        _ => None,
+    }
+}
+
+/// Installs `packages` from the release's backports through a list of sources, a
 /// state and a cache of our own: the machine's configuration stays as it is.
-fn install_from_backports(package: &str, codename: &str) -> Result<()> {
+fn install_from_backports(packages: &[&str], codename: &str) -> Result<()> {
     let format = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)";
     let mut query = Command::new("apt-get");
     let targets =
@@ -220,7 +254,8 @@ fn install_from_backports(package: &str, codename: &str) -> Result<()> {
     run_command(
         install
             .args(INSTALL)
-            .args(["-t", &format!("{codename}-backports"), package]),
+            .args(["-t", &format!("{codename}-backports")])
+            .args(packages),
     )
 }
 
