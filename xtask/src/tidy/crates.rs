@@ -31,6 +31,9 @@ const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
     ("xtask", &[], &[]),
 ];
 
+/// Uses that whoever depends on the first crate can leave out.
+const OPTIONAL: &[(&str, &str)] = &[("snapkeep-api", "snapkeep-nbd")];
+
 /// Crates for programs, not for libraries, and who may use them.
 const FOR_PROGRAMS: &[&str] = &["anyhow", "clap", "indicatif"];
 const PROGRAMS: &[&str] = &["snapkeep", "xtask"];
@@ -57,6 +60,9 @@ pub(super) fn wrong_dependencies(metadata: &Value) -> Vec<String> {
             let for_tests = dependency["kind"] == "dev" && dev.contains(&on);
             if ours && on != name && !normal.contains(&on) && !for_tests {
                 found.push(format!("{name} must not depend on {on}"));
+            }
+            if OPTIONAL.contains(&(name, on)) && dependency["optional"] != true {
+                found.push(format!("{name} must use {on} only as an optional feature"));
             }
             if FOR_PROGRAMS.contains(&on) && !PROGRAMS.contains(&name) {
                 found.push(format!(
@@ -92,6 +98,11 @@ mod tests {
             0
         );
         assert_eq!(findings("snapkeep-provider", "snapkeep-nbd", None), 1);
+    }
+
+    #[test]
+    fn a_use_that_must_be_optional_is_found_when_it_is_not() {
+        assert_eq!(findings("snapkeep-api", "snapkeep-nbd", None), 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Documents: links that lead somewhere, and docs/FORMAT.md read again whenever
 //! the code of the format changes.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -12,13 +12,15 @@ const FORMAT_CODE: &str = "crates/repo/src/format/";
 const HASH: &str = "format-source-hash: ";
 
 /// Says so when the document's hash is not that of the code. Nothing to compare
-/// while one of the two does not exist.
+/// while there is no document.
 pub(super) fn stale_format_hash(files: &[File]) -> Vec<String> {
     let Some(document) = files.iter().find(|file| file.path == FORMAT) else {
         return Vec::new();
     };
     let Some(expected) = format_hash(files) else {
-        return Vec::new();
+        return vec![format!(
+            "{FORMAT} describes {FORMAT_CODE}, which is not there"
+        )];
     };
     let text = document.text();
     let Some(hash) = text.lines().find_map(|line| line.strip_prefix(HASH)) else {
@@ -70,7 +72,8 @@ fn format_hash(files: &[File]) -> Option<String> {
     any.then(|| format!("{hash:016x}"))
 }
 
-/// Relative links of Markdown files for whose target `exists` says no.
+/// Relative links of Markdown files that leave the project, or for whose target
+/// `exists` says no.
 pub(super) fn broken_links(files: &[File], exists: impl Fn(&Path) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for file in files.iter().filter(|file| file.has_extension("md")) {
@@ -83,7 +86,10 @@ pub(super) fn broken_links(files: &[File], exists: impl Fn(&Path) -> bool) -> Ve
                 for link in links(line) {
                     let target = link.split('#').next().unwrap_or_default();
                     let elsewhere = link.contains("://") || link.starts_with("mailto:");
-                    if !elsewhere && !target.is_empty() && !exists(&folder.join(target)) {
+                    if elsewhere || target.is_empty() {
+                        continue;
+                    }
+                    if !inside(folder, target).is_some_and(|path| exists(&path)) {
                         found.push(format!("{}:{number}: {link} does not exist", file.path));
                     }
                 }
@@ -91,6 +97,20 @@ pub(super) fn broken_links(files: &[File], exists: impl Fn(&Path) -> bool) -> Ve
         }
     }
     found
+}
+
+/// The place in the project that `target` in a file of `folder` means.
+fn inside(folder: &Path, target: &str) -> Option<PathBuf> {
+    let mut place = PathBuf::new();
+    for part in folder.join(target).components() {
+        match part {
+            Component::Normal(name) => place.push(name),
+            Component::CurDir => {}
+            Component::ParentDir if place.pop() => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(place)
 }
 
 /// The targets of `[text](target)` and `[name]: target` outside of code.
@@ -135,6 +155,13 @@ mod tests {
     }
 
     #[test]
+    fn a_link_out_of_the_project_is_found() {
+        let text = "[a](../a.md) [b](../../b.md) [c](/c.md)\n";
+        let found = broken_links(&[file("docs/x.md", text)], |_| true);
+        assert_eq!(found.len(), 2, "{found:?}");
+    }
+
+    #[test]
     fn the_document_follows_the_code() {
         let code = || file(&format!("{FORMAT_CODE}a.rs"), "one");
         let hash = format_hash(&[code()]).unwrap();
@@ -147,8 +174,9 @@ mod tests {
     }
 
     #[test]
-    fn without_document_or_code_there_is_nothing_to_compare() {
-        assert!(stale_format_hash(&[file(FORMAT, "# F\n")]).is_empty());
-        assert!(stale_format_hash(&[file(&format!("{FORMAT_CODE}a.rs"), "")]).is_empty());
+    fn a_document_of_code_that_is_gone_is_found() {
+        assert_eq!(stale_format_hash(&[file(FORMAT, "# F\n")]).len(), 1);
+        let code = file(&format!("{FORMAT_CODE}a.rs"), "");
+        assert!(stale_format_hash(&[code]).is_empty());
     }
 }
