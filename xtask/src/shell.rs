@@ -23,6 +23,17 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// Builds the programs of the project and gives the folder they are in.
+pub(crate) fn build_programs() -> Result<String> {
+    run(cargo().args(["build", "--locked", "--package", "snapkeep", "--bins"]))?;
+    let metadata = capture(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let target = metadata["target_directory"]
+        .as_str()
+        .context("cargo names no target folder")?;
+    Ok(format!("{target}/debug"))
+}
+
 /// Runs `command` with its output on the terminal.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command

@@ -55,9 +55,15 @@ impl Tally {
     }
 }
 
-pub(crate) fn run(_args: &[String]) -> Result<()> {
+/// All steps; what follows `--` goes to the test programs, as a filter of names.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let filter = match args {
+        [] => args,
+        [dashes, filter @ ..] if dashes == "--" => filter,
+        _ => bail!("a filter for the tests follows --"),
+    };
     let tally = Mutex::new(Tally::default());
-    let result = run_steps(&tally);
+    let result = run_steps(&tally, filter);
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     if result.is_ok() {
         check_skips(&tally)?;
@@ -68,7 +74,7 @@ pub(crate) fn run(_args: &[String]) -> Result<()> {
     result
 }
 
-fn run_steps(tally: &Mutex<Tally>) -> Result<()> {
+fn run_steps(tally: &Mutex<Tally>, filter: &[String]) -> Result<()> {
     step("setup", tally, &mut verb("setup"))?;
     step("fmt", tally, cargo().args(["fmt", "--all", "--check"]))?;
     step("tidy", tally, &mut verb("tidy"))?;
@@ -97,7 +103,7 @@ fn run_steps(tally: &Mutex<Tally>) -> Result<()> {
         "--",
         "--show-output",
     ];
-    step("test", tally, cargo().args(test))?;
+    step("test", tally, cargo().args(test).args(filter))?;
     ensure!(
         tally.lock().unwrap_or_else(PoisonError::into_inner).passed > 0,
         "no test ran: cargo test printed no result"

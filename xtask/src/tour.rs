@@ -2,16 +2,18 @@
 //!
 //! The block of README.md marked `console tour` is a session: `$ ` starts a
 //! command, `> ` continues it, the other lines are output. The commands run in
-//! one bash, in a new folder, with the program just built first in PATH. The
-//! lines of output must appear, in their order, among those of their command;
-//! `...` in a line stands for any text.
+//! one bash, in a new folder, with the program just built first in PATH and the
+//! checkout's place in `SNAPKEEP_SOURCE`. The lines of output must appear, in
+//! their order, among those of their command; `...` in a line stands for any
+//! text.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::shell::{Scratch, capture, cargo, root, run as run_command};
+use crate::setup;
+use crate::shell::{Scratch, build_programs, root};
 
 /// A command of the session and the output shown for it.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,16 +33,11 @@ pub(crate) fn run(_args: &[String]) -> Result<()> {
         Err(error) => return Err(error).context("could not read README.md"),
     };
     let Some(session) = session(&text)? else {
-        println!("tour: README.md has no block marked `console tour`");
+        println!("SKIP: tour: README.md has no block marked `console tour`");
         return Ok(());
     };
-    run_command(cargo().args(["build", "--locked", "--package", "snapkeep", "--bins"]))?;
-    let metadata = capture(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
-    let target = metadata["target_directory"]
-        .as_str()
-        .context("cargo names no target folder")?;
-    play(&session, &format!("{target}/debug"))?;
+    setup::for_tests()?;
+    play(&session, &build_programs()?)?;
     println!("tour: {} commands did what README.md shows", session.len());
     Ok(())
 }
@@ -105,6 +102,7 @@ fn play(session: &[Shown], programs: &str) -> Result<()> {
         .args(["-euo", "pipefail", "-c", &script])
         .current_dir(folder.path())
         .env("PATH", format!("{programs}:{path}"))
+        .env("SNAPKEEP_SOURCE", root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
