@@ -8,6 +8,8 @@
 pub(crate) mod client;
 mod options;
 pub(crate) mod server;
+#[cfg(test)]
+mod tests;
 
 use crate::error::Fault;
 use crate::limits;

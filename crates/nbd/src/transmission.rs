@@ -6,3 +6,5 @@
 mod coverage;
 pub(crate) mod replies;
 pub(crate) mod requests;
+#[cfg(test)]
+mod tests;
