@@ -1,0 +1,229 @@
+//! Backups by the mechanism `nbd` from QEMU's own NBD server: full, then incremental by a dirty
+//! bitmap, each restored and compared with what `qemu-img` reads.
+
+#![expect(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and tells what it skips"
+)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use snapkeep_api::{
+    ArchiveName, BackupStats, BitmapInfo, BitmapMode, DeviceName, ErrorKind, Incarnation, Level,
+    Outcome, Provider, Result, SnapshotAccess, SystemClock, TaskLog, UnixTime, VmMechanism,
+    VmSource, Volume, VolumeInfo,
+};
+use snapkeep_provider::{Options, RepositoryProvider};
+use snapkeep_repo::{MemoryStorage, Protect, Repository, SystemRandom};
+
+const SIZE: u64 = (8 << 20) + 512;
+const BITMAP: &str = "since-the-first";
+
+struct Quiet;
+
+impl TaskLog for Quiet {
+    fn log(&self, _level: Level, _message: &str) {}
+}
+
+fn provider() -> RepositoryProvider {
+    let random = Arc::new(SystemRandom);
+    let storage = Arc::new(MemoryStorage::new());
+    let repository = Repository::init(storage, Arc::clone(&random) as _, &Protect::Open, 256 << 10);
+    let options = Options {
+        namespace: "main".parse().unwrap(),
+        workers: 3,
+        mechanism: VmMechanism::Nbd,
+        accept_unverified_regions: false,
+    };
+    let clock = Arc::new(SystemClock::new());
+    RepositoryProvider::new(
+        Arc::new(repository.unwrap()),
+        random,
+        clock,
+        Arc::new(Quiet),
+        options,
+    )
+}
+
+fn tool(name: &str, args: &[&str]) {
+    let output = Command::new(name).args(args).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{name} {args:?}: {errors}");
+}
+
+/// Whether the tools are here; a skip is printed, and is a failure in CI.
+fn tools_are_here(test: &str) -> bool {
+    for name in ["qemu-img", "qemu-io", "qemu-nbd"] {
+        if Command::new(name).arg("--version").output().is_err() {
+            assert!(std::env::var_os("CI").is_none(), "{test} needs {name}");
+            eprintln!("SKIP: {test}: needs {name}");
+            return false;
+        }
+    }
+    true
+}
+
+/// Serves the image until the last client leaves, and backs it up from there.
+fn backup(
+    provider: &dyn Provider,
+    folder: &Path,
+    image: &str,
+    base: Option<&ArchiveName>,
+    size: u64,
+) -> Result<(ArchiveName, BackupStats)> {
+    let socket = folder.join("nbd.sock");
+    let path = socket.to_str().unwrap();
+    let mut args = vec![
+        "--fork",
+        "-r",
+        "-e",
+        "8",
+        "-f",
+        "qcow2",
+        "-x",
+        "drive-scsi0",
+        "-k",
+        path,
+    ];
+    if base.is_some() {
+        args.extend(["-B", BITMAP]);
+    }
+    args.push(image);
+    tool("qemu-nbd", &args);
+    let device: DeviceName = "drive-scsi0".parse().unwrap();
+    let mut job = provider.start_job(UnixTime(1_800_000_000))?;
+    let mut vm = job.start_vm(&"100".parse().unwrap(), UnixTime(1_800_000_000))?;
+    let name = vm.archive_name().clone();
+    let bitmap = BitmapInfo {
+        name: BITMAP.parse().unwrap(),
+        base: base.cloned(),
+    };
+    let bitmaps = base.map(|_| bitmap).into_iter().collect();
+    let volumes = BTreeMap::from([(device.clone(), VolumeInfo { size, bitmaps })]);
+    vm.choose_bitmaps(&Incarnation::default(), &volumes)?;
+    let mode = if base.is_some() {
+        BitmapMode::Reuse
+    } else {
+        BitmapMode::New
+    };
+    let bitmap = Some(BITMAP.parse().unwrap());
+    let access = SnapshotAccess::Nbd { socket, bitmap };
+    let result = vm.run(VmSource {
+        guest_config: b"scsi0: x".to_vec(),
+        firewall_config: None,
+        bandwidth_limit: None,
+        volumes: BTreeMap::from([(
+            device,
+            Volume {
+                size,
+                bitmap: mode,
+                access,
+            },
+        )]),
+    });
+    vm.finish(&Outcome::Success)?;
+    job.finish(&Outcome::Success)?;
+    result.map(|stats| (name, stats))
+}
+
+fn restored(provider: &dyn Provider, name: &ArchiveName) -> Vec<u8> {
+    let mut restore = provider.open_archive(name).unwrap().restore_vm().unwrap();
+    let reader = restore
+        .open_volume(&"drive-scsi0".parse().unwrap())
+        .unwrap();
+    let mut bytes = vec![0xee; usize::try_from(reader.size()).unwrap()];
+    reader.read_at(0, &mut bytes).unwrap();
+    restore.finish().unwrap();
+    bytes
+}
+
+fn contents(folder: &Path, image: &str) -> Vec<u8> {
+    let raw = folder.join("raw");
+    tool(
+        "qemu-img",
+        &[
+            "convert",
+            "-f",
+            "qcow2",
+            "-O",
+            "raw",
+            image,
+            raw.to_str().unwrap(),
+        ],
+    );
+    std::fs::read(raw).unwrap()
+}
+
+#[test]
+fn full_and_incremental_backups_from_qemu_restore_byte_for_byte() {
+    if !tools_are_here("full_and_incremental_backups_from_qemu_restore_byte_for_byte") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.qcow2");
+    let image = image.to_str().unwrap();
+    tool(
+        "qemu-img",
+        &["create", "-q", "-f", "qcow2", image, &SIZE.to_string()],
+    );
+    tool(
+        "qemu-io",
+        &[
+            "-c",
+            "write -P 17 100k 3M",
+            "-c",
+            "write -P 3 8M 512",
+            image,
+        ],
+    );
+    let provider = provider();
+    let (first, stats) = backup(&provider, folder.path(), image, None, SIZE).unwrap();
+    assert!(stats.read < 4 << 20, "holes are not read: {}", stats.read);
+    let before = contents(folder.path(), image);
+    tool(
+        "qemu-img",
+        &["bitmap", "--add", "-g", "65536", image, BITMAP],
+    );
+    // Finer than a chunk, a discard, and the very end.
+    tool(
+        "qemu-io",
+        &[
+            "-c",
+            "write -P 9 70k 10k",
+            "-c",
+            "write -z 1M 64k",
+            "-c",
+            "write -P 4 8M 512",
+            image,
+        ],
+    );
+    let after = contents(folder.path(), image);
+    let (second, stats) = backup(&provider, folder.path(), image, Some(&first), SIZE).unwrap();
+    assert!(
+        stats.read <= 3 * 65_536,
+        "only what is dirty is read: {}",
+        stats.read
+    );
+    assert!(restored(&provider, &first) == before);
+    assert!(restored(&provider, &second) == after);
+}
+
+#[test]
+fn an_export_of_another_size_makes_no_archive() {
+    if !tools_are_here("an_export_of_another_size_makes_no_archive") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.qcow2");
+    let image = image.to_str().unwrap();
+    tool(
+        "qemu-img",
+        &["create", "-q", "-f", "qcow2", image, &SIZE.to_string()],
+    );
+    let error = backup(&provider(), folder.path(), image, None, SIZE + 512).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol, "{}", error.chain());
+}
