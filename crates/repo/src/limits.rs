@@ -36,3 +36,5 @@ pub const ARGON2_PASSES_MAX: u32 = 16;
 pub const CHUNK_CACHE: usize = 32;
 /// Map nodes that a disk reader keeps.
 pub const NODE_CACHE: usize = 4096;
+/// Opened pack keys that a repository keeps.
+pub const PACK_KEY_CACHE: usize = 4096;

@@ -43,13 +43,24 @@ impl Repository {
         self.decode(class, id, &pack.id, &location, &cipher, blob)
     }
 
-    fn pack_cipher(&self, id: &crate::PackId) -> Result<Cipher> {
+    fn pack_cipher(&self, id: &crate::PackId) -> Result<Arc<Cipher>> {
+        if let Some(cipher) = lock(&self.pack_keys).get(id) {
+            return Ok(Arc::clone(cipher));
+        }
         let header = self.storage.read(&pack_file(id), 0..HEADER as u64)?;
         let opened = <[u8; HEADER]>::try_from(header)
             .ok()
             .and_then(|header| pack::open_header(&self.keys, &header));
         match opened {
-            Some((_, cipher)) => Ok(cipher),
+            Some((_, cipher)) => {
+                let cipher = Arc::new(cipher);
+                let mut known = lock(&self.pack_keys);
+                if known.len() >= limits::PACK_KEY_CACHE {
+                    known.clear();
+                }
+                known.insert(*id, Arc::clone(&cipher));
+                Ok(cipher)
+            }
             None => Err(pack::corrupt(id, "has a header that does not open")),
         }
     }

@@ -1,15 +1,17 @@
 //! A repository: made, opened, and its snapshots.
 
-use std::sync::{Arc, RwLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, RwLock};
 
 use zeroize::Zeroizing;
 
 use crate::format::config::{Config, Proof};
 use crate::format::envelope::{self, Kind};
+use crate::format::id::PackId;
 use crate::format::slot::Slot;
 use crate::format::snapshot::{Snapshot, SnapshotName};
 use crate::index::Index;
-use crate::keys::{KeyFile, Keys, RecoveryKit, Unlock};
+use crate::keys::{Cipher, KeyFile, Keys, RecoveryKit, Unlock};
 use crate::storage::{FileName, Storage, read_all};
 use crate::{Error, ErrorKind, Random, Result, limits, random};
 
@@ -31,6 +33,8 @@ pub struct Repository {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) keys: Keys,
     pub(crate) index: RwLock<Index>,
+    /// Keys of packs that were opened: each costs a read and a public-key operation.
+    pub(crate) pack_keys: Mutex<HashMap<PackId, Arc<Cipher>>>,
     config: Config,
 }
 
@@ -65,6 +69,7 @@ impl Repository {
             random,
             keys,
             index,
+            pack_keys: Mutex::default(),
             config,
         })
     }
@@ -93,6 +98,7 @@ impl Repository {
             random,
             keys,
             index,
+            pack_keys: Mutex::default(),
             config,
         })
     }
