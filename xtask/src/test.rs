@@ -6,12 +6,11 @@
 //! failure, except for suites docs/TESTING.md lists as needing outside material.
 
 use std::io::{BufRead as _, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::shell::{cargo, root};
 
@@ -63,9 +62,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         [dashes, filter @ ..] if dashes == "--" => filter,
         _ => bail!("a filter for the tests follows --"),
     };
-    let tally = Arc::new(Mutex::new(Tally::default()));
+    let tally = Mutex::new(Tally::default());
     let result = run_steps(&tally, filter);
-    let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+    let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     if result.is_ok() {
         check_skips(&tally)?;
         println!("{}", tally.summary());
@@ -75,7 +74,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     result
 }
 
-fn run_steps(tally: &Arc<Mutex<Tally>>, filter: &[String]) -> Result<()> {
+fn run_steps(tally: &Mutex<Tally>, filter: &[String]) -> Result<()> {
     step("setup", tally, &mut verb("setup"))?;
     step("fmt", tally, cargo().args(["fmt", "--all", "--check"]))?;
     step("tidy", tally, &mut verb("tidy"))?;
@@ -125,7 +124,7 @@ fn verb(name: &str) -> Command {
 }
 
 /// A step that is itself one test.
-fn step_of_one(name: &str, tally: &Arc<Mutex<Tally>>, command: &mut Command) -> Result<()> {
+fn step_of_one(name: &str, tally: &Mutex<Tally>, command: &mut Command) -> Result<()> {
     let result = step(name, tally, command);
     let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
     if result.is_ok() {
@@ -136,13 +135,36 @@ fn step_of_one(name: &str, tally: &Arc<Mutex<Tally>>, command: &mut Command) -> 
     result
 }
 
-fn step(name: &str, tally: &Arc<Mutex<Tally>>, command: &mut Command) -> Result<()> {
+fn step(name: &str, tally: &Mutex<Tally>, command: &mut Command) -> Result<()> {
     println!("== step {name}");
     let start = Instant::now();
-    let mut child = piped(command)
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("could not start step {name}"))?;
-    let status = follow(&mut child, tally, GRACE).with_context(|| format!("in step {name}"))?;
+    let stdout = child
+        .stdout
+        .take()
+        .context("the step has no standard output")?;
+    let stderr = child
+        .stderr
+        .take()
+        .context("the step has no standard error")?;
+    std::thread::scope(|scope| {
+        let errors = scope.spawn(|| pass_on(stderr, tally, |line| eprint!("{line}")));
+        let output = pass_on(stdout, tally, |line| print!("{line}"));
+        output.and(
+            errors
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        )
+    })
+    .with_context(|| format!("could not read the output of step {name}"))?;
+    let status = child
+        .wait()
+        .with_context(|| format!("could not wait for step {name}"))?;
     let seconds = start.elapsed().as_secs();
     if !status.success() {
         println!("== step {name} FAILED ({seconds} s)");
@@ -152,48 +174,8 @@ fn step(name: &str, tally: &Arc<Mutex<Tally>>, command: &mut Command) -> Result<
     Ok(())
 }
 
-/// How long the output may stay open after the step's own process has ended.
-const GRACE: Duration = Duration::from_secs(10);
-
-fn piped(command: &mut Command) -> &mut Command {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-}
-
-/// Passes the output of `child` on until it has ended. What it leaves behind must
-/// not hold the output open, or the whole run would wait for it for ever.
-fn follow(child: &mut Child, tally: &Arc<Mutex<Tally>>, grace: Duration) -> Result<ExitStatus> {
-    let (done, ends) = channel();
-    listen(child.stdout.take(), |line| print!("{line}"), tally, &done)?;
-    listen(child.stderr.take(), |line| eprint!("{line}"), tally, &done)?;
-    let status = child.wait().context("could not wait for the process")?;
-    for _ in 0..2 {
-        let read = ends.recv_timeout(grace).map_err(|_| {
-            anyhow!("the process ended ({status}), but left one behind that holds its output")
-        })?;
-        read.context("could not read the output")?;
-    }
-    Ok(status)
-}
-
-/// Passes `pipe` on beside the caller, and tells `done` how that ended.
-fn listen(
-    pipe: Option<impl Read + Send + 'static>,
-    to: fn(&str),
-    tally: &Arc<Mutex<Tally>>,
-    done: &Sender<std::io::Result<()>>,
-) -> Result<()> {
-    let pipe = pipe.context("the output is not a pipe")?;
-    let (done, tally) = (done.clone(), Arc::clone(tally));
-    // Nobody is told any more when the step was given up.
-    std::thread::spawn(move || drop(done.send(pass_on(pipe, &tally, to))));
-    Ok(())
-}
-
 /// Passes every line on at once, and counts it.
-fn pass_on(from: impl Read, tally: &Mutex<Tally>, to: fn(&str)) -> std::io::Result<()> {
+fn pass_on(from: impl Read, tally: &Mutex<Tally>, to: impl Fn(&str)) -> std::io::Result<()> {
     let mut from = BufReader::new(from);
     let mut line = Vec::new();
     while from.read_until(b'\n', &mut line)? > 0 {
@@ -259,11 +241,7 @@ fn outside_suites(document: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-    use std::sync::{Arc, Mutex};
-    use std::time::Duration;
-
-    use super::{Tally, follow, outside_suites, piped, refused_skips};
+    use super::{Tally, outside_suites, refused_skips};
 
     fn tally(output: &str) -> Tally {
         let mut tally = Tally::default();
@@ -286,30 +264,6 @@ mod tests {
         let tally =
             tally("SKIP: copies: needs nbdcopy\ntest result: ok. 3 passed; 0 failed; 0 ignored\n");
         assert_eq!(tally.summary(), "2 passed, 0 failed, 1 skipped");
-    }
-
-    fn follow_shell(script: &str, grace: Duration) -> (bool, Tally) {
-        let tally = Arc::new(Mutex::new(Tally::default()));
-        let mut child = piped(Command::new("sh").args(["-c", script]))
-            .spawn()
-            .unwrap();
-        let ended = follow(&mut child, &tally, grace).is_ok();
-        let tally = std::mem::take(&mut *tally.lock().unwrap());
-        (ended, tally)
-    }
-
-    #[test]
-    fn both_outputs_of_a_step_are_read_to_their_end() {
-        let script = "echo SKIP: one: none; echo SKIP: two: none >&2";
-        let (ended, tally) = follow_shell(script, Duration::MAX);
-        assert!(ended);
-        assert_eq!(tally.skips.len(), 2);
-    }
-
-    #[test]
-    fn a_process_left_behind_fails_the_step() {
-        let (ended, _) = follow_shell("sleep 5 &", Duration::ZERO);
-        assert!(!ended);
     }
 
     #[test]
