@@ -27,6 +27,8 @@ pub enum ErrorKind {
     Protocol,
     /// A name, option or size that cannot be used.
     Invalid,
+    /// The user, or the system that stops, asked to end it: see [`Cancel`](crate::Cancel).
+    Cancelled,
 }
 
 /// An error of the contract.

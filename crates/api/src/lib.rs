@@ -17,6 +17,7 @@
 //! have, as functions over any [`Provider`].
 
 mod archive;
+mod cancel;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod container;
@@ -28,10 +29,12 @@ mod names;
 mod provider;
 mod region;
 mod source;
+mod throttle;
 mod time;
 mod vm;
 
 pub use archive::{Archive, ContainerRestore, TreeReader, VmRestore, VolumeReader};
+pub use cancel::Cancel;
 pub use container::{ContainerBackup, ContainerSource, TreeSource};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{Level, TaskLog, TaskLogFile};
@@ -39,6 +42,7 @@ pub use names::{ArchiveName, BitmapName, DeviceName, GuestId, GuestKind};
 pub use provider::{BackupJob, BackupStats, Outcome, Provider};
 pub use region::Region;
 pub use source::{BlockSource, DirtyRegions, SnapshotAccess};
+pub use throttle::Throttle;
 pub use time::{Clock, SystemClock, UnixTime};
 pub use vm::{
     BitmapInfo, BitmapMode, BitmapRequest, Incarnation, VmBackup, VmMechanism, VmSource, Volume,

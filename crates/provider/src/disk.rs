@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
-use snapkeep_api::{BlockSource, DeviceName, DirtyRegions, Error, Level, Region, Result, Volume};
+use snapkeep_api::{
+    BlockSource, DeviceName, DirtyRegions, Error, Level, Region, Result, Throttle, Volume,
+};
 use snapkeep_repo::{
     ChunkId, Class, DiskReader, DiskRecord, Leaf, MAP_FAN_OUT, Worker, Writer, update_map,
 };
@@ -16,7 +18,6 @@ use snapkeep_repo::{
 use crate::error;
 use crate::progress::{Progress, add};
 use crate::provider::Shared;
-use crate::throttle::Throttle;
 
 /// Bytes that one thread reads at once.
 const READ: u64 = 2 << 20;
@@ -94,6 +95,7 @@ impl DiskBackup<'_> {
         let span = (self.shared.repository.config().chunk_size() * MAP_FAN_OUT) as u64;
         let mut task: Option<Task> = None;
         for region in regions {
+            self.shared.cancel.check()?;
             let region = region?;
             let mut offset = region.offset();
             while offset < region.end() {
@@ -226,7 +228,9 @@ impl DiskBackup<'_> {
             }
         }
         for piece in pieces {
-            self.throttle.take(&*self.shared.clock, piece.length());
+            let cancel = &self.shared.cancel;
+            (self.throttle).take(&*self.shared.clock, cancel, piece.length());
+            cancel.check()?;
             let from = length(piece.offset() - start);
             let target = &mut buffer[from..from + length(piece.length())];
             source.read_at(piece.offset(), target)?;

@@ -10,7 +10,6 @@ mod names;
 mod progress;
 mod provider;
 mod restore;
-mod throttle;
 mod vm;
 
 pub use names::{Namespace, archive_name};

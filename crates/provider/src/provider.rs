@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use snapkeep_api::{
-    Archive, ArchiveName, BackupJob, Clock, ContainerBackup, Error, ErrorKind, GuestId, GuestKind,
-    Outcome, Provider, Result, TaskLog, UnixTime, VmBackup, VmMechanism,
+    Archive, ArchiveName, BackupJob, Cancel, Clock, ContainerBackup, Error, ErrorKind, GuestId,
+    GuestKind, Outcome, Provider, Result, TaskLog, UnixTime, VmBackup, VmMechanism,
 };
 use snapkeep_repo::{Random, Repository};
 
@@ -28,12 +28,14 @@ pub struct Options {
 }
 
 /// Everything that the values of one provider share.
+#[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) repository: Arc<Repository>,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) log: Arc<dyn TaskLog>,
     pub(crate) options: Options,
+    pub(crate) cancel: Cancel,
 }
 
 /// A provider over an open repository.
@@ -63,6 +65,17 @@ impl RepositoryProvider {
             clock,
             log,
             options,
+            cancel: Cancel::new(),
+        }))
+    }
+
+    /// Lets its backups be ended from outside: one that is cancelled before its commit leaves no
+    /// archive, and fails with the kind `Cancelled`.
+    #[must_use]
+    pub fn with_cancel(self, cancel: Cancel) -> Self {
+        Self(Arc::new(Shared {
+            cancel,
+            ..(*self.0).clone()
         }))
     }
 }

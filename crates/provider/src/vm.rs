@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use snapkeep_api::{
     ArchiveName, BackupStats, BitmapMode, BitmapRequest, DeviceName, Error, ErrorKind, Incarnation,
-    Level, Outcome, Result, UnixTime, VmBackup, VmMechanism, VmSource, Volume, VolumeInfo,
+    Level, Outcome, Result, Throttle, UnixTime, VmBackup, VmMechanism, VmSource, Volume,
+    VolumeInfo,
 };
 use snapkeep_repo::{
     BlobRef, Class, DiskRecord, Lineage, Snapshot, SnapshotName, Stats, Worker, Writer, limits,
@@ -16,7 +17,6 @@ use crate::error;
 use crate::lineage::{Choice, choose};
 use crate::progress::{Progress, value};
 use crate::provider::Shared;
-use crate::throttle::Throttle;
 
 /// One virtual machine's backup, from its name to its commit.
 pub(crate) struct RunningBackup {
@@ -192,6 +192,7 @@ impl VmBackup for RunningBackup {
             stats,
             program: concat!("snapkeep ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
+        self.shared.cancel.check()?;
         let failed = |e| error::repository(format!("cannot commit archive {}", self.name), e);
         let name: SnapshotName = self.name.as_str().parse().map_err(failed)?;
         let snapshot = writer.commit(&name, snapshot).map_err(failed)?;
