@@ -1,7 +1,5 @@
 //! A backup that is cancelled while it runs.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
