@@ -86,7 +86,7 @@ impl Client {
             .map_err(|fault| fault.into_error(Some(&doing)))
         };
         let (stream, agreed) = open()?;
-        let mut connections = vec![Connection::new(stream, &agreed)];
+        let mut connections = vec![Connection::new(stream, &agreed, options.timeout)];
         let wanted = if agreed.facts.has(transmit::CAN_MULTI_CONN) {
             options.connections
         } else {
@@ -98,7 +98,7 @@ impl Client {
                 let message = format!("{doing}: two connections describe it differently");
                 return Err(Error::new(ErrorKind::Protocol, message));
             }
-            connections.push(Connection::new(stream, &other));
+            connections.push(Connection::new(stream, &other, options.timeout));
         }
         Ok(Self {
             name,

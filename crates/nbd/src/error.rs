@@ -7,6 +7,7 @@ use std::error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Why an operation failed. Cheap to clone.
 #[derive(Clone)]
@@ -185,15 +186,20 @@ impl Fault {
         Self::new(ErrorKind::Protocol, message)
     }
 
-    /// A failed system call on a connected socket.
-    pub(crate) fn socket(source: io::Error, doing: &str) -> Self {
+    /// A failed system call on a connected socket whose time-out is `limit`.
+    pub(crate) fn socket(source: io::Error, doing: &str, limit: Duration) -> Self {
         use io::ErrorKind as Io;
         if matches!(source.kind(), Io::WouldBlock | Io::TimedOut) {
             return Self::new(
                 ErrorKind::Timeout,
-                format!("the peer was silent for too long while {doing}"),
+                format!("the peer made no progress for {limit:?} while {doing}"),
             );
         }
+        Self::lost(source, doing)
+    }
+
+    /// A failed system call on a connected socket without a time-out.
+    pub(crate) fn lost(source: io::Error, doing: &str) -> Self {
         let message = format!("the connection failed while {doing}");
         Self {
             source: Some(source),

@@ -8,13 +8,13 @@
 use std::collections::BTreeMap;
 
 use crate::address::Address;
-use crate::extent::{BASE_ALLOCATION, decode_status, extents_of};
+use crate::extent::{BASE_ALLOCATION, extents_of};
 use crate::handshake::client::{ClientHandshake, Goal};
 use crate::handshake::server::{Offer, Outcome, ServerHandshake};
-use crate::handshake::{Agreed, BlockSizes, ExportFacts};
+use crate::handshake::{Agreed, BlockSizes, ExportFacts, Machine as _};
 use crate::transmission::replies::{Asked, Next, Replies};
 use crate::transmission::requests::{self, Request};
-use crate::wire::{RequestHeader, Style, transmit};
+use crate::wire::{RequestHeader, Style, decode_status, transmit};
 
 /// Bytes of the export in every target.
 const SIZE: u64 = 1 << 20;

@@ -1,11 +1,11 @@
 //! The handshake phase as two state machines without IO: bytes go in, bytes to send and an outcome
 //! come out (proto.md, "Handshake" and "Option types").
 //!
-//! A machine says how many bytes it [wants](client::ClientHandshake::wants) next and never takes
-//! more, so whoever does the IO never holds bytes of the phase that follows. How the input is cut
-//! into pieces changes nothing.
+//! A [`Machine`] says how many bytes it wants next and never takes more, so whoever does the IO
+//! never holds bytes of the phase that follows. How the input is cut into pieces changes nothing.
 
 pub(crate) mod client;
+mod inbox;
 mod options;
 pub(crate) mod server;
 #[cfg(test)]
@@ -14,6 +14,39 @@ mod tests;
 use crate::error::Fault;
 use crate::limits;
 use crate::wire::{Style, transmit};
+
+use inbox::Inbox;
+
+/// Either side of a handshake.
+pub(crate) trait Machine {
+    /// How a handshake ends.
+    type Outcome;
+
+    /// Treats one message of exactly the length that the inbox waited for.
+    fn message(&mut self, message: &[u8]) -> Result<(), Fault>;
+
+    fn inbox(&mut self) -> &mut Inbox;
+
+    /// Bytes to send now; after an error, the last words to the peer.
+    fn take_output(&mut self) -> Vec<u8>;
+
+    /// The outcome, once.
+    fn take_outcome(&mut self) -> Option<Self::Outcome>;
+
+    /// Bytes still missing from the next message; 0 once there is an outcome.
+    fn wants(&mut self) -> usize {
+        self.inbox().wants()
+    }
+
+    /// Takes at most as many bytes as are wanted off the front of `input`; returns how many.
+    fn feed(&mut self, input: &[u8]) -> Result<usize, Fault> {
+        let taken = self.inbox().add(input);
+        while let Some(message) = self.inbox().take() {
+            self.message(&message)?;
+        }
+        Ok(taken)
+    }
+}
 
 /// What both sides know about an export once the handshake is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +104,8 @@ impl BlockSizes {
         let sound = minimum.is_power_of_two()
             && minimum <= limits::MAX_MINIMUM_BLOCK_BYTES
             && preferred.is_power_of_two()
-            && preferred >= minimum
-            && maximum >= minimum;
+            && preferred >= minimum.max(limits::MIN_PREFERRED_BLOCK_BYTES)
+            && maximum >= preferred;
         if sound {
             return Ok(self);
         }
@@ -80,19 +113,4 @@ impl BlockSizes {
             "the server's block sizes make no sense: minimum {minimum}, preferred {preferred}, maximum {maximum}"
         )))
     }
-}
-
-/// Text of a peer, fit to be shown: cut to a sane length, control characters replaced.
-pub(crate) fn printable(bytes: &[u8]) -> String {
-    let text =
-        String::from_utf8_lossy(&bytes[..bytes.len().min(limits::MAX_STRING_BYTES)]).into_owned();
-    text.chars()
-        .map(|c| {
-            if c.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect()
 }

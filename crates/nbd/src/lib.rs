@@ -54,6 +54,7 @@ pub mod fuzz;
 mod handshake;
 pub mod limits;
 mod server;
+mod shake;
 mod stream;
 mod transmission;
 mod wire;

@@ -80,6 +80,9 @@ pub const MAX_MINIMUM_BLOCK_BYTES: u32 = 64 * 1024;
 /// What proto.md lets a client assume where the server names no sizes.
 pub const DEFAULT_PREFERRED_BLOCK_BYTES: u32 = 4096;
 
+/// Smallest preferred block size a server may name (proto.md, "Size constraints").
+pub const MIN_PREFERRED_BLOCK_BYTES: u32 = 512;
+
 /// Requests of one connection the server works on at once, at least.
 pub const MIN_SERVER_IN_FLIGHT: usize = 16;
 

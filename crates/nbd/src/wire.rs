@@ -7,7 +7,11 @@
 mod fields;
 mod headers;
 mod names;
+mod status;
+mod text;
 
 pub(crate) use fields::Fields;
 pub(crate) use headers::{OptionHeader, OptionReplyHeader, ReplyHeader, RequestHeader, Style};
 pub(crate) use names::*;
+pub(crate) use status::{Descriptor, decode_status, encode_status};
+pub(crate) use text::{cut, printable, put_counted, text};

@@ -1,17 +1,17 @@
 //! One connection: runs one job at a time, many requests of it in flight.
 
 use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::address::Address;
 use crate::error::{ErrorKind, Fault};
-use crate::extent::Descriptor;
 use crate::handshake::Agreed;
 use crate::handshake::client::{ClientHandshake, Goal, Outcome};
 use crate::limits;
+use crate::shake;
 use crate::stream::Stream;
 use crate::transmission::replies::{Asked, Finished, Next, Progress, Refusal, Replies};
-use crate::wire::{RequestHeader, Style, command, command_flag};
+use crate::wire::{Descriptor, RequestHeader, Style, command, command_flag};
 
 /// Block status by the contexts' names on the wire.
 pub(super) type Status = Vec<(u32, Vec<Descriptor>)>;
@@ -23,6 +23,8 @@ pub(super) struct Connection {
     style: Style,
     replies: Replies,
     next_cookie: u64,
+    /// Of the stream, for messages.
+    timeout: Duration,
     /// Headers come through here; data never does.
     scratch: Vec<u8>,
 }
@@ -59,59 +61,32 @@ impl From<Fault> for Failure {
 }
 
 impl Connection {
-    /// Connects and does the handshake, all within the time-out.
+    /// Connects and does the handshake, each within the time limit, which afterwards limits every
+    /// silence of the server.
     pub(super) fn open(
         address: &Address,
         goal: Goal,
         timeout: Duration,
     ) -> Result<(Stream, Outcome), Fault> {
-        let deadline = Instant::now() + timeout;
         let mut stream = Stream::connect(address, timeout).map_err(|error| Fault {
             source: Some(error),
             ..Fault::new(ErrorKind::Unavailable, "nobody answers at the socket")
         })?;
-        let mut handshake = ClientHandshake::new(goal);
-        let mut buffer = [0; 4096];
-        let doing = "shaking hands";
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Fault::new(
-                    ErrorKind::Timeout,
-                    format!("the handshake took longer than {timeout:?}"),
-                ));
-            }
-            stream
-                .set_timeouts(Some(left), Some(left))
-                .map_err(|error| Fault::socket(error, doing))?;
-            stream
-                .write_all(&handshake.take_output())
-                .map_err(|error| Fault::socket(error, doing))?;
-            if let Some(outcome) = handshake.take_outcome() {
-                let timeout = Some(timeout);
-                stream
-                    .set_timeouts(timeout, timeout)
-                    .map_err(|error| Fault::socket(error, doing))?;
-                return Ok((stream, outcome));
-            }
-            let most = handshake.wants().min(buffer.len());
-            let count = stream
-                .read_some(&mut buffer[..most])
-                .map_err(|error| Fault::socket(error, doing))?;
-            if count == 0 {
-                return Err(Fault::closed(doing));
-            }
-            handshake.feed(&buffer[..count])?;
-        }
+        let outcome = shake::hands(&mut stream, ClientHandshake::new(goal), timeout)?;
+        stream
+            .set_timeouts(Some(timeout), Some(timeout))
+            .map_err(|error| Fault::lost(error, "entering transmission"))?;
+        Ok((stream, outcome))
     }
 
-    pub(super) fn new(stream: Stream, agreed: &Agreed) -> Self {
+    pub(super) fn new(stream: Stream, agreed: &Agreed, timeout: Duration) -> Self {
         let contexts = agreed.contexts.iter().map(|(id, _)| *id).collect();
         Self {
             stream,
             style: agreed.style,
             replies: Replies::new(agreed.style, contexts),
             next_cookie: 1,
+            timeout,
             scratch: vec![0; limits::PAYLOAD_STEP_BYTES],
         }
     }
@@ -144,7 +119,7 @@ impl Connection {
                     let body = slice(done, part);
                     self.stream
                         .write_both(&outbox, &bytes[body])
-                        .map_err(|error| Fault::socket(error, "sending a request"))?;
+                        .map_err(|error| Fault::socket(error, "sending a request", self.timeout))?;
                     outbox.clear();
                 }
                 sent = Some(done + part);
@@ -152,7 +127,7 @@ impl Connection {
             if !outbox.is_empty() {
                 self.stream
                     .write_all(&outbox)
-                    .map_err(|error| Fault::socket(error, "sending a request"))?;
+                    .map_err(|error| Fault::socket(error, "sending a request", self.timeout))?;
             }
             if self.replies.in_flight() == 0 {
                 break;
@@ -229,7 +204,7 @@ impl Connection {
             let progress = match self.replies.next() {
                 Next::Bytes(most) => {
                     let count = self.stream.read_some(&mut self.scratch[..most]);
-                    match count.map_err(|error| Fault::socket(error, doing))? {
+                    match count.map_err(|error| Fault::socket(error, doing, self.timeout))? {
                         0 => return Err(Fault::closed(doing)),
                         count => self.replies.feed(&self.scratch[..count])?,
                     }
@@ -239,7 +214,7 @@ impl Connection {
                     match self
                         .stream
                         .read_some(place)
-                        .map_err(|error| Fault::socket(error, "reading data"))?
+                        .map_err(|error| Fault::socket(error, "reading data", self.timeout))?
                     {
                         0 => return Err(Fault::closed("reading data")),
                         count => self.replies.data_arrived(count)?,

@@ -6,13 +6,13 @@
 
 use std::mem;
 
-use super::options::{ContextRequest, GoRequest, WANTED_INFO, put_option, text};
-use super::{Agreed, BlockSizes, ExportFacts, printable};
+use super::options::{ContextRequest, GoRequest, WANTED_INFO, put_option};
+use super::{Agreed, BlockSizes, ExportFacts, Inbox, Machine};
 use crate::error::{ErrorKind, Fault};
 use crate::limits;
 use crate::wire::{
     FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, Fields, INIT_MAGIC, OLDSTYLE_MAGIC, OPTION_MAGIC,
-    OptionReplyHeader, Style, info, option, option_name, reply, transmit,
+    OptionReplyHeader, Style, info, option, option_name, printable, reply, text, transmit,
 };
 
 /// What the client is after.
@@ -39,9 +39,7 @@ pub(crate) enum Outcome {
 pub(crate) struct ClientHandshake {
     goal: Goal,
     step: Step,
-    /// Bytes of the message that `step` waits for.
-    buffer: Vec<u8>,
-    need: usize,
+    inbox: Inbox,
     out: Vec<u8>,
     /// The option that waits for its final reply.
     asked: u32,
@@ -60,7 +58,6 @@ enum Step {
     Version,
     Reply,
     ReplyData(OptionReplyHeader),
-    Done,
 }
 
 impl ClientHandshake {
@@ -68,8 +65,7 @@ impl ClientHandshake {
         Self {
             goal,
             step: Step::Magic,
-            buffer: Vec::new(),
-            need: 8,
+            inbox: Inbox::new(8),
             out: Vec::new(),
             asked: 0,
             replies: 0,
@@ -81,32 +77,10 @@ impl ClientHandshake {
             outcome: None,
         }
     }
+}
 
-    /// Bytes still missing from the next message; 0 once there is an outcome.
-    pub(crate) fn wants(&self) -> usize {
-        self.need - self.buffer.len()
-    }
-
-    /// Takes at most [`wants`](Self::wants) bytes off the front of `input`; returns how many.
-    pub(crate) fn feed(&mut self, input: &[u8]) -> Result<usize, Fault> {
-        let taken = self.wants().min(input.len());
-        self.buffer.extend_from_slice(&input[..taken]);
-        while self.buffer.len() == self.need && !matches!(self.step, Step::Done) {
-            let message = mem::take(&mut self.buffer);
-            self.message(&message)?;
-        }
-        Ok(taken)
-    }
-
-    /// Bytes to send now.
-    pub(crate) fn take_output(&mut self) -> Vec<u8> {
-        mem::take(&mut self.out)
-    }
-
-    /// The outcome, once.
-    pub(crate) fn take_outcome(&mut self) -> Option<Outcome> {
-        self.outcome.take()
-    }
+impl Machine for ClientHandshake {
+    type Outcome = Outcome;
 
     fn message(&mut self, message: &[u8]) -> Result<(), Fault> {
         match self.step {
@@ -145,10 +119,23 @@ impl ClientHandshake {
                 self.wait(Step::Reply, OptionReplyHeader::BYTES);
                 self.reply(header, message)
             }
-            Step::Done => Ok(()),
         }
     }
 
+    fn inbox(&mut self) -> &mut Inbox {
+        &mut self.inbox
+    }
+
+    fn take_output(&mut self) -> Vec<u8> {
+        mem::take(&mut self.out)
+    }
+
+    fn take_outcome(&mut self) -> Option<Outcome> {
+        self.outcome.take()
+    }
+}
+
+impl ClientHandshake {
     fn version(&mut self, message: &[u8]) -> Result<(), Fault> {
         let mut fields = Fields::new(message);
         match fields.u64() {
@@ -422,11 +409,11 @@ impl ClientHandshake {
 
     fn wait(&mut self, step: Step, need: usize) {
         self.step = step;
-        self.need = need;
+        self.inbox.wait(need);
     }
 
     fn finish(&mut self, outcome: Outcome) {
-        self.wait(Step::Done, 0);
+        self.inbox.close();
         self.outcome = Some(outcome);
     }
 }

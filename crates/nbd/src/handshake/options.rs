@@ -1,7 +1,7 @@
 //! The data of options and of the replies to them, to and from bytes.
 
 use crate::limits;
-use crate::wire::{Fields, OptionHeader, OptionReplyHeader, info, reply};
+use crate::wire::{Fields, OptionHeader, OptionReplyHeader, info, put_counted, reply, text};
 
 /// Data of `GO` and `INFO`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,20 +98,6 @@ pub(crate) fn put_info(option: u32, kind: u16, data: &[u8], out: &mut Vec<u8>) {
     let mut whole = kind.to_be_bytes().to_vec();
     whole.extend_from_slice(data);
     put_reply(option, reply::INFO, &whole, out);
-}
-
-pub(crate) fn put_counted(text: &str, out: &mut Vec<u8>) {
-    let length = u32::try_from(text.len()).expect("strings of the protocol are bounded");
-    out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(text.as_bytes());
-}
-
-/// A string of the protocol: UTF-8, without NUL, not too long.
-pub(crate) fn text(bytes: &[u8]) -> Option<String> {
-    if bytes.len() > limits::MAX_STRING_BYTES || bytes.contains(&0) {
-        return None;
-    }
-    String::from_utf8(bytes.to_vec()).ok()
 }
 
 /// The information a client asks for.

@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::mem;
 
-use super::options::{ContextRequest, GoRequest, put_counted, put_info, put_reply, text};
-use super::{Agreed, ExportFacts};
+use super::options::{ContextRequest, GoRequest, put_info, put_reply};
+use super::{Agreed, ExportFacts, Inbox, Machine};
 use crate::error::Fault;
 use crate::limits;
 use crate::wire::{
-    EXPORT_NAME_PADDING, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, INIT_MAGIC, OPTION_MAGIC,
-    OptionHeader, Style, info, option, option_name, reply, transmit,
+    EXPORT_NAME_PADDING, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, Fields, INIT_MAGIC, OPTION_MAGIC,
+    OptionHeader, Style, info, option, option_name, put_counted, reply, text, transmit,
 };
 
 /// What a client may learn of an export before it has it.
@@ -40,8 +40,7 @@ pub(crate) enum Outcome {
 pub(crate) struct ServerHandshake {
     offers: BTreeMap<String, Offer>,
     step: Step,
-    buffer: Vec<u8>,
-    need: usize,
+    inbox: Inbox,
     out: Vec<u8>,
     no_zeroes: bool,
     options: usize,
@@ -56,7 +55,6 @@ enum Step {
     ClientFlags,
     Option,
     OptionData(u32),
-    Done,
 }
 
 impl ServerHandshake {
@@ -68,8 +66,7 @@ impl ServerHandshake {
         Self {
             offers,
             step: Step::ClientFlags,
-            buffer: Vec::new(),
-            need: 4,
+            inbox: Inbox::new(4),
             out,
             no_zeroes: false,
             options: 0,
@@ -78,39 +75,15 @@ impl ServerHandshake {
             outcome: None,
         }
     }
+}
 
-    /// Bytes still missing from the next message; 0 once there is an outcome.
-    pub(crate) fn wants(&self) -> usize {
-        self.need - self.buffer.len()
-    }
-
-    /// Takes at most [`wants`](Self::wants) bytes off the front of `input`; returns how many.
-    pub(crate) fn feed(&mut self, input: &[u8]) -> Result<usize, Fault> {
-        let taken = self.wants().min(input.len());
-        self.buffer.extend_from_slice(&input[..taken]);
-        while self.buffer.len() == self.need && !matches!(self.step, Step::Done) {
-            let message = mem::take(&mut self.buffer);
-            self.message(&message)?;
-        }
-        Ok(taken)
-    }
-
-    /// Bytes to send now.
-    pub(crate) fn take_output(&mut self) -> Vec<u8> {
-        mem::take(&mut self.out)
-    }
-
-    /// The outcome, once.
-    pub(crate) fn take_outcome(&mut self) -> Option<Outcome> {
-        self.outcome.take()
-    }
+impl Machine for ServerHandshake {
+    type Outcome = Outcome;
 
     fn message(&mut self, message: &[u8]) -> Result<(), Fault> {
         match self.step {
             Step::ClientFlags => {
-                let flags = message
-                    .iter()
-                    .fold(0_u32, |flags, byte| flags << 8 | u32::from(*byte));
+                let flags = Fields::new(message).u32().unwrap_or(u32::MAX);
                 if flags & !u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) != 0 {
                     return Err(Fault::protocol(format!(
                         "the client's flags {flags:#x} are unknown"
@@ -141,10 +114,23 @@ impl ServerHandshake {
                 self.wait(Step::Option, OptionHeader::BYTES);
                 self.option(option, message)
             }
-            Step::Done => Ok(()),
         }
     }
 
+    fn inbox(&mut self) -> &mut Inbox {
+        &mut self.inbox
+    }
+
+    fn take_output(&mut self) -> Vec<u8> {
+        mem::take(&mut self.out)
+    }
+
+    fn take_outcome(&mut self) -> Option<Outcome> {
+        self.outcome.take()
+    }
+}
+
+impl ServerHandshake {
     fn option(&mut self, option: u32, data: &[u8]) -> Result<(), Fault> {
         match option {
             option::EXPORT_NAME => return self.export_name(data),
@@ -325,11 +311,11 @@ impl ServerHandshake {
 
     fn wait(&mut self, step: Step, need: usize) {
         self.step = step;
-        self.need = need;
+        self.inbox.wait(need);
     }
 
     fn finish(&mut self, outcome: Outcome) {
-        self.wait(Step::Done, 0);
+        self.inbox.close();
         self.outcome = Some(outcome);
     }
 }

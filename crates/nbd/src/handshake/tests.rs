@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::client::{ClientHandshake, Goal, Outcome};
 use super::server::{Offer, Outcome as Served, ServerHandshake};
-use super::{Agreed, BlockSizes, ExportFacts};
+use super::{Agreed, BlockSizes, ExportFacts, Machine as _};
 use crate::extent::BASE_ALLOCATION;
 use crate::wire::{Style, transmit};
 

@@ -1,10 +1,9 @@
 //! One connection: its handshake, then its requests.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
 
 use super::answer::Answers;
 use super::queue::Queue;
@@ -13,6 +12,7 @@ use crate::error::{ErrorKind, Fault};
 use crate::handshake::Agreed;
 use crate::handshake::server::{Outcome, ServerHandshake};
 use crate::limits;
+use crate::shake;
 use crate::stream::Stream;
 use crate::transmission::requests::{Command, Request};
 use crate::wire::RequestHeader;
@@ -43,41 +43,19 @@ pub(super) fn serve(mut stream: Stream, shared: &Shared) {
 type Chosen = (Arc<dyn Export>, Agreed);
 
 fn shake_hands(stream: &mut Stream, shared: &Shared) -> Result<Option<Chosen>, Fault> {
-    let doing = "shaking hands";
-    let failed = |error| Fault::socket(error, doing);
-    let deadline = Instant::now() + limits::HANDSHAKE_TIMEOUT;
-    let mut handshake = ServerHandshake::new(shared.offers());
-    let mut buffer = [0; 4096];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Fault::new(
-                ErrorKind::Timeout,
-                "the client's handshake takes too long",
-            ));
+    let handshake = ServerHandshake::new(shared.offers());
+    match shake::hands(stream, handshake, limits::HANDSHAKE_TIMEOUT)? {
+        Outcome::Left => Ok(None),
+        Outcome::Transmission { export, agreed } => {
+            stream
+                .set_timeouts(None, None)
+                .map_err(|error| Fault::lost(error, "entering transmission"))?;
+            let export = shared
+                .exports
+                .get(&export)
+                .ok_or_else(|| Fault::protocol("the export is gone"))?;
+            Ok(Some((Arc::clone(export), agreed)))
         }
-        stream
-            .set_timeouts(Some(left), Some(left))
-            .map_err(failed)?;
-        stream.write_all(&handshake.take_output()).map_err(failed)?;
-        match handshake.take_outcome() {
-            Some(Outcome::Left) => return Ok(None),
-            Some(Outcome::Transmission { export, agreed }) => {
-                stream.set_timeouts(None, None).map_err(failed)?;
-                let export = shared
-                    .exports
-                    .get(&export)
-                    .ok_or_else(|| Fault::protocol("the export is gone"))?;
-                return Ok(Some((Arc::clone(export), agreed)));
-            }
-            None => {}
-        }
-        let most = handshake.wants().min(buffer.len());
-        let count = stream.read_some(&mut buffer[..most]).map_err(failed)?;
-        if count == 0 {
-            return Err(Fault::closed(doing));
-        }
-        handshake.feed(&buffer[..count])?;
     }
 }
 
@@ -87,7 +65,7 @@ fn transmit(
     export: &dyn Export,
     agreed: &Agreed,
 ) -> Result<(), Fault> {
-    let failed = |error| Fault::socket(error, "serving requests");
+    let failed = |error| Fault::lost(error, "serving requests");
     let queue = Queue::new(shared.options.in_flight);
     let writer = Mutex::new(stream.try_clone().map_err(failed)?);
     let answers = Answers {
@@ -135,7 +113,7 @@ fn next_request(stream: &mut Stream, agreed: &Agreed) -> Result<Option<Work>, Fa
         if error.kind() == io::ErrorKind::UnexpectedEof {
             Fault::closed("sending a request")
         } else {
-            Fault::socket(error, "reading a request")
+            Fault::lost(error, "reading a request")
         }
     };
     let mut bytes = [0; 32];

@@ -2,8 +2,9 @@
 
 use super::{Export, ExportError};
 use crate::error::Errno;
-use crate::extent::{BASE_ALLOCATION, Descriptor, Extent};
+use crate::extent::{BASE_ALLOCATION, Extent};
 use crate::limits;
+use crate::wire::Descriptor;
 
 /// Which answer a client wants.
 #[derive(Clone, Copy, Debug)]

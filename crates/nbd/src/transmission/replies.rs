@@ -9,10 +9,10 @@ use std::mem;
 
 use super::coverage::Coverage;
 use crate::error::{Errno, Fault};
-use crate::extent::{Descriptor, decode_status};
-use crate::handshake::printable;
 use crate::limits;
-use crate::wire::{CHUNK_DONE, Fields, ReplyHeader, Style, chunk};
+use crate::wire::{
+    CHUNK_DONE, Descriptor, Fields, ReplyHeader, Style, chunk, decode_status, printable,
+};
 
 /// What a request was for, as far as its reply is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,11 +2,11 @@
 //! bytes of the replies.
 
 use crate::error::{Errno, Fault};
-use crate::extent::{Descriptor, encode_status};
 use crate::handshake::Agreed;
 use crate::limits;
 use crate::wire::{
-    CHUNK_DONE, ReplyHeader, RequestHeader, Style, chunk, command, command_flag, transmit,
+    CHUNK_DONE, Descriptor, ReplyHeader, RequestHeader, Style, chunk, command, command_flag, cut,
+    encode_status, transmit,
 };
 
 /// A request that has been judged.
@@ -199,7 +199,7 @@ pub(crate) fn failure(style: Style, request: &Request, errno: Errno, message: &s
             .encode(&mut out);
         }
         Style::Structured | Style::Extended => {
-            let message = cut_string(message);
+            let message = cut(message);
             let length = u16::try_from(message.len()).expect("it was cut to a length that fits");
             put_chunk_header(
                 style,
@@ -273,13 +273,4 @@ fn put_chunk_header(
         }
         .encode(out);
     }
-}
-
-/// As much of a text as a string of the protocol may hold.
-fn cut_string(text: &str) -> &str {
-    let mut end = text.len().min(limits::MAX_STRING_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
