@@ -35,7 +35,7 @@ pub struct ClientOptions {
     /// even asking for `base:allocation` makes block status fail.
     pub contexts: Vec<String>,
     /// Connections to open if the server allows several; at least 1, at most
-    /// [`limits::MAX_CONNECTIONS`].
+    /// [`limits::MAX_CONNECTIONS`]. Fewer are used if it has fewer to give.
     pub connections: usize,
     /// A peer that makes no progress for so long is given up.
     pub timeout: Duration,
@@ -58,6 +58,7 @@ pub struct Client {
     /// Export and socket, for messages.
     name: String,
     agreed: Agreed,
+    connections: usize,
     pool: Pool,
 }
 
@@ -71,13 +72,16 @@ impl Client {
         address.check()?;
         let name = format!("export {:?} at {address}", options.export);
         let doing = format!("connecting to {name}");
-        let open = || {
+        let open = |timeout| {
             let goal = Goal::Go {
                 export: options.export.clone(),
                 contexts: options.contexts.clone(),
             };
-            match Connection::open(address, goal, options.timeout) {
-                Ok((stream, Outcome::Transmission(agreed))) => Ok((stream, agreed)),
+            match Connection::open(address, goal, timeout) {
+                Ok((stream, Outcome::Transmission(agreed))) => {
+                    Connection::new(stream, &agreed, options.timeout)
+                        .map(|connection| (connection, agreed))
+                }
                 Ok((_, Outcome::Listed(_))) => {
                     Err(Fault::protocol("the handshake ended without an export"))
                 }
@@ -85,24 +89,32 @@ impl Client {
             }
             .map_err(|fault| fault.into_error(Some(&doing)))
         };
-        let (stream, agreed) = open()?;
-        let mut connections = vec![Connection::new(stream, &agreed, options.timeout)];
+        let (first, agreed) = open(options.timeout)?;
+        let mut connections = vec![first];
         let wanted = if agreed.facts.has(transmit::CAN_MULTI_CONN) {
             options.connections
         } else {
             1
         };
         while connections.len() < wanted {
-            let (stream, other) = open()?;
-            if other.facts != agreed.facts || !same_contexts(&other, &agreed) {
-                let message = format!("{doing}: two connections describe it differently");
-                return Err(Error::new(ErrorKind::Protocol, message));
+            // One connection is enough to work with, so a server that has no more to give is no
+            // error; one that contradicts itself is.
+            match open(options.timeout.min(limits::EXTRA_CONNECTION_TIMEOUT)) {
+                Ok((_, other))
+                    if other.facts != agreed.facts || !same_contexts(&other, &agreed) =>
+                {
+                    let message = format!("{doing}: two connections describe it differently");
+                    return Err(Error::new(ErrorKind::Protocol, message));
+                }
+                Ok((connection, _)) => connections.push(connection),
+                Err(error) if error.kind() == ErrorKind::Protocol => return Err(error),
+                Err(_) => break,
             }
-            connections.push(Connection::new(stream, &other, options.timeout));
         }
         Ok(Self {
             name,
             agreed,
+            connections: connections.len(),
             pool: Pool::new(connections),
         })
     }
@@ -135,6 +147,11 @@ impl Client {
     /// Whether the server allows several connections at once.
     pub fn can_multi_conn(&self) -> bool {
         self.facts().has(transmit::CAN_MULTI_CONN)
+    }
+
+    /// How many connections were opened: as many as were asked for, or as the server had to give.
+    pub fn connections(&self) -> usize {
+        self.connections
     }
 
     /// The server's size constraints.
@@ -250,7 +267,7 @@ impl Client {
                     .unwrap_or_default(),
                 offset,
                 length,
-                self.size(),
+                self.facts(),
             )
         })
     }
@@ -284,7 +301,7 @@ impl Client {
             Err(Failure::Refused(refusal)) => {
                 let error = refused(&refusal).into_error(Some(&doing()));
                 if refusal.errno == Errno::Shutdown {
-                    lease.broken(error.clone());
+                    lease.leave(error.clone());
                 }
                 Err(error)
             }

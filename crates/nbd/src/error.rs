@@ -192,7 +192,7 @@ impl Fault {
         if matches!(source.kind(), Io::WouldBlock | Io::TimedOut) {
             return Self::new(
                 ErrorKind::Timeout,
-                format!("the peer made no progress for {limit:?} while {doing}"),
+                format!("the peer was silent or too slow for {limit:?} while {doing}"),
             );
         }
         Self::lost(source, doing)

@@ -4,6 +4,7 @@
 //! `docs/interop/nbd.rst`.
 
 use crate::error::Fault;
+use crate::handshake::ExportFacts;
 use crate::wire::Descriptor;
 
 /// The context that tells holes and zeroes from data.
@@ -52,24 +53,32 @@ impl Extent {
 
 /// Turns descriptors that answer a request for `length` bytes at `offset` into extents.
 ///
-/// They must be there, be longer than nothing, and all but the last must end before the request
-/// does; the last may run past the request, where it is clipped, but not past the export.
+/// They must be there, be longer than nothing and a multiple of the minimum block, and all but the
+/// last must end before the request does; the last may run past the request, where it is clipped,
+/// but not past the export.
 pub(crate) fn extents_of(
     descriptors: &[Descriptor],
     offset: u64,
     length: u64,
-    export_size: u64,
+    facts: &ExportFacts,
 ) -> Result<Vec<Extent>, Fault> {
     if descriptors.is_empty() {
         return Err(Fault::protocol("the block status has no extents"));
     }
-    let end = offset + length;
+    let (end, export_size) = (offset + length, facts.size);
     let mut extents = Vec::with_capacity(descriptors.len());
     let mut position = offset;
     for descriptor in descriptors {
         if descriptor.length == 0 {
             return Err(Fault::protocol(format!(
                 "the block status has an extent of no bytes at {position}"
+            )));
+        }
+        let minimum = u64::from(facts.blocks.minimum);
+        if !descriptor.length.is_multiple_of(minimum) {
+            return Err(Fault::protocol(format!(
+                "the block status has an extent of {} bytes at {position}, no multiple of the server's minimum block of {minimum}",
+                descriptor.length
             )));
         }
         if position >= end {
@@ -96,6 +105,7 @@ pub(crate) fn extents_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handshake::BlockSizes;
 
     fn descriptors(lengths: &[u64]) -> Vec<Descriptor> {
         lengths
@@ -107,9 +117,17 @@ mod tests {
             .collect()
     }
 
+    fn facts(size: u64) -> ExportFacts {
+        ExportFacts {
+            size,
+            flags: 0,
+            blocks: BlockSizes::DEFAULT,
+        }
+    }
+
     #[test]
     fn an_extent_past_the_request_is_clipped() {
-        let extents = extents_of(&descriptors(&[4, 100]), 10, 10, 1000).unwrap();
+        let extents = extents_of(&descriptors(&[4, 100]), 10, 10, &facts(1000)).unwrap();
         assert_eq!(
             extents[1],
             Extent {
@@ -123,19 +141,35 @@ mod tests {
     #[test]
     fn a_short_answer_is_kept_short() {
         assert_eq!(
-            extents_of(&descriptors(&[4]), 10, 10, 1000).unwrap().len(),
+            extents_of(&descriptors(&[4]), 10, 10, &facts(1000))
+                .unwrap()
+                .len(),
             1
         );
     }
 
     #[test]
     fn an_extent_past_the_export_is_an_error() {
-        assert!(extents_of(&descriptors(&[4, 100]), 10, 10, 113).is_err());
-        assert!(extents_of(&descriptors(&[4, u64::MAX]), 10, 10, u64::MAX).is_err());
+        assert!(extents_of(&descriptors(&[4, 100]), 10, 10, &facts(113)).is_err());
+        assert!(extents_of(&descriptors(&[4, u64::MAX]), 10, 10, &facts(u64::MAX)).is_err());
     }
 
     #[test]
     fn an_extent_that_begins_after_the_request_is_an_error() {
-        assert!(extents_of(&descriptors(&[10, 1]), 10, 10, 1000).is_err());
+        assert!(extents_of(&descriptors(&[10, 1]), 10, 10, &facts(1000)).is_err());
+    }
+
+    #[test]
+    fn an_extent_smaller_than_the_servers_block_is_an_error() {
+        let blocks = BlockSizes {
+            minimum: 512,
+            ..BlockSizes::DEFAULT
+        };
+        let facts = ExportFacts {
+            blocks,
+            ..facts(4096)
+        };
+        assert!(extents_of(&descriptors(&[512]), 0, 4096, &facts).is_ok());
+        assert!(extents_of(&descriptors(&[513]), 0, 4096, &facts).is_err());
     }
 }

@@ -1,90 +1,109 @@
-//! Entry points for fuzzing: each takes any bytes as what a peer sent and must return, within the
-//! limits and without a panic. They are public so that a fuzzer outside the crate can call them;
-//! nothing else should.
+//! Fuzzing: functions that take any bytes as what a peer sent and must return, within the limits and
+//! without a panic, and a loop that looks for bytes with which they do not. Public so that tests and
+//! the example `fuzz` can call them; nothing else should.
+//!
+//! Each function returns a number that tells how the bytes were treated: the messages understood, in
+//! their order, and the error in the end. The loop keeps what was treated as nothing before it was,
+//! which leads it deeper than chance, without instrumented code.
 //!
 //! The corpus is in `fuzz/corpus/NAME/` for each function's name; an ordinary test replays it with
 //! some thousand mutations.
+
+mod campaign;
+mod trace;
 
 use std::collections::BTreeMap;
 
 use crate::address::Address;
 use crate::extent::{BASE_ALLOCATION, extents_of};
-use crate::handshake::client::{ClientHandshake, Goal};
-use crate::handshake::server::{Offer, Outcome, ServerHandshake};
-use crate::handshake::{Agreed, BlockSizes, ExportFacts, Machine as _};
-use crate::transmission::replies::{Asked, Next, Replies};
+use crate::handshake::client::{ClientHandshake, Goal, Outcome as ClientOutcome};
+use crate::handshake::server::{Offer, Outcome as ServerOutcome, ServerHandshake};
+use crate::handshake::{Agreed, BlockSizes, ExportFacts, Machine};
+use crate::transmission::replies::{Asked, Finished, Next, Progress, Replies};
 use crate::transmission::requests::{self, Request};
 use crate::wire::{RequestHeader, Style, decode_status, transmit};
+
+pub use campaign::{Campaign, Finding};
+use trace::Trace;
+
+/// A function to fuzz.
+pub type Target = fn(&[u8]) -> u64;
+
+/// Every function to fuzz and its name.
+pub const TARGETS: [(&str, Target); 7] = [
+    ("client_handshake", client_handshake),
+    ("client", client),
+    ("server", server),
+    ("requests", requests),
+    ("replies", replies),
+    ("block_status", block_status),
+    ("uri", uri),
+];
 
 /// Bytes of the export in every target.
 const SIZE: u64 = 1 << 20;
 
-/// A server's side of a handshake, as the client reads it.
-pub fn client_handshake(data: &[u8]) {
-    for goal in [
-        Goal::List,
-        Goal::Go {
-            export: "disk".to_owned(),
-            contexts: vec![BASE_ALLOCATION.to_owned()],
-        },
-    ] {
-        let mut machine = ClientHandshake::new(goal);
-        let mut rest = data;
-        while machine.wants() > 0 && !rest.is_empty() {
-            let Ok(taken) = machine.feed(rest) else { break };
-            rest = &rest[taken..];
-            machine.take_output();
-        }
-        machine.take_outcome();
+const FACTS: ExportFacts = ExportFacts {
+    size: SIZE,
+    flags: transmit::HAS_FLAGS
+        | transmit::SEND_FLUSH
+        | transmit::SEND_FUA
+        | transmit::SEND_TRIM
+        | transmit::SEND_WRITE_ZEROES
+        | transmit::SEND_DF,
+    blocks: BlockSizes::DEFAULT,
+};
+
+/// A server's side of a handshake, as the client reads it, once to list and once to use an export.
+pub fn client_handshake(data: &[u8]) -> u64 {
+    let mut trace = Trace::new();
+    for goal in [Goal::List, go()] {
+        shake(&mut ClientHandshake::new(goal), data, &mut trace);
     }
+    trace.end()
 }
 
-/// A client's side of a handshake and its requests after it, as the server reads them.
-pub fn server(data: &[u8]) {
-    let facts = ExportFacts {
-        size: SIZE,
-        flags: transmit::HAS_FLAGS,
-        blocks: BlockSizes::DEFAULT,
-    };
+/// A server's side of a whole session, as the client reads it with some requests in flight.
+///
+/// # Panics
+/// If data is placed outside a read.
+pub fn client(data: &[u8]) -> u64 {
+    let mut trace = Trace::new();
+    let (outcome, rest) = shake(&mut ClientHandshake::new(go()), data, &mut trace);
+    if let Some(ClientOutcome::Transmission(agreed)) = outcome {
+        let contexts = agreed.contexts.iter().map(|(id, _)| *id).collect();
+        follow_replies(agreed.style, contexts, rest, &mut trace);
+    }
+    trace.end()
+}
+
+/// A client's side of a whole session, as the server reads it.
+pub fn server(data: &[u8]) -> u64 {
+    let mut trace = Trace::new();
     let offer = Offer {
-        facts,
+        facts: FACTS,
         contexts: vec![BASE_ALLOCATION.to_owned()],
     };
-    let mut machine = ServerHandshake::new(BTreeMap::from([("disk".to_owned(), offer)]));
-    let mut rest = data;
-    while machine.wants() > 0 && !rest.is_empty() {
-        let Ok(taken) = machine.feed(rest) else {
-            return;
-        };
-        rest = &rest[taken..];
-        machine.take_output();
+    let offers = BTreeMap::from([("disk".to_owned(), offer)]);
+    let (outcome, rest) = shake(&mut ServerHandshake::new(offers), data, &mut trace);
+    if let Some(ServerOutcome::Transmission { agreed, .. }) = outcome {
+        follow_requests(&agreed, rest, &mut trace);
     }
-    if let Some(Outcome::Transmission { agreed, .. }) = machine.take_outcome() {
-        follow_requests(&agreed, rest);
-    }
+    trace.end()
 }
 
 /// Requests, as the server reads them; the first byte chooses the style of headers.
-pub fn requests(data: &[u8]) {
-    let Some((first, rest)) = data.split_first() else {
-        return;
-    };
-    let flags =
-        transmit::HAS_FLAGS | transmit::SEND_FLUSH | transmit::SEND_FUA | transmit::SEND_TRIM;
-    let facts = ExportFacts {
-        size: SIZE,
-        flags,
-        blocks: BlockSizes::DEFAULT,
-    };
-    let contexts = vec![(0, BASE_ALLOCATION.to_owned())];
-    follow_requests(
-        &Agreed {
+pub fn requests(data: &[u8]) -> u64 {
+    let mut trace = Trace::new();
+    if let Some((first, rest)) = data.split_first() {
+        let agreed = Agreed {
             style: style(*first),
-            facts,
-            contexts,
-        },
-        rest,
-    );
+            facts: FACTS,
+            contexts: vec![(0, BASE_ALLOCATION.to_owned())],
+        };
+        follow_requests(&agreed, rest, &mut trace);
+    }
+    trace.end()
 }
 
 /// Replies, as the client reads them with some requests in flight; the first byte chooses the style
@@ -92,13 +111,97 @@ pub fn requests(data: &[u8]) {
 ///
 /// # Panics
 /// If data is placed outside a read.
-pub fn replies(data: &[u8]) {
-    let Some((first, mut rest)) = data.split_first() else {
-        return;
+pub fn replies(data: &[u8]) -> u64 {
+    let mut trace = Trace::new();
+    if let Some((first, rest)) = data.split_first() {
+        follow_replies(style(*first), vec![7], rest, &mut trace);
+    }
+    trace.end()
+}
+
+/// The payload of a block-status chunk; the first byte chooses its form.
+///
+/// # Panics
+/// If extents come out that are not contiguous or not inside the range that was asked for.
+pub fn block_status(data: &[u8]) -> u64 {
+    let mut trace = Trace::new();
+    let Some((first, payload)) = data.split_first() else {
+        return trace.end();
     };
-    let mut machine = Replies::new(style(*first), vec![7]);
+    let extents = decode_status(payload, first & 1 == 1)
+        .and_then(|(_, descriptors)| extents_of(&descriptors, 4096, 65536, &FACTS));
+    match extents {
+        Err(fault) => trace.fault(&fault),
+        Ok(extents) => {
+            let mut position = 4096;
+            for extent in &extents {
+                assert!(
+                    extent.offset == position && extent.length > 0,
+                    "extents have a gap at {position}"
+                );
+                position = extent.end();
+            }
+            assert!(
+                !extents.is_empty() && position <= 4096 + 65536,
+                "extents end at {position}"
+            );
+            trace.step("extents", u64::from(extents.len().ilog2()));
+        }
+    }
+    trace.end()
+}
+
+/// An NBD URI.
+///
+/// # Panics
+/// If an address that was understood is not understood again once written.
+pub fn uri(data: &[u8]) -> u64 {
+    let mut trace = Trace::new();
+    let Ok(text) = std::str::from_utf8(data) else {
+        return trace.end();
+    };
+    match Address::parse_uri(text) {
+        Err(error) => trace.words(error.to_string().rsplit(": ").next().unwrap_or_default()),
+        Ok((address, export)) => {
+            let again = Address::parse_uri(&address.uri(&export));
+            trace.step("uri", u64::from(export.is_empty()));
+            assert!(
+                again.is_ok_and(|again| again == (address, export)),
+                "{text:?} is not stable"
+            );
+        }
+    }
+    trace.end()
+}
+
+/// Feeds a handshake; returns its outcome and the bytes after it.
+fn shake<'a, M: Machine>(
+    machine: &mut M,
+    mut rest: &'a [u8],
+    trace: &mut Trace,
+) -> (Option<M::Outcome>, &'a [u8]) {
+    while machine.wants() > 0 && !rest.is_empty() {
+        match machine.feed(rest) {
+            Ok(taken) => rest = &rest[taken..],
+            Err(fault) => {
+                trace.fault(&fault);
+                return (None, rest);
+            }
+        }
+        // What it answers begins with what it answers to.
+        let answer = machine.take_output();
+        trace.step("answer", answer.iter().map(|byte| u64::from(*byte)).sum());
+    }
+    (machine.take_outcome(), rest)
+}
+
+fn follow_replies(style: Style, contexts: Vec<u32>, mut rest: &[u8], trace: &mut Trace) {
+    let status = !contexts.is_empty();
+    let mut machine = Replies::new(style, contexts);
     machine.expect(1, Asked::Read, 4096, 8192);
-    machine.expect(2, Asked::Status, 0, SIZE);
+    if status {
+        machine.expect(2, Asked::Status, 0, SIZE);
+    }
     machine.expect(3, Asked::Effect, 0, 0);
     machine.expect(4, Asked::Read, 0, 512);
     while machine.in_flight() > 0 && !rest.is_empty() {
@@ -116,77 +219,60 @@ pub fn replies(data: &[u8]) {
                 );
                 let taken = length.min(rest.len());
                 rest = &rest[taken..];
+                trace.step("data", u64::from(offset >= 4096));
                 machine.data_arrived(taken)
             }
         };
-        if progress.is_err() {
-            return;
+        match progress {
+            Ok(Progress { zeroes, finished }) => {
+                if let Some((offset, length)) = zeroes {
+                    let end = offset + length;
+                    assert!(
+                        end <= 512 || (offset >= 4096 && end <= 12288),
+                        "zeroes are placed at {offset}..{end}"
+                    );
+                    trace.step("zeroes", u64::from(offset >= 4096));
+                }
+                if let Some(Finished { cookie, result }) = finished {
+                    trace.step(if result.is_ok() { "done" } else { "refused" }, cookie);
+                }
+            }
+            Err(fault) => return trace.fault(&fault),
         }
     }
 }
 
-/// The payload of a block-status chunk; the first byte chooses its form.
-///
-/// # Panics
-/// If extents come out that are not contiguous or not inside the range that was asked for.
-pub fn block_status(data: &[u8]) {
-    let Some((first, payload)) = data.split_first() else {
-        return;
-    };
-    let Ok((_, descriptors)) = decode_status(payload, first & 1 == 1) else {
-        return;
-    };
-    let Ok(extents) = extents_of(&descriptors, 4096, 65536, SIZE) else {
-        return;
-    };
-    let mut position = 4096;
-    for extent in &extents {
-        assert!(
-            extent.offset == position && extent.length > 0,
-            "extents have a gap at {position}"
-        );
-        position = extent.end();
-    }
-    assert!(
-        !extents.is_empty() && position <= 4096 + 65536,
-        "extents end at {position}"
-    );
-}
-
-/// An NBD URI.
-///
-/// # Panics
-/// If an address that was understood is not understood again once written.
-pub fn uri(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else {
-        return;
-    };
-    if let Ok((address, export)) = Address::parse_uri(text) {
-        let again = Address::parse_uri(&address.uri(&export));
-        assert!(
-            again.is_ok_and(|again| again == (address, export)),
-            "{text:?} is not stable"
-        );
-    }
-}
-
-fn follow_requests(agreed: &Agreed, mut rest: &[u8]) {
+fn follow_requests(agreed: &Agreed, mut rest: &[u8], trace: &mut Trace) {
     while let Some((header, after)) = rest.split_at_checked(RequestHeader::bytes(agreed.style)) {
         let Some(header) = RequestHeader::decode(agreed.style, header) else {
-            return;
+            return trace.step("no magic", 0);
         };
-        let Ok(request) = Request::judge(header, agreed) else {
-            return;
+        let request = match Request::judge(header, agreed) {
+            Ok(request) => request,
+            Err(fault) => return trace.fault(&fault),
         };
         match request.verdict {
-            Ok(_) => requests::success(agreed.style, &request),
-            Err(errno) => requests::failure(agreed.style, &request, errno, "no"),
-        };
+            Ok(command) => {
+                requests::success(agreed.style, &request);
+                trace.words(&format!("{command:?}"));
+            }
+            Err(errno) => {
+                requests::failure(agreed.style, &request, errno, "no");
+                trace.words(&format!("{errno:?}"));
+            }
+        }
         let payload = usize::try_from(request.payload).unwrap_or(usize::MAX);
         let Some((_, next)) = after.split_at_checked(payload) else {
-            return;
+            return trace.step("short", 0);
         };
         rest = next;
+    }
+}
+
+fn go() -> Goal {
+    Goal::Go {
+        export: "disk".to_owned(),
+        contexts: vec![BASE_ALLOCATION.to_owned()],
     }
 }
 

@@ -86,15 +86,19 @@ pub const MIN_PREFERRED_BLOCK_BYTES: u32 = 512;
 /// Requests of one connection the server works on at once, at least.
 pub const MIN_SERVER_IN_FLIGHT: usize = 16;
 
-/// Requests of one connection the server works on at once, at most. One connection holds up to
-/// this many (as set in the options) times [`MAX_PAYLOAD_BYTES`].
+/// Requests of one connection the server works on at once, at most.
 pub const MAX_SERVER_IN_FLIGHT: usize = 64;
+
+/// Data of requests that the server holds for one connection at once: enough for two of the
+/// largest, or for 32 of those that `qemu-img` sends.
+pub const MAX_CONNECTION_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Connections one server accepts at once, at most.
 pub const MAX_SERVER_CONNECTIONS: usize = 256;
 
-/// Buffer that a server thread keeps between requests; a larger one is given back.
-pub const KEPT_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Buffer that a server thread keeps between requests, as large as what `qemu-img` asks for; a
+/// larger one is given back.
+pub const KEPT_BUFFER_BYTES: usize = 2 * 1024 * 1024;
 
 /// Descriptors our server puts into one block-status chunk.
 pub const MAX_STATUS_DESCRIPTORS_SENT: usize = 1 << 16;
@@ -108,8 +112,18 @@ pub const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// Connections that wait to be accepted.
 pub const LISTEN_BACKLOG: i32 = 64;
 
-/// How long a client of our server may take for its handshake.
+/// How long a client of our server may take for its handshake, unless the options say otherwise.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long the client tries to open each connection beyond its first. A server that has no more
+/// to give often does not say so but just leaves clients waiting.
+pub const EXTRA_CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest range that one block-status answer of our server covers.
 pub const MAX_STATUS_WINDOW_BYTES: u64 = 64 * 1024 * 1024 * 1024;
+
+/// Largest input that fuzzing tries: room for several of the longest messages.
+pub const MAX_FUZZ_INPUT_BYTES: usize = 64 * 1024;
+
+/// Inputs that one search for failures remembers.
+pub const MAX_FUZZ_POOL: usize = 20_000;

@@ -2,8 +2,9 @@
 //!
 //! Every connection has one thread that reads requests and a bounded set of threads that answer
 //! them, in whatever order they get done. Connections share nothing but the exports, so a client
-//! that stalls or sends garbage hurts only itself. One connection holds at most
-//! [`ServerOptions::in_flight`] requests of at most [`limits::MAX_PAYLOAD_BYTES`] in memory.
+//! that stalls or sends garbage hurts only itself. One connection has at most
+//! [`ServerOptions::in_flight`] requests in work, whose data is at most
+//! [`limits::MAX_CONNECTION_BYTES`].
 
 mod answer;
 mod connection;
@@ -19,6 +20,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::address::Address;
 use crate::error::{Errno, Error, ErrorKind, Result};
@@ -137,6 +139,9 @@ pub struct ServerOptions {
     /// Requests of one connection in work at once, [`limits::MIN_SERVER_IN_FLIGHT`] to
     /// [`limits::MAX_SERVER_IN_FLIGHT`].
     pub in_flight: usize,
+    /// How long a client may take for its handshake; [`limits::HANDSHAKE_TIMEOUT`] by default.
+    /// Afterwards it may be silent for ever.
+    pub handshake_timeout: Duration,
     /// In `base:allocation`, holes shorter than this are reported as data: every extent costs a
     /// client such as `qemu-img` two round trips, and reading some zeroes is cheaper.
     pub coalesce_bytes: u64,
@@ -149,6 +154,7 @@ impl Default for ServerOptions {
         Self {
             max_connections: 32,
             in_flight: limits::MIN_SERVER_IN_FLIGHT,
+            handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             coalesce_bytes: 1024 * 1024,
             log: None,
         }
@@ -160,6 +166,7 @@ impl fmt::Debug for ServerOptions {
         f.debug_struct("ServerOptions")
             .field("max_connections", &self.max_connections)
             .field("in_flight", &self.in_flight)
+            .field("handshake_timeout", &self.handshake_timeout)
             .field("coalesce_bytes", &self.coalesce_bytes)
             .finish_non_exhaustive()
     }
@@ -167,7 +174,6 @@ impl fmt::Debug for ServerOptions {
 
 /// A running server. Stops when dropped.
 pub struct Server {
-    address: Address,
     shared: Arc<Shared>,
     /// Written to once, to wake the accepting thread.
     waker: UnixStream,
@@ -176,6 +182,8 @@ pub struct Server {
 
 /// What the threads of a server have in common.
 struct Shared {
+    /// Where it listens.
+    address: Address,
     exports: BTreeMap<String, Arc<dyn Export>>,
     options: ServerOptions,
     stopping: AtomicBool,
@@ -203,16 +211,12 @@ impl Server {
         check_exports(&exports)?;
         address.check()?;
         let (listener, address) = Listener::bind(address)?;
-        let failed = |error| {
-            Error::io(
-                ErrorKind::Io,
-                format!("starting the NBD server at {address}"),
-                error,
-            )
-        };
+        let doing = format!("starting the NBD server at {address}");
+        let failed = |error| Error::io(ErrorKind::Io, doing.clone(), error);
         let (waker, woken) = UnixStream::pair().map_err(failed)?;
         let stopping = AtomicBool::new(false);
         let shared = Arc::new(Shared {
+            address,
             exports,
             options,
             stopping,
@@ -227,7 +231,6 @@ impl Server {
                 .map_err(failed)?
         };
         Ok(Self {
-            address,
             shared,
             waker,
             accepting: Mutex::new(Some(accepting)),
@@ -236,7 +239,7 @@ impl Server {
 
     /// Where it listens.
     pub fn address(&self) -> &Address {
-        &self.address
+        &self.shared.address
     }
 
     /// Ends every connection, waits until no export is being called any more, and removes the
@@ -271,16 +274,17 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exports: Vec<_> = self.shared.exports.keys().collect();
         f.debug_struct("Server")
-            .field("address", &self.address)
+            .field("address", self.address())
             .field("exports", &exports)
             .finish_non_exhaustive()
     }
 }
 
 impl Shared {
-    fn log(&self, line: &str) {
+    /// Logs what goes wrong at this address, with a client or an export.
+    fn log(&self, who: &str, what: &str) {
         if let Some(log) = &self.options.log {
-            log(line);
+            log(&format!("NBD server at {}: {who}: {what}", self.address));
         }
     }
 
@@ -322,7 +326,8 @@ impl Shared {
 
 impl ServerOptions {
     fn check(&self) -> Result<()> {
-        let within = (1..=limits::MAX_SERVER_CONNECTIONS).contains(&self.max_connections)
+        let within = !self.handshake_timeout.is_zero()
+            && (1..=limits::MAX_SERVER_CONNECTIONS).contains(&self.max_connections)
             && (limits::MIN_SERVER_IN_FLIGHT..=limits::MAX_SERVER_IN_FLIGHT)
                 .contains(&self.in_flight);
         if within {

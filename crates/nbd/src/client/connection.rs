@@ -61,8 +61,7 @@ impl From<Fault> for Failure {
 }
 
 impl Connection {
-    /// Connects and does the handshake, each within the time limit, which afterwards limits every
-    /// silence of the server.
+    /// Connects and does the handshake, each within the time limit.
     pub(super) fn open(
         address: &Address,
         goal: Goal,
@@ -70,25 +69,26 @@ impl Connection {
     ) -> Result<(Stream, Outcome), Fault> {
         let mut stream = Stream::connect(address, timeout).map_err(|error| Fault {
             source: Some(error),
-            ..Fault::new(ErrorKind::Unavailable, "nobody answers at the socket")
+            ..Fault::new(ErrorKind::Unavailable, "the socket takes no connection")
         })?;
         let outcome = shake::hands(&mut stream, ClientHandshake::new(goal), timeout)?;
-        stream
-            .set_timeouts(Some(timeout), Some(timeout))
-            .map_err(|error| Fault::lost(error, "entering transmission"))?;
         Ok((stream, outcome))
     }
 
-    pub(super) fn new(stream: Stream, agreed: &Agreed, timeout: Duration) -> Self {
+    /// A connection whose handshake is over; every silence of the server is limited.
+    pub(super) fn new(stream: Stream, agreed: &Agreed, timeout: Duration) -> Result<Self, Fault> {
+        stream
+            .set_timeouts(Some(timeout), Some(timeout))
+            .map_err(|error| Fault::lost(error, "entering transmission"))?;
         let contexts = agreed.contexts.iter().map(|(id, _)| *id).collect();
-        Self {
+        Ok(Self {
             stream,
             style: agreed.style,
             replies: Replies::new(agreed.style, contexts),
             next_cookie: 1,
             timeout,
             scratch: vec![0; limits::PAYLOAD_STEP_BYTES],
-        }
+        })
     }
 
     /// Runs a job to its end: when this returns other than [`Failure::Broken`], nothing is in

@@ -88,10 +88,18 @@ impl Lease<'_> {
             .expect("a lease has its connection until it is broken or dropped")
     }
 
-    /// Closes the connection for good.
+    /// Closes the connection for good, without a word.
     pub(super) fn broken(mut self, error: Error) {
         self.error = Some(error);
         self.connection = None;
+    }
+
+    /// Says good-bye and closes the connection for good.
+    pub(super) fn leave(mut self, error: Error) {
+        self.error = Some(error);
+        if let Some(connection) = self.connection.take() {
+            connection.disconnect();
+        }
     }
 }
 

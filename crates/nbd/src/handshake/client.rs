@@ -12,7 +12,8 @@ use crate::error::{ErrorKind, Fault};
 use crate::limits;
 use crate::wire::{
     FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, Fields, INIT_MAGIC, OLDSTYLE_MAGIC, OPTION_MAGIC,
-    OptionReplyHeader, Style, info, option, option_name, printable, reply, text, transmit,
+    OptionReplyHeader, Style, info, option, option_name, printable, reply, reply_error_name, text,
+    transmit,
 };
 
 /// What the client is after.
@@ -182,10 +183,15 @@ impl ClientHandshake {
             )));
         }
         if header.reply & reply::ERROR_BIT != 0 {
-            return self.refused(header.reply, data);
+            let result = self.refused(header.reply, data);
+            if result.is_err() {
+                // proto.md: a client that does not want to go on says so.
+                put_option(option::ABORT, &[], &mut self.out);
+            }
+            return result;
         }
         match (self.asked, header.reply) {
-            (_, reply::ACK) => self.accepted(),
+            (_, reply::ACK) if data.is_empty() => self.accepted(),
             (option::SET_META_CONTEXT, reply::META_CONTEXT) => self.context(data),
             (option::GO, reply::INFO) => self.info(data),
             (option::LIST, reply::SERVER) => {
@@ -227,6 +233,12 @@ impl ClientHandshake {
                     flags,
                     blocks: self.blocks,
                 };
+                let minimum = u64::from(facts.blocks.minimum);
+                if !size.is_multiple_of(minimum) {
+                    return Err(Fault::protocol(format!(
+                        "the end of the export cannot be read: its {size} bytes are no multiple of the server's minimum block of {minimum}"
+                    )));
+                }
                 let contexts = mem::take(&mut self.contexts);
                 self.finish(Outcome::Transmission(Agreed {
                     style: self.style,
@@ -267,7 +279,7 @@ impl ClientHandshake {
                 ErrorKind::Unavailable,
                 "the server is shutting down".to_owned(),
             ),
-            (_, reply::ERR_UNKNOWN) => fault(
+            (option::GO | option::SET_META_CONTEXT, reply::ERR_UNKNOWN) => fault(
                 ErrorKind::NotFound,
                 "the server has no such export".to_owned(),
             ),
@@ -293,21 +305,13 @@ impl ClientHandshake {
                 ErrorKind::Unsupported,
                 "the server's policy forbids the export".to_owned(),
             ),
-            (_, reply::ERR_UNSUP) => fault(
+            (_, other) => fault(
                 ErrorKind::Unsupported,
-                format!("the server does not know {asked}"),
+                format!(
+                    "the server refuses {asked} with {}",
+                    reply_error_name(other)
+                ),
             ),
-            (_, reply::ERR_POLICY) => fault(
-                ErrorKind::Unsupported,
-                format!("the server's policy forbids {asked}"),
-            ),
-            (_, other) => {
-                let number = other & !reply::ERROR_BIT;
-                fault(
-                    ErrorKind::Unsupported,
-                    format!("the server refuses {asked} with error {number}"),
-                )
-            }
         }
     }
 

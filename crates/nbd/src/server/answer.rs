@@ -13,6 +13,8 @@ pub(super) struct Answers<'a> {
     pub(super) export: &'a dyn Export,
     pub(super) agreed: &'a Agreed,
     pub(super) shared: &'a Shared,
+    /// Client and export, for the log.
+    pub(super) who: &'a str,
 }
 
 impl Answers<'_> {
@@ -41,9 +43,10 @@ impl Answers<'_> {
             result.unwrap_or_else(|_| Err(ExportError::new(Errno::Io, "the export panicked")));
         result.unwrap_or_else(|error| {
             let Request { offset, length, .. } = request;
-            self.shared.log(&format!(
-                "an NBD request ({command:?}, {length} bytes at {offset}) fails: {error}"
-            ));
+            self.shared.log(
+                self.who,
+                &format!("{command:?} of {length} bytes at {offset} fails: {error}"),
+            );
             (
                 requests::failure(style, request, error.errno, &error.message),
                 0,

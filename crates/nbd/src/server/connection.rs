@@ -23,11 +23,15 @@ struct Work {
     payload: Vec<u8>,
 }
 
-/// Serves a client until it leaves, fails or the server stops.
-pub(super) fn serve(mut stream: Stream, shared: &Shared) {
-    let result = shake_hands(&mut stream, shared).and_then(|agreed| match agreed {
-        Some((export, agreed)) => transmit(&mut stream, shared, export.as_ref(), &agreed),
-        None => Ok(()),
+/// Serves a client, the server's `number`th, until it leaves, fails or the server stops.
+pub(super) fn serve(mut stream: Stream, number: u64, shared: &Shared) {
+    let mut who = format!("client {number}");
+    let result = shake_hands(&mut stream, shared).and_then(|chosen| {
+        let Some((name, export, agreed)) = chosen else {
+            return Ok(());
+        };
+        who = format!("client {number} of export {name:?}");
+        transmit(&mut stream, shared, export.as_ref(), &agreed, &who)
     });
     // The handle by which the server could end this connection keeps the socket open otherwise.
     stream.shutdown();
@@ -35,26 +39,27 @@ pub(super) fn serve(mut stream: Stream, shared: &Shared) {
         // A client that just goes away, as many do, is no news; nor is the end of the server.
         let silent = fault.kind == ErrorKind::Unavailable || shared.stopping.load(Ordering::SeqCst);
         if !silent {
-            shared.log(&format!("an NBD connection ends: {}", fault.message));
+            shared.log(&who, &fault.message);
         }
     }
 }
 
-type Chosen = (Arc<dyn Export>, Agreed);
+/// An export, its name, and how it is talked about.
+type Chosen = (String, Arc<dyn Export>, Agreed);
 
 fn shake_hands(stream: &mut Stream, shared: &Shared) -> Result<Option<Chosen>, Fault> {
     let handshake = ServerHandshake::new(shared.offers());
-    match shake::hands(stream, handshake, limits::HANDSHAKE_TIMEOUT)? {
+    match shake::hands(stream, handshake, shared.options.handshake_timeout)? {
         Outcome::Left => Ok(None),
         Outcome::Transmission { export, agreed } => {
             stream
                 .set_timeouts(None, None)
                 .map_err(|error| Fault::lost(error, "entering transmission"))?;
-            let export = shared
+            let found = shared
                 .exports
                 .get(&export)
                 .ok_or_else(|| Fault::protocol("the export is gone"))?;
-            Ok(Some((Arc::clone(export), agreed)))
+            Ok(Some((export, Arc::clone(found), agreed)))
         }
     }
 }
@@ -64,38 +69,36 @@ fn transmit(
     shared: &Shared,
     export: &dyn Export,
     agreed: &Agreed,
+    who: &str,
 ) -> Result<(), Fault> {
     let failed = |error| Fault::lost(error, "serving requests");
-    let queue = Queue::new(shared.options.in_flight);
+    let queue = Queue::new(shared.options.in_flight, limits::MAX_CONNECTION_BYTES);
     let writer = Mutex::new(stream.try_clone().map_err(failed)?);
     let answers = Answers {
         export,
         agreed,
         shared,
+        who,
     };
     thread::scope(|scope| {
         let mut threads = 0;
         let result = loop {
-            let work = match next_request(stream, agreed) {
+            let work = match next_request(stream, agreed, &queue) {
                 Ok(Some(work)) => work,
                 Ok(None) => break Ok(()),
                 Err(fault) => break Err(fault),
             };
-            match queue.add(work) {
-                None => break Ok(()),
-                Some(true) if threads < shared.options.in_flight => {
-                    let run = || work_off(&queue, &writer, &answers);
-                    let spawned = thread::Builder::new()
-                        .name("nbd-request".to_owned())
-                        .spawn_scoped(scope, run);
-                    match spawned {
-                        Ok(_) => threads += 1,
-                        // With at least one thread the connection goes on, only slower.
-                        Err(_) if threads > 0 => {}
-                        Err(error) => break Err(failed(error)),
-                    }
+            if queue.add(work) && threads < shared.options.in_flight {
+                let run = || work_off(&queue, &writer, &answers);
+                let spawned = thread::Builder::new()
+                    .name("nbd-request".to_owned())
+                    .spawn_scoped(scope, run);
+                match spawned {
+                    Ok(_) => threads += 1,
+                    // With at least one thread the connection goes on, only slower.
+                    Err(_) if threads > 0 => {}
+                    Err(error) => break Err(failed(error)),
                 }
-                Some(_) => {}
             }
         };
         match &result {
@@ -107,8 +110,13 @@ fn transmit(
     })
 }
 
-/// Reads the next request and its payload; `None` when the client says good-bye.
-fn next_request(stream: &mut Stream, agreed: &Agreed) -> Result<Option<Work>, Fault> {
+/// Reads the next request and, once there is room for it, its payload; `None` when the client says
+/// good-bye or a reply could not be sent.
+fn next_request(
+    stream: &mut Stream,
+    agreed: &Agreed,
+    queue: &Queue<Work>,
+) -> Result<Option<Work>, Fault> {
     let failed = |error: io::Error| {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             Fault::closed("sending a request")
@@ -122,24 +130,23 @@ fn next_request(stream: &mut Stream, agreed: &Agreed) -> Result<Option<Work>, Fa
     let header = RequestHeader::decode(agreed.style, bytes)
         .ok_or_else(|| Fault::protocol("the client's request lacks the magic"))?;
     let request = Request::judge(header, agreed)?;
+    if request.verdict == Ok(Command::Disconnect) || !queue.enter(request.data_bytes()) {
+        return Ok(None);
+    }
     let mut payload = Vec::new();
-    // A payload that will be refused is read all the same, to stay in step, but not kept.
-    let keep = request.verdict.is_ok();
     let mut incoming = Read::take(&mut *stream, request.payload);
-    let copied = if keep {
+    let copied = if request.verdict.is_ok() {
         incoming
             .read_to_end(&mut payload)
             .map(|_| u64::try_from(payload.len()).unwrap_or(u64::MAX))
     } else {
+        // A payload that is refused is read all the same, to stay in step, but not kept.
         io::copy(&mut incoming, &mut io::sink())
     };
     if copied.map_err(failed)? != request.payload {
         return Err(Fault::closed("sending a payload"));
     }
-    Ok(match request.verdict {
-        Ok(Command::Disconnect) => None,
-        Ok(_) | Err(_) => Some(Work { request, payload }),
-    })
+    Ok(Some(Work { request, payload }))
 }
 
 /// Answers requests until there are no more.
@@ -160,7 +167,8 @@ fn work_off(queue: &Queue<Work>, writer: &Mutex<Stream>, answers: &Answers<'_>) 
         };
         buffer.truncate(limits::KEPT_BUFFER_BYTES);
         buffer.shrink_to(limits::KEPT_BUFFER_BYTES);
-        queue.done();
+        drop(payload);
+        queue.done(request.data_bytes());
         if sent.is_err() {
             queue.abandon();
         }

@@ -96,7 +96,7 @@ pub(super) fn accept(listener: &Listener, woken: &UnixStream, shared: &Arc<Share
             if error == rustix::io::Errno::INTR {
                 continue;
             }
-            shared.log(&format!("the NBD server stops accepting: {error}"));
+            shared.log("no more clients are accepted", &error.to_string());
             return;
         }
         if shared.stopping.load(Ordering::SeqCst) {
@@ -105,7 +105,7 @@ pub(super) fn accept(listener: &Listener, woken: &UnixStream, shared: &Arc<Share
         if !ready[0].revents().is_empty() {
             next += 1;
             if let Err(error) = accept_one(listener, shared, next) {
-                shared.log(&format!("an NBD client could not be accepted: {error}"));
+                shared.log("a client could not be accepted", &error.to_string());
                 // Out of file descriptors or threads: the client is still waiting, and asking again
                 // at once would only burn time.
                 thread::sleep(Duration::from_millis(50));
@@ -126,13 +126,17 @@ fn accept_one(listener: &Listener, shared: &Arc<Shared>, number: u64) -> io::Res
     });
     if connections.len() >= shared.options.max_connections {
         drop(connections);
-        shared.log("an NBD client was turned away: all connections are taken");
+        let most = shared.options.max_connections;
+        shared.log(
+            &format!("client {number} is turned away"),
+            &format!("all {most} connections are taken"),
+        );
         return Ok(());
     }
     let handle = stream.try_clone()?;
     let thread = {
         let shared = Arc::clone(shared);
-        let run = move || connection::serve(stream, &shared);
+        let run = move || connection::serve(stream, number, &shared);
         thread::Builder::new()
             .name("nbd-connection".to_owned())
             .spawn(run)?

@@ -21,9 +21,6 @@ pub(crate) struct Request {
     pub(crate) payload: u64,
     /// What to do, or the error to answer with.
     pub(crate) verdict: Result<Command, Errno>,
-    /// Whether the command was a read, which must not be answered with a simple reply once
-    /// structured ones are agreed on.
-    pub(crate) is_read: bool,
 }
 
 /// What to do.
@@ -79,8 +76,15 @@ impl Request {
             length,
             payload,
             verdict,
-            is_read: command == command::READ,
         })
+    }
+
+    /// Bytes of data that answering holds in memory.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        match self.verdict {
+            Ok(Command::Read | Command::Write { .. }) => self.length,
+            Ok(_) | Err(_) => 0,
+        }
     }
 }
 
@@ -134,8 +138,9 @@ fn check(command: Command, offset: u64, length: u64, agreed: &Agreed) -> Result<
     let moves_too_much = length > u64::from(limits::MAX_PAYLOAD_BYTES);
     match command {
         Command::Disconnect => Ok(()),
+        // proto.md: the client may try again with less.
+        Command::Read if inside && moves_too_much => Err(Errno::Overflow),
         Command::Flush if facts.has(transmit::SEND_FLUSH) => Ok(()),
-        Command::Read if inside && !moves_too_much => Ok(()),
         Command::BlockStatus { .. } if inside && length > 0 && !agreed.contexts.is_empty() => {
             Ok(())
         }
@@ -144,7 +149,7 @@ fn check(command: Command, offset: u64, length: u64, agreed: &Agreed) -> Result<
         {
             Err(Errno::Permission)
         }
-        Command::Write { .. } | Command::WriteZeroes { .. } if inside => Ok(()),
+        Command::Read | Command::Write { .. } | Command::WriteZeroes { .. } if inside => Ok(()),
         Command::Write { .. } | Command::WriteZeroes { .. } => Err(Errno::NoSpace),
         Command::Trim { .. } if inside && facts.has(transmit::SEND_TRIM) => Ok(()),
         Command::Flush | Command::Read | Command::BlockStatus { .. } | Command::Trim { .. } => {

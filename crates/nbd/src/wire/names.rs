@@ -59,9 +59,12 @@ pub(crate) mod reply {
     pub(crate) const ERR_UNSUP: u32 = ERROR_BIT + 1;
     pub(crate) const ERR_POLICY: u32 = ERROR_BIT + 2;
     pub(crate) const ERR_INVALID: u32 = ERROR_BIT + 3;
+    pub(crate) const ERR_PLATFORM: u32 = ERROR_BIT + 4;
     pub(crate) const ERR_TLS_REQD: u32 = ERROR_BIT + 5;
     pub(crate) const ERR_UNKNOWN: u32 = ERROR_BIT + 6;
     pub(crate) const ERR_SHUTDOWN: u32 = ERROR_BIT + 7;
+    pub(crate) const ERR_BLOCK_SIZE_REQD: u32 = ERROR_BIT + 8;
+    pub(crate) const ERR_TOO_BIG: u32 = ERROR_BIT + 9;
     pub(crate) const ERR_EXT_HEADER_REQD: u32 = ERROR_BIT + 10;
 }
 
@@ -122,5 +125,22 @@ pub(crate) fn option_name(number: u32) -> String {
         option::SET_META_CONTEXT => "NBD_OPT_SET_META_CONTEXT".to_owned(),
         option::EXTENDED_HEADERS => "NBD_OPT_EXTENDED_HEADERS".to_owned(),
         other => format!("option {other}"),
+    }
+}
+
+/// The name of an error reply to an option, for messages.
+pub(crate) fn reply_error_name(number: u32) -> String {
+    match number {
+        reply::ERR_UNSUP => "NBD_REP_ERR_UNSUP".to_owned(),
+        reply::ERR_POLICY => "NBD_REP_ERR_POLICY".to_owned(),
+        reply::ERR_INVALID => "NBD_REP_ERR_INVALID".to_owned(),
+        reply::ERR_PLATFORM => "NBD_REP_ERR_PLATFORM".to_owned(),
+        reply::ERR_TLS_REQD => "NBD_REP_ERR_TLS_REQD".to_owned(),
+        reply::ERR_UNKNOWN => "NBD_REP_ERR_UNKNOWN".to_owned(),
+        reply::ERR_SHUTDOWN => "NBD_REP_ERR_SHUTDOWN".to_owned(),
+        reply::ERR_BLOCK_SIZE_REQD => "NBD_REP_ERR_BLOCK_SIZE_REQD".to_owned(),
+        reply::ERR_TOO_BIG => "NBD_REP_ERR_TOO_BIG".to_owned(),
+        reply::ERR_EXT_HEADER_REQD => "NBD_REP_ERR_EXT_HEADER_REQD".to_owned(),
+        other => format!("error {:#x}", other & !reply::ERROR_BIT),
     }
 }
