@@ -32,6 +32,8 @@ pub const KEY_SLOTS_MAX: usize = 64;
 pub const ARGON2_MEMORY_KIB_MAX: u32 = 1 << 20;
 /// The most passes a passphrase slot may ask argon2id to make.
 pub const ARGON2_PASSES_MAX: u32 = 16;
+/// The most lanes a passphrase slot may ask argon2id to use.
+pub const ARGON2_LANES_MAX: u32 = 16;
 /// Decoded chunks that a disk reader keeps.
 pub const CHUNK_CACHE: usize = 32;
 /// Map nodes that a disk reader keeps.

@@ -52,7 +52,7 @@ impl Stretch {
     fn key(self, passphrase: &str, salt: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>> {
         let within = self.memory_kib <= limits::ARGON2_MEMORY_KIB_MAX
             && self.passes <= limits::ARGON2_PASSES_MAX
-            && self.lanes <= 16;
+            && self.lanes <= limits::ARGON2_LANES_MAX;
         if !within {
             return Err(Error::corrupt(
                 "a key slot asks for more work than is allowed",
