@@ -1,0 +1,204 @@
+//! Raw disks, written by our own threads: each takes the next piece, reads it from the archive and
+//! writes it.
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use snapkeep_api::{Clock, Error, ErrorKind, Result, Throttle, VolumeReader};
+
+use super::device::Device;
+use super::export::next_data;
+use super::target::{Target, failed};
+use super::{Observer, RestoreOptions, Restored, limits};
+
+/// Restores a disk to a raw file or a block device.
+///
+/// `Invalid` if the target is there and may not be overwritten, or is too small; `Target` if it
+/// cannot be written; `Cancelled` if that was asked for; otherwise the error of the volume.
+pub fn restore_raw(
+    volume: &dyn VolumeReader,
+    target: &Path,
+    options: &RestoreOptions,
+    clock: &dyn Clock,
+    observer: Observer<'_>,
+) -> Result<Restored> {
+    let throttle = Throttle::new(options.bandwidth_limit);
+    let size = volume.size();
+    let run = Run {
+        volume,
+        options,
+        clock,
+        observer,
+        throttle,
+        done: AtomicU64::new(0),
+        data: AtomicU64::new(0),
+    };
+    match Target::open(target, options.overwrite)? {
+        Target::File(new) => {
+            let file = (File::options().write(true).create_new(true))
+                .mode(0o600)
+                .open(new.path())
+                .map_err(|e| failed("cannot make a file at", target, e))?;
+            file.set_len(size)
+                .map_err(|e| failed(&format!("cannot make {size} bytes long"), target, e))?;
+            run.range(&Sink::File(&file, target), 0, size)?;
+            drop(file);
+            options.cancel.check()?;
+            new.finish()?;
+        }
+        Target::Device(device) => {
+            device.check_room(size)?;
+            run.device(&device).map_err(|e| half(&device, &e))?;
+        }
+    }
+    let data = run.data.into_inner();
+    Ok(Restored { size, data })
+}
+
+/// Says what a failed restore leaves of a device.
+pub(super) fn half(device: &Device, error: &Error) -> Error {
+    let what = format!(
+        "{} holds only a part of the disk now: restore it again",
+        device.path().display()
+    );
+    Error::with_source(error.kind(), what, error.clone())
+}
+
+/// Where the bytes go.
+enum Sink<'a> {
+    /// A new file, all holes; and its name.
+    File(&'a File, &'a Path),
+    Device(&'a Device),
+}
+
+struct Run<'a> {
+    volume: &'a dyn VolumeReader,
+    options: &'a RestoreOptions,
+    clock: &'a dyn Clock,
+    observer: Observer<'a>,
+    throttle: Throttle,
+    done: AtomicU64,
+    data: AtomicU64,
+}
+
+/// What the threads take from.
+struct Queue {
+    position: u64,
+    failure: Option<Error>,
+}
+
+/// Zeroes from `from` to `data`, then data to `to`.
+struct Piece {
+    from: u64,
+    data: u64,
+    to: u64,
+}
+
+impl Run<'_> {
+    /// Everything but the device's head, then the head.
+    fn device(&self, device: &Device) -> Result<()> {
+        let size = self.volume.size();
+        let head = limits::HEAD.min(size);
+        let sink = Sink::Device(device);
+        device.zero(0, head)?;
+        device.sync()?;
+        self.range(&sink, head, size)?;
+        // A guest must not find what somebody else left behind its disk's end.
+        self.zero(device, size, device.size())?;
+        device.sync()?;
+        self.range(&sink, 0, head)?;
+        device.sync()
+    }
+
+    fn range(&self, sink: &Sink<'_>, from: u64, to: u64) -> Result<()> {
+        let queue = Mutex::new(Queue {
+            position: from,
+            failure: None,
+        });
+        std::thread::scope(|scope| {
+            for _ in 0..self.options.workers.max(1) {
+                scope.spawn(|| self.work(sink, &queue, to));
+            }
+        });
+        let queue = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+        queue.failure.map_or(Ok(()), Err)
+    }
+
+    fn work(&self, sink: &Sink<'_>, queue: &Mutex<Queue>, to: u64) {
+        let mut buffer = Vec::new();
+        loop {
+            let next = self.next(&mut lock(queue), to);
+            let worked = match next {
+                Ok(None) => return,
+                Ok(Some(piece)) => self.piece(sink, &piece, &mut buffer),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = worked {
+                lock(queue).failure.get_or_insert(error);
+                return;
+            }
+        }
+    }
+
+    fn next(&self, queue: &mut Queue, to: u64) -> Result<Option<Piece>> {
+        let from = queue.position;
+        if queue.failure.is_some() || from >= to {
+            return Ok(None);
+        }
+        let found = next_data(self.volume, from)?;
+        let data = found.map_or(to, |region| region.offset().min(to));
+        let border = (data / limits::PIECE + 1).saturating_mul(limits::PIECE);
+        let end = found.map_or(to, |region| region.end().min(to).min(border).max(data));
+        queue.position = end;
+        Ok(Some(Piece {
+            from,
+            data,
+            to: end,
+        }))
+    }
+
+    fn piece(&self, sink: &Sink<'_>, piece: &Piece, buffer: &mut Vec<u8>) -> Result<()> {
+        let cancel = &self.options.cancel;
+        cancel.check()?;
+        if let Sink::Device(device) = sink {
+            self.zero(device, piece.from, piece.data)?;
+        }
+        let length = piece.to - piece.data;
+        if length > 0 {
+            self.throttle.take(self.clock, cancel, length);
+            cancel.check()?;
+            let bytes = usize::try_from(length)
+                .map_err(|e| Error::with_source(ErrorKind::Invalid, "a piece is too long", e))?;
+            buffer.resize(bytes, 0);
+            self.volume.read_at(piece.data, buffer)?;
+            match sink {
+                Sink::File(file, name) => (file.write_all_at(buffer, piece.data))
+                    .map_err(|e| failed("cannot write", name, e))?,
+                Sink::Device(device) => device.write_at(piece.data, buffer)?,
+            }
+            self.data.fetch_add(length, Ordering::Relaxed);
+        }
+        let more = piece.to - piece.from;
+        let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
+        (self.observer)(done);
+        Ok(())
+    }
+
+    fn zero(&self, device: &Device, from: u64, to: u64) -> Result<()> {
+        let mut at = from;
+        while at < to {
+            self.options.cancel.check()?;
+            let end = to.min(at.saturating_add(limits::ZERO_STEP));
+            device.zero(at, end)?;
+            at = end;
+        }
+        Ok(())
+    }
+}
+
+fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
