@@ -11,6 +11,7 @@
     reason = "a task talks to the person at the terminal"
 )]
 
+mod follow;
 mod setup;
 mod shell;
 mod test;

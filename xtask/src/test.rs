@@ -5,14 +5,17 @@
 //! that could not run prints a line `SKIP: name: why`; with `CI=true` that is a
 //! failure, except for suites docs/TESTING.md lists as needing outside material.
 
-use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::follow::{Output, Sink, follow, piped};
 use crate::shell::{cargo, root};
+
+/// How long a step's output may stay open after its own process has ended.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What the output of the steps said.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -55,6 +58,9 @@ impl Tally {
     }
 }
 
+/// The tally, as those who pass output on hold it.
+type Shared = Arc<Mutex<Tally>>;
+
 /// All steps; what follows `--` goes to the test programs, as a filter of names.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let filter = match args {
@@ -62,9 +68,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         [dashes, filter @ ..] if dashes == "--" => filter,
         _ => bail!("a filter for the tests follows --"),
     };
-    let tally = Mutex::new(Tally::default());
+    let tally = Shared::default();
     let result = run_steps(&tally, filter);
-    let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let tally = lock(&tally);
     if result.is_ok() {
         check_skips(&tally)?;
         println!("{}", tally.summary());
@@ -74,7 +80,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     result
 }
 
-fn run_steps(tally: &Mutex<Tally>, filter: &[String]) -> Result<()> {
+fn run_steps(tally: &Shared, filter: &[String]) -> Result<()> {
     step("setup", tally, &mut verb("setup"))?;
     step("fmt", tally, cargo().args(["fmt", "--all", "--check"]))?;
     step("tidy", tally, &mut verb("tidy"))?;
@@ -105,7 +111,7 @@ fn run_steps(tally: &Mutex<Tally>, filter: &[String]) -> Result<()> {
     ];
     step("test", tally, cargo().args(test).args(filter))?;
     ensure!(
-        tally.lock().unwrap_or_else(PoisonError::into_inner).passed > 0,
+        lock(tally).passed > 0,
         "no test ran: cargo test printed no result"
     );
     step_of_one("tour", tally, &mut verb("tour"))?;
@@ -124,9 +130,9 @@ fn verb(name: &str) -> Command {
 }
 
 /// A step that is itself one test.
-fn step_of_one(name: &str, tally: &Mutex<Tally>, command: &mut Command) -> Result<()> {
+fn step_of_one(name: &str, tally: &Shared, command: &mut Command) -> Result<()> {
     let result = step(name, tally, command);
-    let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut tally = lock(tally);
     if result.is_ok() {
         tally.passed += 1;
     } else {
@@ -135,39 +141,20 @@ fn step_of_one(name: &str, tally: &Mutex<Tally>, command: &mut Command) -> Resul
     result
 }
 
-fn step(name: &str, tally: &Mutex<Tally>, command: &mut Command) -> Result<()> {
+fn step(name: &str, tally: &Shared, command: &mut Command) -> Result<()> {
     println!("== step {name}");
     let start = Instant::now();
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+    let mut child = piped(command.stdin(Stdio::null()))
         .spawn()
         .with_context(|| format!("could not start step {name}"))?;
-    let stdout = child
-        .stdout
-        .take()
-        .context("the step has no standard output")?;
-    let stderr = child
-        .stderr
-        .take()
-        .context("the step has no standard error")?;
-    std::thread::scope(|scope| {
-        let errors = scope.spawn(|| pass_on(stderr, tally, |line| eprint!("{line}")));
-        let output = pass_on(stdout, tally, |line| print!("{line}"));
-        output.and(
-            errors
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-        )
-    })
-    .with_context(|| format!("could not read the output of step {name}"))?;
-    let status = child
-        .wait()
-        .with_context(|| format!("could not wait for step {name}"))?;
+    let ended = follow(&mut child, &passing_on(tally), GRACE);
     let seconds = start.elapsed().as_secs();
+    let failed = || println!("== step {name} FAILED ({seconds} s)");
+    let status = ended
+        .inspect_err(|_| failed())
+        .with_context(|| format!("step {name} failed"))?;
     if !status.success() {
-        println!("== step {name} FAILED ({seconds} s)");
+        failed();
         bail!("step {name} failed: {status}");
     }
     println!("== step {name} ok ({seconds} s)");
@@ -175,19 +162,19 @@ fn step(name: &str, tally: &Mutex<Tally>, command: &mut Command) -> Result<()> {
 }
 
 /// Passes every line on at once, and counts it.
-fn pass_on(from: impl Read, tally: &Mutex<Tally>, to: impl Fn(&str)) -> std::io::Result<()> {
-    let mut from = BufReader::new(from);
-    let mut line = Vec::new();
-    while from.read_until(b'\n', &mut line)? > 0 {
-        let text = String::from_utf8_lossy(&line);
-        to(&text);
-        tally
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .read(&text);
-        line.clear();
-    }
-    Ok(())
+fn passing_on(tally: &Shared) -> Sink {
+    let tally = Arc::clone(tally);
+    Arc::new(move |output, line| {
+        match output {
+            Output::Standard => print!("{line}"),
+            Output::Error => eprint!("{line}"),
+        }
+        lock(&tally).read(line);
+    })
+}
+
+fn lock(tally: &Shared) -> MutexGuard<'_, Tally> {
+    tally.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The number before `word` in `ok. 3 passed; 0 failed; …`.
