@@ -38,7 +38,7 @@ pub use cancel::Cancel;
 pub use container::{ContainerBackup, ContainerSource, TreeSource};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{Level, TaskLog, TaskLogFile};
-pub use names::{ArchiveName, BitmapName, DeviceName, GuestId, GuestKind};
+pub use names::{ArchiveName, BitmapName, DeviceName, GuestId, GuestKind, StorageId};
 pub use provider::{BackupJob, BackupStats, Outcome, Provider};
 pub use region::Region;
 pub use source::{BlockSource, DirtyRegions, SnapshotAccess};

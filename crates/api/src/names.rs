@@ -7,6 +7,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// A guest ID is at most this many bytes.
 const GUEST_ID_MAX: usize = 64;
+/// A storage ID is at most this many bytes.
+const STORAGE_ID_MAX: usize = 100;
 /// A device name is at most this many bytes; NBD allows export names of 4096.
 const DEVICE_NAME_MAX: usize = 255;
 /// An archive name is at most this many bytes: Proxmox VE allows 255 for the whole volume ID.
@@ -58,18 +60,34 @@ fn length(text: &str, max: usize) -> std::result::Result<(), &'static str> {
     }
 }
 
+fn plain(text: &str) -> std::result::Result<(), &'static str> {
+    if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err("it must begin with a letter or a digit");
+    }
+    if !text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    {
+        return Err("only letters, digits, '.', '_' and '-' are allowed");
+    }
+    Ok(())
+}
+
 name! {
     /// A guest: the number (VMID) that Proxmox VE gives it, or its name on a plain host. Letters,
     /// digits, `.`, `_` and `-`, beginning with a letter or digit, at most 64 bytes.
     GuestId, "guest ID", |text| {
         length(text, GUEST_ID_MAX)?;
-        if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-            return Err("it must begin with a letter or a digit");
-        }
-        if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
-            return Err("only letters, digits, '.', '_' and '-' are allowed");
-        }
-        Ok(())
+        plain(text)
+    }
+}
+
+name! {
+    /// A configured place for backups, as its host calls it. Letters, digits, `.`, `_` and `-`,
+    /// beginning with a letter or digit, at most 100 bytes.
+    StorageId, "storage ID", |text| {
+        length(text, STORAGE_ID_MAX)?;
+        plain(text)
     }
 }
 
@@ -158,6 +176,9 @@ mod tests {
         for bad in ["", "..", ".x", "a/b", "-x", "a b", &"1".repeat(65)] {
             assert!(bad.parse::<GuestId>().is_err(), "{bad:?}");
         }
+        for bad in ["", "..", ".x", "a/b", "a:b", &"s".repeat(101)] {
+            assert!(bad.parse::<StorageId>().is_err(), "{bad:?}");
+        }
         for bad in ["", ".", "..", "a/b", "a\0", "a\nb", &"d".repeat(256)] {
             assert!(bad.parse::<DeviceName>().is_err(), "{bad:?}");
         }
@@ -167,6 +188,7 @@ mod tests {
     fn names_that_the_field_uses_are_accepted() {
         assert!("100".parse::<GuestId>().is_ok());
         assert!("web-1.example".parse::<GuestId>().is_ok());
+        assert!("pbs-2.example_org".parse::<StorageId>().is_ok());
         assert!("drive-scsi0".parse::<DeviceName>().is_ok());
         assert!("odd name; with 'quotes' é".parse::<DeviceName>().is_ok());
         assert!(

@@ -63,7 +63,8 @@ pub struct BitmapInfo {
     /// Its name in QEMU.
     pub name: BitmapName,
     /// The archive it is relative to, if its own name carries that (as our host's bitmaps do).
-    /// `None` for a fixed name, such as Proxmox VE's.
+    /// `None` for a fixed name, such as Proxmox VE's; it is offered whether it is there or not, and
+    /// alone, because it is also the name of a new one.
     pub base: Option<ArchiveName>,
 }
 

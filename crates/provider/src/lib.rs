@@ -5,6 +5,7 @@
 
 mod disk;
 mod error;
+mod heads;
 mod lineage;
 mod names;
 mod progress;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use snapkeep_api::{
     Archive, ArchiveName, BackupJob, Cancel, Clock, ContainerBackup, Error, ErrorKind, GuestId,
-    GuestKind, Outcome, Provider, Result, TaskLog, UnixTime, VmBackup, VmMechanism,
+    GuestKind, Outcome, Provider, Result, StorageId, TaskLog, UnixTime, VmBackup, VmMechanism,
 };
 use snapkeep_repo::{Random, Repository};
 
@@ -18,6 +18,9 @@ use crate::vm::RunningBackup;
 pub struct Options {
     /// The part of the repository that this host or cluster writes.
     pub namespace: Namespace,
+    /// The storage, where the host has such names. Dirty bitmaps with fixed names are believed
+    /// only with it, and it must not change while the guests' bitmaps live.
+    pub storage: Option<StorageId>,
     /// Threads that read, hash, compress and encrypt; at least one.
     pub workers: usize,
     /// How virtual machines' snapshot access is asked for.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use snapkeep_api::{
-    ArchiveName, BackupStats, BitmapMode, BitmapRequest, DeviceName, Error, ErrorKind, Incarnation,
-    Level, Outcome, Result, Throttle, UnixTime, VmBackup, VmMechanism, VmSource, Volume,
-    VolumeInfo,
+    ArchiveName, BackupStats, BitmapInfo, BitmapMode, BitmapName, BitmapRequest, DeviceName, Error,
+    ErrorKind, Incarnation, Level, Outcome, Result, Throttle, UnixTime, VmBackup, VmMechanism,
+    VmSource, Volume, VolumeInfo,
 };
 use snapkeep_repo::{
     BlobRef, Class, DiskRecord, Lineage, Snapshot, SnapshotName, Stats, Worker, Writer, limits,
@@ -14,7 +14,8 @@ use snapkeep_repo::{
 
 use crate::disk::DiskBackup;
 use crate::error;
-use crate::lineage::{Choice, choose};
+use crate::heads::Announced;
+use crate::lineage::{Base, Evidence, vmgenid};
 use crate::progress::{Progress, value};
 use crate::provider::Shared;
 
@@ -24,7 +25,10 @@ pub(crate) struct RunningBackup {
     name: ArchiveName,
     time: UnixTime,
     incarnation: Incarnation,
-    bases: BTreeMap<DeviceName, (ArchiveName, DiskRecord)>,
+    bases: BTreeMap<DeviceName, Base>,
+    /// Bitmaps with fixed names: those that a new one would get.
+    fixed: BTreeMap<DeviceName, BitmapName>,
+    announced: Option<Announced>,
     committed: bool,
 }
 
@@ -37,20 +41,26 @@ impl RunningBackup {
             time,
             incarnation,
             bases: BTreeMap::new(),
+            fixed: BTreeMap::new(),
+            announced: None,
             committed: false,
         }
     }
 
     fn lineage(&self, device: &DeviceName, mode: BitmapMode) -> Lineage {
         let base = self.bases.get(device).filter(|_| mode == BitmapMode::Reuse);
+        let bitmap = match mode {
+            BitmapMode::None => None,
+            BitmapMode::New => self.fixed.get(device),
+            BitmapMode::Reuse => base.and_then(Base::fixed_name),
+        };
+        let storage = self.shared.options.storage.as_ref();
         Lineage {
-            base: base.map(|(archive, _)| archive.as_str().to_owned()),
-            storage: None,
+            base: base.map(|base| base.archive.as_str().to_owned()),
+            storage: storage.map(|id| id.as_str().to_owned()),
+            bitmap: bitmap.map(|name| name.as_str().to_owned()),
             process: self.incarnation.process,
-            vmgenid: self
-                .incarnation
-                .vmgenid
-                .map(|id| format!("{:032x}", u128::from_be_bytes(id))),
+            vmgenid: vmgenid(&self.incarnation),
         }
     }
 
@@ -69,12 +79,8 @@ impl RunningBackup {
                 Error::new(ErrorKind::Protocol, what)
             })?),
         };
-        if let Some((archive, disk)) = base.filter(|(_, disk)| disk.size != volume.size) {
-            let what = format!(
-                "device {device} has {} bytes, but its bitmap is relative to archive {archive}, where it had {}",
-                volume.size, disk.size
-            );
-            return Err(Error::new(ErrorKind::Protocol, what));
+        if let Some(base) = base {
+            base.check(device, &volume)?;
         }
         let lineage = self.lineage(device, volume.bitmap);
         let size = volume.size;
@@ -85,7 +91,7 @@ impl RunningBackup {
             throttle,
             device,
             size,
-            base: base.map(|(_, disk)| disk),
+            base: base.map(|base| &base.disk),
         };
         let root = disk.run(volume)?;
         let chunk_size = self.shared.repository.config().chunk_size;
@@ -114,29 +120,42 @@ impl VmBackup for RunningBackup {
         volumes: &BTreeMap<DeviceName, VolumeInfo>,
     ) -> Result<BTreeMap<DeviceName, BitmapRequest>> {
         self.incarnation = incarnation.clone();
-        let options = &self.shared.options;
+        let shared = &*self.shared;
+        let options = &shared.options;
+        self.fixed = fixed_names(volumes);
+        if self.announced.is_none()
+            && let (Some(storage), false) = (&options.storage, self.fixed.is_empty())
+        {
+            self.announced = Some(Announced::new(shared, storage, &self.name)?);
+        }
+        let evidence = Evidence {
+            repository: &shared.repository,
+            archive: &self.name,
+            incarnation,
+            storage: options.storage.as_ref().zip(self.announced.as_ref()),
+        };
         let unverified =
             options.mechanism == VmMechanism::FileHandle && !options.accept_unverified_regions;
         let mut requests = BTreeMap::new();
         for (device, volume) in volumes {
-            let choice = if unverified {
-                let reason = "a file handle's dirty regions cannot be verified".to_owned();
-                Choice::New { reason }
+            let chosen = if unverified {
+                Err("a file handle's dirty regions cannot be verified".to_owned())
             } else {
-                choose(&self.shared.repository, &self.name, device, volume)
+                evidence.choose(device, volume)
             };
-            let request = match choice {
-                Choice::Use {
-                    request,
-                    archive,
-                    disk,
-                } => {
-                    self.bases.insert(device.clone(), (archive, disk));
+            let request = match chosen {
+                Ok(base) => {
+                    let request = BitmapRequest::Use(base.bitmap.name.clone());
+                    self.bases.insert(device.clone(), base);
                     request
                 }
-                Choice::New { reason } => {
+                Err(reason) => {
                     let line = format!("{device}: the whole disk is read: {reason}");
-                    self.shared.log.log(Level::Info, &line);
+                    shared.log.log(Level::Info, &line);
+                    if options.storage.is_none() && self.fixed.contains_key(device) {
+                        // Its new base would stand in no head.
+                        continue;
+                    }
                     BitmapRequest::New
                 }
             };
@@ -225,8 +244,24 @@ impl VmBackup for RunningBackup {
             );
             self.shared.log.log(Level::Warn, &line);
         }
+        if let (false, Some(announced)) = (self.committed, &self.announced) {
+            announced.take_back(&self.shared);
+        }
         Ok(())
     }
+}
+
+/// The name of the one bitmap that each volume has, where that is a fixed name. A host that offers
+/// several does not say which of them a new one would be.
+fn fixed_names(volumes: &BTreeMap<DeviceName, VolumeInfo>) -> BTreeMap<DeviceName, BitmapName> {
+    let fixed = |volume: &VolumeInfo| match &volume.bitmaps[..] {
+        [BitmapInfo { name, base: None }] => Some(name.clone()),
+        _ => None,
+    };
+    let named = volumes.iter();
+    named
+        .filter_map(|(device, volume)| Some((device.clone(), fixed(volume)?)))
+        .collect()
 }
 
 fn store_config(worker: &mut Worker<'_>, what: &str, config: &[u8]) -> Result<BlobRef> {

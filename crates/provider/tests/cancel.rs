@@ -25,6 +25,7 @@ fn a_backup_that_is_cancelled_while_it_runs_leaves_no_archive() {
     let repository = Arc::new(repository);
     let options = Options {
         namespace: "main".parse().unwrap(),
+        storage: None,
         workers: 2,
         mechanism: VmMechanism::FileHandle,
         accept_unverified_regions: false,

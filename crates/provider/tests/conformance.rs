@@ -21,6 +21,7 @@ fn our_provider_conforms() {
             Repository::init(storage, Arc::clone(&random) as _, &Protect::Open, 64 << 10);
         let options = Options {
             namespace: "main".parse().unwrap(),
+            storage: None,
             workers: 3,
             mechanism: VmMechanism::FileHandle,
             accept_unverified_regions: true,

@@ -28,6 +28,7 @@ fn provider() -> RepositoryProvider {
         Repository::init(storage, Arc::clone(&random) as _, &Protect::Open, 64 << 10).unwrap();
     let options = Options {
         namespace: "main".parse().unwrap(),
+        storage: None,
         workers: 3,
         mechanism: VmMechanism::FileHandle,
         accept_unverified_regions: true,

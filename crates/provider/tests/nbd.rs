@@ -35,6 +35,7 @@ fn provider() -> RepositoryProvider {
     let repository = Repository::init(storage, Arc::clone(&random) as _, &Protect::Open, 256 << 10);
     let options = Options {
         namespace: "main".parse().unwrap(),
+        storage: None,
         workers: 3,
         mechanism: VmMechanism::Nbd,
         accept_unverified_regions: false,

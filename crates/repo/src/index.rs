@@ -35,6 +35,7 @@ pub(crate) struct Index {
     chunks: HashMap<ChunkId, Location>,
     packs: Vec<Pack>,
     known: HashSet<PackId>,
+    missing: usize,
 }
 
 impl Index {
@@ -63,6 +64,8 @@ impl Index {
                 for pack in packs {
                     if present.get(&pack.id) == Some(&u64::from(pack.length)) {
                         index.add(pack);
+                    } else {
+                        index.missing += 1;
                     }
                 }
             }
@@ -119,6 +122,11 @@ impl Index {
 
     pub(crate) fn packs(&self) -> &[Pack] {
         &self.packs
+    }
+
+    /// Packs that an index object names, but that are not there, or not in full.
+    pub(crate) fn missing_packs(&self) -> usize {
+        self.missing
     }
 
     pub(crate) fn len(&self) -> usize {

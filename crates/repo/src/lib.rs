@@ -8,6 +8,7 @@
 
 mod error;
 mod format;
+mod heads;
 mod index;
 mod keys;
 pub mod limits;
@@ -17,10 +18,12 @@ mod reader;
 mod repository;
 mod storage;
 mod verify;
+mod whole;
 mod writer;
 
 pub use error::{Error, ErrorKind, Result};
 pub use format::config::{Config, FORMAT_VERSION};
+pub use format::head::{HeadName, HeadPlace};
 pub use format::id::{ChunkId, PackId};
 pub use format::pack::Class;
 pub use format::snapshot::{BlobRef, DiskRecord, Lineage, Snapshot, SnapshotName, Stats};

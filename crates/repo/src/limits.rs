@@ -26,6 +26,10 @@ pub const DISKS_MAX: usize = 256;
 pub const DISK_SIZE_MAX: u64 = i64::MAX as u64;
 /// The largest `config` file.
 pub const CONFIG_MAX: u64 = 64 << 10;
+/// The largest head.
+pub const HEAD_MAX: u64 = 4 << 10;
+/// The most heads of one guest on one storage; all but the newest are removed by each backup.
+pub const HEADS_MAX: usize = 65_536;
 /// The most key slots of a repository.
 pub const KEY_SLOTS_MAX: usize = 64;
 /// The most memory, in KiB, that a passphrase slot may ask argon2id to use.

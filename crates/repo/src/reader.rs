@@ -112,11 +112,6 @@ impl Repository {
         Ok(bytes)
     }
 
-    /// Whether the root of a disk's map is there.
-    pub fn has_map(&self, disk: &DiskRecord) -> bool {
-        disk.root.is_none_or(|root| self.read_node(&root).is_ok())
-    }
-
     pub(crate) fn read_node(&self, id: &ChunkId) -> Result<Children> {
         let body = self.read_chunk(Class::Metadata, id)?;
         node::decode(&body).ok_or_else(|| Error::corrupt(format!("map node {id} is not readable")))

@@ -29,6 +29,7 @@ pub(crate) enum Kind {
     Index,
     Snapshot,
     Slot,
+    Head,
 }
 
 impl Kind {
@@ -37,6 +38,7 @@ impl Kind {
             Self::Index => b'I',
             Self::Snapshot => b'S',
             Self::Slot => b'K',
+            Self::Head => b'H',
         }
     }
 }

@@ -112,6 +112,8 @@ pub struct Lineage {
     pub base: Option<String>,
     /// The storage, as its host knows it.
     pub storage: Option<String>,
+    /// The dirty bitmap with a fixed name that is relative to this archive from here on.
+    pub bitmap: Option<String>,
     /// Process id and start time of the guest's QEMU.
     pub process: Option<(u32, u64)>,
     /// The guest's generation id, in hexadecimal.
