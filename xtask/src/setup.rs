@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::shell::{Scratch, capture, run as run_command, succeeds};
+use crate::shell::{Scratch, capture, cargo, run as run_command, succeeds};
 
 /// A Debian package and how to see, on any distribution, that it is there.
 struct Package {
@@ -29,6 +29,7 @@ const SYSTEM: &str = "qemu-system-x86";
 
 /// What the tests, the tour and the demo run.
 const FOR_TESTS: &[Package] = &[
+    Package::new("git", Programs(&["git"])),
     Package::new(
         UTILS,
         Programs(&["qemu-img", "qemu-nbd", "qemu-storage-daemon"]),
@@ -74,6 +75,7 @@ impl Package {
 
 /// Installs what the tests need; with `--bench` also what the benchmark needs.
 pub(crate) fn run(args: &[String]) -> Result<()> {
+    ensure_components()?;
     match args {
         [] => for_tests(),
         [flag] if flag == "--bench" => ensure_installed(FOR_TESTS.iter().chain(FOR_BENCH)),
@@ -84,6 +86,22 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 /// What a verb that runs the tools calls first.
 pub(crate) fn for_tests() -> Result<()> {
     ensure_installed(FOR_TESTS.iter())
+}
+
+/// The parts of the Rust toolchain that its smallest installation lacks; they belong
+/// to whoever installed it, and not to the distribution.
+fn ensure_components() -> Result<()> {
+    let missing: Vec<&str> = [("fmt", "rustfmt"), ("clippy", "clippy")]
+        .into_iter()
+        .filter(|(verb, _)| !succeeds(cargo().args([verb, "--version"])))
+        .map(|(_, component)| component)
+        .collect();
+    ensure!(
+        missing.is_empty(),
+        "parts of the Rust toolchain are missing: run `rustup component add {}`, then start again",
+        missing.join(" ")
+    );
+    Ok(())
 }
 
 fn ensure_installed(needed: impl Iterator<Item = &'static Package> + Clone) -> Result<()> {
