@@ -1,75 +1,196 @@
 //! What the command line accepts.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args as Arguments, Parser, Subcommand};
+
+use crate::units::parse_size;
 
 /// Backups of virtual machines: deduplicated, compressed, encrypted, incremental.
 ///
-/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 a verification found damage.
+/// Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 damage was found; 4 cancelled;
+/// 5 a repository, archive, guest or disk is not there; 6 the key does not open the repository,
+/// or its format is newer than this program.
 #[derive(Debug, Parser)]
 #[command(name = "snapkeep", version)]
 pub(crate) struct Args {
-    /// The repository's folder.
-    #[arg(long, short, env = "SNAPKEEP_REPOSITORY", global = true)]
-    pub(crate) repository: Option<PathBuf>,
-    /// A file that holds the passphrase.
-    #[arg(
-        long,
-        env = "SNAPKEEP_PASSPHRASE_FILE",
-        global = true,
-        value_name = "FILE"
-    )]
-    pub(crate) passphrase_file: Option<PathBuf>,
-    /// A key file, as `init --new-key-file` writes it.
-    #[arg(long, env = "SNAPKEEP_KEY_FILE", global = true, value_name = "FILE")]
-    pub(crate) key_file: Option<PathBuf>,
-    /// A file that holds the recovery kit.
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) recovery_kit: Option<PathBuf>,
-    /// Print results as JSON.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
+    /// What every verb knows.
+    #[command(flatten)]
+    pub(crate) common: Common,
     /// What to do.
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+/// Flags of every verb.
+#[derive(Arguments, Clone, Debug)]
+pub(crate) struct Common {
+    /// The configuration file [default: /etc/snapkeep/config.toml, if it is there].
+    #[arg(long, env = "SNAPKEEP_CONFIG", global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The repository's folder.
+    #[arg(
+        long,
+        short,
+        env = "SNAPKEEP_REPOSITORY",
+        global = true,
+        value_name = "FOLDER"
+    )]
+    pub(crate) repository: Option<PathBuf>,
+    /// A file that holds the passphrase [env: `SNAPKEEP_PASSPHRASE_FILE`].
+    #[arg(long, global = true, value_name = "FILE", group = "secret")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// A key file, as `init --new-key-file` writes it [env: `SNAPKEEP_KEY_FILE`].
+    #[arg(long, global = true, value_name = "FILE", group = "secret")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// A file that holds the recovery kit [env: `SNAPKEEP_RECOVERY_KIT`].
+    #[arg(long, global = true, value_name = "FILE", group = "secret")]
+    pub(crate) recovery_kit: Option<PathBuf>,
+    /// The part of the repository that this host writes [default: main].
+    #[arg(long, env = "SNAPKEEP_NAMESPACE", global = true, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// Threads that read, compress, encrypt and write [default: two for each processor, 2 to 16].
+    #[arg(long, env = "SNAPKEEP_WORKERS", global = true, value_name = "NUMBER",
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: Option<u16>,
+    /// Print the result, or the error, as one JSON object.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress and no remarks on standard error, only what fails.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
 }
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Make a repository, with a recovery kit that is tested before it is trusted.
-    Init {
-        /// Write a new key file here and protect the repository with it.
-        #[arg(long, value_name = "FILE", conflicts_with = "no_encryption")]
-        new_key_file: Option<PathBuf>,
-        /// Write the recovery kit here.
-        #[arg(long, value_name = "FILE")]
-        write_recovery_kit: PathBuf,
-        /// Keep the key in the open: whoever has the repository reads it.
-        #[arg(long)]
-        no_encryption: bool,
-    },
+    Init(Init),
     /// List archives.
-    List,
+    List(List),
     /// Show one archive.
-    Show {
-        /// The archive's name.
-        archive: String,
-    },
-    /// Restore one disk of an archive to a new raw file.
-    Restore {
-        /// The archive's name.
-        archive: String,
-        /// The device; may be left out if there is only one.
-        #[arg(long)]
-        device: Option<String>,
-        /// The file to make.
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
-    },
+    Show(Show),
+    /// Restore a guest.
+    #[command(subcommand)]
+    Restore(Restore),
     /// Read everything, and prove it.
     Verify,
-    /// List the repository's keys.
-    Keys,
+    /// List, add and remove what opens the repository.
+    #[command(subcommand)]
+    Key(Key),
+    /// Offer archives without restoring them.
+    #[command(subcommand)]
+    Nbd(Nbd),
+}
+
+/// `init`
+#[derive(Arguments, Debug)]
+pub(crate) struct Init {
+    /// Write a new key file here and protect the repository with it.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_encryption")]
+    pub(crate) new_key_file: Option<PathBuf>,
+    /// Write the recovery kit here.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write_recovery_kit: PathBuf,
+    /// Keep the key in the open: whoever has the repository reads it.
+    #[arg(long)]
+    pub(crate) no_encryption: bool,
+}
+
+/// `list`
+#[derive(Arguments, Debug)]
+pub(crate) struct List {
+    /// Only archives of this guest in the namespace.
+    #[arg(long, value_name = "GUEST")]
+    pub(crate) guest: Option<String>,
+}
+
+/// `show`
+#[derive(Arguments, Debug)]
+pub(crate) struct Show {
+    /// The archive's name; or a guest's, for its newest archive.
+    pub(crate) archive: String,
+    /// Print the guest's configuration instead, byte for byte.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) guest_config: bool,
+}
+
+/// `restore`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Restore {
+    /// Restore disks of a virtual machine.
+    Vm(RestoreVm),
+}
+
+/// `restore vm`
+#[derive(Arguments, Debug)]
+pub(crate) struct RestoreVm {
+    /// The archive's name; or a guest's, for its newest archive.
+    pub(crate) archive: String,
+    /// The disk, by its device name; may be given more than once with --into [default: all].
+    #[arg(long = "disk", value_name = "DEVICE")]
+    pub(crate) disks: Vec<String>,
+    /// Restore one disk to this file or block device.
+    #[arg(long, value_name = "FILE", required_unless_present = "into")]
+    pub(crate) to: Option<PathBuf>,
+    /// Restore into this folder: DEVICE.FORMAT for each disk, guest.conf, firewall.conf.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "to")]
+    pub(crate) into: Option<PathBuf>,
+    /// The format to write; every one but raw needs qemu-img.
+    #[arg(long, value_name = "FORMAT", default_value = "raw")]
+    pub(crate) format: String,
+    /// Write raw disks through qemu-img, too.
+    #[arg(long)]
+    pub(crate) qemu_img: bool,
+    /// Replace what is there; without it an existing file or a block device is refused.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Bytes per second, such as 50MiB [default: no limit].
+    #[arg(long, env = "SNAPKEEP_BANDWIDTH_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) bandwidth_limit: Option<NonZeroU64>,
+}
+
+/// `key`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// List the keys.
+    List,
+    /// Add a passphrase (asked for on the terminal if no file is named) or a key file.
+    Add {
+        /// A file that holds the new passphrase.
+        #[arg(long, value_name = "FILE", conflicts_with = "new_key_file")]
+        new_passphrase_file: Option<PathBuf>,
+        /// Write a new key file here and add it.
+        #[arg(long, value_name = "FILE")]
+        new_key_file: Option<PathBuf>,
+    },
+    /// Remove a key. The last one stays.
+    Remove {
+        /// Its name, as `key list` shows it.
+        name: String,
+    },
+}
+
+/// `nbd`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Nbd {
+    /// Serve the disks of an archive, read-only, until interrupted.
+    Serve(Serve),
+}
+
+/// `nbd serve`
+#[derive(Arguments, Debug)]
+pub(crate) struct Serve {
+    /// The archive's name; or a guest's, for its newest archive.
+    pub(crate) archive: String,
+    /// Only this disk, by its device name; may be given more than once [default: all].
+    #[arg(long = "disk", value_name = "DEVICE")]
+    pub(crate) disks: Vec<String>,
+    /// The Unix socket to listen on.
+    #[arg(long, value_name = "PATH", required_unless_present = "listen")]
+    pub(crate) socket: Option<PathBuf>,
+    /// The loopback address to listen on, such as 127.0.0.1:10809; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "socket")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
 }

@@ -1,17 +1,26 @@
 //! The command line of Snapkeep.
 
 mod args;
+mod config;
+mod failure;
+mod progress;
 mod report;
 mod secrets;
+mod session;
+mod settings;
+mod signals;
+mod units;
 mod verbs;
+mod watched;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 fn main() -> ExitCode {
-    match verbs::run(&args::Args::parse()) {
+    let args = args::Args::parse();
+    match verbs::run(&args) {
         Ok(code) => code,
-        Err(error) => report::failure(&error),
+        Err(error) => report::failure(&error, args.common.json),
     }
 }

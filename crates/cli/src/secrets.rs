@@ -1,64 +1,124 @@
-//! Passphrases and keys, from files or the terminal, never from the command line.
+//! Passphrases and keys, from files, the environment or the terminal, never from the command line.
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use snapkeep_repo::{Protect, Unlock};
+use anyhow::{Context, Result};
+use snapkeep_repo::Unlock;
 use zeroize::Zeroizing;
 
-use crate::args::Args;
+use crate::failure::{Code, fault, usage};
+use crate::settings::Secret;
 
-/// What the user gave to open a repository with; asks on the terminal if nothing was given.
-pub(crate) fn unlock(args: &Args) -> Result<Unlock> {
-    if let Some(path) = &args.recovery_kit {
-        return Ok(Unlock::Recovery(read(path)?.parse()?));
-    }
-    if let Some(path) = &args.key_file {
-        let key = read(path)?.parse();
-        return Ok(Unlock::KeyFile(
-            key.with_context(|| path.display().to_string())?,
-        ));
-    }
-    Ok(Unlock::Passphrase(passphrase(args)?))
+/// The longest secret file.
+const LENGTH_MAX: u64 = 64 << 10;
+
+/// What the user gave to open a repository with.
+pub(crate) fn unlock(secret: &Secret) -> Result<Unlock> {
+    let of = |path: &Path| format!("cannot use {}", path.display());
+    Ok(match secret {
+        Secret::RecoveryKit(path) => {
+            Unlock::Recovery(read(path)?.parse().with_context(|| of(path))?)
+        }
+        Secret::KeyFile(path) => Unlock::KeyFile(read(path)?.parse().with_context(|| of(path))?),
+        Secret::PassphraseFile(path) => Unlock::Passphrase(passphrase_in(path)?),
+        Secret::Passphrase(text) => Unlock::Passphrase(text.clone()),
+    })
 }
 
-/// What a new repository is protected with: the passphrase.
-pub(crate) fn protect(args: &Args) -> Result<Protect> {
-    Ok(Protect::Passphrase(passphrase(args)?))
-}
-
-fn passphrase(args: &Args) -> Result<Zeroizing<String>> {
-    let text = match &args.passphrase_file {
-        Some(path) => read(path)?,
-        None => Zeroizing::new(rpassword::prompt_password("passphrase: ").context(
-            "no passphrase file and no key file was given, and there is no terminal to ask on",
-        )?),
-    };
-    let line = text.strip_suffix('\n').unwrap_or(&text);
+/// The first line of a file.
+pub(crate) fn passphrase_in(path: &Path) -> Result<Zeroizing<String>> {
+    let text = read(path)?;
+    let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {
-        bail!("the passphrase is empty");
+        let what = format!("the passphrase in {} is empty", path.display());
+        return Err(usage(what));
     }
     Ok(Zeroizing::new(line.to_owned()))
 }
 
-fn read(path: &Path) -> Result<Zeroizing<String>> {
-    fs::read_to_string(path)
-        .map(Zeroizing::new)
-        .with_context(|| format!("cannot read {}", path.display()))
+/// Asks on the terminal for the passphrase of an encrypted repository.
+pub(crate) fn ask() -> Result<Zeroizing<String>> {
+    if !io::stdin().is_terminal() {
+        let what = "it is encrypted: give --passphrase-file, --key-file, --recovery-kit or SNAPKEEP_PASSPHRASE (there is no terminal to ask on)";
+        return Err(fault(Code::Locked, what));
+    }
+    prompt("passphrase: ")
 }
 
-/// Writes a secret to a new file that only its owner can read.
-pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
-    let mut file = (fs::File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path))
-    .with_context(|| format!("cannot make {}", path.display()))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .with_context(|| format!("cannot write {}", path.display()))
+/// Asks on the terminal for a new passphrase, twice.
+pub(crate) fn ask_new() -> Result<Zeroizing<String>> {
+    if !io::stdin().is_terminal() {
+        let what = "there is no terminal to ask for the new passphrase on: name a file that holds it, or a new key file";
+        return Err(usage(what));
+    }
+    let text = prompt("new passphrase: ")?;
+    if text != prompt("the same again: ")? {
+        return Err(usage("the two passphrases differ"));
+    }
+    Ok(text)
+}
+
+fn prompt(question: &str) -> Result<Zeroizing<String>> {
+    let text = rpassword::prompt_password(question).context("cannot ask for the passphrase")?;
+    if text.is_empty() {
+        return Err(usage("the passphrase is empty"));
+    }
+    Ok(Zeroizing::new(text))
+}
+
+pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    (File::open(path))
+        .and_then(|file| file.take(LENGTH_MAX).read_to_string(&mut text))
+        .map_err(|e| fault(Code::Locked, format!("cannot read {}: {e}", path.display())))?;
+    Ok(text)
+}
+
+/// A new file for a secret that only its owner can read. Its place is taken before anything
+/// depends on it; dropped before it is written, it is removed again.
+pub(crate) struct NewSecret {
+    path: PathBuf,
+    file: File,
+    kept: bool,
+}
+
+impl NewSecret {
+    pub(crate) fn claim(path: &Path) -> Result<Self> {
+        let file = (File::options().write(true).create_new(true))
+            .mode(0o600)
+            .open(path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        let (path, kept) = (path.to_owned(), false);
+        Ok(Self { path, file, kept })
+    }
+
+    /// Writes it, durably, and reads it back.
+    pub(crate) fn write(&mut self, text: &str) -> Result<Zeroizing<String>> {
+        (self.file.write_all(text.as_bytes()))
+            .and_then(|()| self.file.sync_all())
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        let written = read(&self.path)?;
+        if written.as_str() != text {
+            let what = format!("{} does not hold what was written", self.path.display());
+            return Err(fault(Code::Failed, what));
+        }
+        Ok(written)
+    }
+
+    /// From now on something depends on it.
+    pub(crate) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for NewSecret {
+    fn drop(&mut self) {
+        if !self.kept {
+            // Nothing depends on it; the failure that brought us here is the one to tell.
+            drop(fs::remove_file(&self.path));
+        }
+    }
 }

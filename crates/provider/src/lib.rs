@@ -13,5 +13,5 @@ mod provider;
 mod restore;
 mod vm;
 
-pub use names::{Namespace, archive_name};
+pub use names::{Namespace, archive_name, group};
 pub use provider::{Options, RepositoryProvider};

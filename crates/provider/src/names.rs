@@ -35,6 +35,15 @@ impl fmt::Display for Namespace {
     }
 }
 
+/// What the names of a guest's archives begin with, without the slash behind it.
+pub fn group(namespace: &Namespace, kind: GuestKind, guest: &GuestId) -> String {
+    let folder = match kind {
+        GuestKind::Qemu => "vm",
+        GuestKind::Lxc => "ct",
+    };
+    format!("{namespace}/{folder}/{guest}")
+}
+
 /// The name of a new archive. The random part keeps two in one second apart.
 pub fn archive_name(
     namespace: &Namespace,
@@ -47,10 +56,7 @@ pub fn archive_name(
         let what = format!("{} seconds since the epoch is no time of day", time.0);
         Error::with_source(ErrorKind::Invalid, what, e)
     })?;
-    let folder = match kind {
-        GuestKind::Qemu => "vm",
-        GuestKind::Lxc => "ct",
-    };
+    let group = group(namespace, kind, guest);
     let random = u64::from_le_bytes(random);
-    format!("{namespace}/{folder}/{guest}/{time}-{random:016x}").parse()
+    format!("{group}/{time}-{random:016x}").parse()
 }

@@ -1,0 +1,129 @@
+//! The configuration file. `docs/CLI.md` lists its keys.
+
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::{Deserialize, Deserializer};
+
+use crate::failure::usage;
+use crate::units::parse_size;
+
+/// Where it is looked for when none is named.
+const DEFAULT: &str = "/etc/snapkeep/config.toml";
+/// The longest one, in bytes.
+const LENGTH_MAX: u64 = 1 << 20;
+
+/// What the file may say. Relative paths are relative to the file's folder.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Config {
+    pub(crate) repository: Option<PathBuf>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) passphrase_file: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) workers: Option<u16>,
+    #[serde(default, deserialize_with = "size")]
+    pub(crate) bandwidth_limit: Option<NonZeroU64>,
+}
+
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_size(&text)
+        .map(Some)
+        .map_err(serde::de::Error::custom)
+}
+
+impl Config {
+    /// Reads the file that was named, or the one in the default place if it is there.
+    pub(crate) fn load(named: Option<&Path>) -> Result<Self> {
+        let path = named.unwrap_or(Path::new(DEFAULT));
+        let cannot = |e: std::io::Error| {
+            usage(format!(
+                "cannot read the configuration {}: {e}",
+                path.display()
+            ))
+        };
+        match std::fs::metadata(path) {
+            Err(e) if named.is_none() && e.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            Err(e) => return Err(cannot(e)),
+            Ok(found) if found.len() > LENGTH_MAX => {
+                let what = format!("the configuration {} is too long", path.display());
+                return Err(usage(what));
+            }
+            Ok(_) => {}
+        }
+        let text = std::fs::read_to_string(path).map_err(cannot)?;
+        let mut config = Self::parse(&text, path)?;
+        config.resolve(path.parent().unwrap_or(Path::new("")));
+        Ok(config)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self> {
+        let config: Self = toml::from_str(text).map_err(|e| {
+            let before = e
+                .span()
+                .map_or("", |span| text.get(..span.start).unwrap_or(""));
+            let line = before.matches('\n').count() + 1;
+            let message = e.message().replace('\n', " ");
+            usage(format!("{}: line {line}: {message}", path.display()))
+        })?;
+        let wrong = |what: &str| Err(usage(format!("{}: {what}", path.display())));
+        if config.key_file.is_some() && config.passphrase_file.is_some() {
+            return wrong("key-file and passphrase-file exclude each other");
+        }
+        if config
+            .workers
+            .is_some_and(|workers| !(1..=64).contains(&workers))
+        {
+            return wrong("workers must be 1 to 64");
+        }
+        Ok(config)
+    }
+
+    fn resolve(&mut self, folder: &Path) {
+        let own = [
+            &mut self.repository,
+            &mut self.passphrase_file,
+            &mut self.key_file,
+        ];
+        for path in own.into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_is_named_with_file_line_and_key() {
+        let error = |text| {
+            Config::parse(text, Path::new("c.toml"))
+                .unwrap_err()
+                .to_string()
+        };
+        let unknown = error("repository = \"r\"\n\n\nqmpp = \"s\"\n");
+        assert!(unknown.starts_with("c.toml: line 4: "), "{unknown}");
+        assert!(unknown.contains("qmpp"), "{unknown}");
+        let wrong = error("workers = \"many\"");
+        assert!(wrong.starts_with("c.toml: line 1: "), "{wrong}");
+        let size = error("\nbandwidth-limit = \"50MB\"");
+        assert!(size.starts_with("c.toml: line 2: "), "{size}");
+        assert!(size.contains("MB"), "{size}");
+        assert!(error("workers = 0").contains("workers"));
+        assert!(error("key-file = \"a\"\npassphrase-file = \"b\"").contains("exclude"));
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let mut config =
+            Config::parse("repository = \"r\"\nkey-file = \"/k\"", Path::new("c")).unwrap();
+        config.resolve(Path::new("/etc/snapkeep"));
+        assert_eq!(config.repository.unwrap(), Path::new("/etc/snapkeep/r"));
+        assert_eq!(config.key_file.unwrap(), Path::new("/k"));
+    }
+}

@@ -1,0 +1,110 @@
+//! What an error means to a caller: its exit code, and its word in JSON.
+
+use std::process::ExitCode;
+
+use anyhow::Error;
+
+/// Exit codes; `docs/CLI.md` is their definition.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Code {
+    /// It could not be done.
+    Failed = 1,
+    /// The command line or the configuration cannot be used.
+    Usage = 2,
+    /// Stored bytes are not what was written.
+    Damaged = 3,
+    /// A signal ended it.
+    Cancelled = 4,
+    /// A repository, archive, guest or disk is not there.
+    NotFound = 5,
+    /// The key does not open the repository, or the program is too old for it.
+    Locked = 6,
+}
+
+impl Code {
+    /// Its word in JSON.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Damaged => "damaged",
+            Self::Cancelled => "cancelled",
+            Self::NotFound => "not-found",
+            Self::Locked => "locked",
+        }
+    }
+
+    /// What an error means: the first in its chain that says so.
+    pub(crate) fn of(error: &Error) -> Self {
+        (error.chain())
+            .find_map(|cause| {
+                if let Some(fault) = cause.downcast_ref::<Fault>() {
+                    return Some(fault.code);
+                }
+                if let Some(error) = cause.downcast_ref::<snapkeep_api::Error>() {
+                    return Some(of_contract(error.kind()));
+                }
+                (cause.downcast_ref::<snapkeep_repo::Error>())
+                    .map(|error| of_repository(error.kind()))
+            })
+            .unwrap_or(Self::Failed)
+    }
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+fn of_contract(kind: snapkeep_api::ErrorKind) -> Code {
+    use snapkeep_api::ErrorKind as Kind;
+    match kind {
+        Kind::NotFound => Code::NotFound,
+        Kind::Corrupt => Code::Damaged,
+        Kind::Cancelled => Code::Cancelled,
+        Kind::Unsupported
+        | Kind::Unavailable
+        | Kind::Source
+        | Kind::Target
+        | Kind::Protocol
+        | Kind::Invalid
+        | _ => Code::Failed,
+    }
+}
+
+fn of_repository(kind: snapkeep_repo::ErrorKind) -> Code {
+    use snapkeep_repo::ErrorKind as Kind;
+    match kind {
+        Kind::NotFound => Code::NotFound,
+        Kind::Corrupt => Code::Damaged,
+        Kind::WrongKey | Kind::Version => Code::Locked,
+        Kind::Exists | Kind::Full | Kind::Io | Kind::Invalid | _ => Code::Failed,
+    }
+}
+
+/// A failure that the command line itself found.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    code: Code,
+    message: String,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// An error with a code.
+pub(crate) fn fault(code: Code, message: impl Into<String>) -> Error {
+    let message = message.into();
+    Error::new(Fault { code, message })
+}
+
+/// Wrong usage or configuration.
+pub(crate) fn usage(message: impl Into<String>) -> Error {
+    fault(Code::Usage, message)
+}

@@ -1,0 +1,147 @@
+//! An open repository, and what is looked up in it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use snapkeep_api::{ArchiveName, Clock, GuestId, GuestKind, SystemClock, TaskLog, VmMechanism};
+use snapkeep_provider::{Options, RepositoryProvider, group};
+use snapkeep_repo::{
+    ErrorKind, LocalStorage, Repository, Snapshot, SnapshotName, Storage, SystemRandom, Unlock,
+};
+
+use crate::failure::{Code, fault, usage};
+use crate::secrets;
+use crate::settings::Settings;
+use crate::signals::Stop;
+use crate::watched::Watched;
+
+/// What a verb works with.
+pub(crate) struct Session {
+    pub(crate) storage: Arc<Watched>,
+    pub(crate) repository: Arc<Repository>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) stop: Stop,
+}
+
+/// The repository's folder.
+pub(crate) fn folder(settings: &Settings) -> Result<&Path> {
+    settings.repository.as_deref().ok_or_else(|| {
+        usage("no repository is named: give --repository, SNAPKEEP_REPOSITORY or the configuration's key repository")
+    })
+}
+
+impl Session {
+    /// Opens the repository; asks for the passphrase if it is needed and was not given. From here
+    /// on signals cancel.
+    pub(crate) fn open(settings: &Settings) -> Result<Self> {
+        let folder = folder(settings)?;
+        let opened = open(folder, settings);
+        let (storage, repository) =
+            opened.with_context(|| format!("cannot open the repository {}", folder.display()))?;
+        let stop = Stop::watch()?;
+        storage.obey(stop.cancel.clone());
+        Ok(Self {
+            storage,
+            repository: Arc::new(repository),
+            clock: Arc::new(SystemClock::new()),
+            stop,
+        })
+    }
+
+    /// A provider over the repository.
+    pub(crate) fn provider(
+        &self,
+        settings: &Settings,
+        log: Arc<dyn TaskLog>,
+    ) -> RepositoryProvider {
+        let options = Options {
+            namespace: settings.namespace.clone(),
+            storage: None,
+            workers: settings.workers,
+            mechanism: VmMechanism::Nbd,
+            accept_unverified_regions: false,
+        };
+        let (repository, random) = (Arc::clone(&self.repository), Arc::new(SystemRandom));
+        RepositoryProvider::new(repository, random, Arc::clone(&self.clock), log, options)
+            .with_cancel(self.stop.cancel.clone())
+    }
+
+    /// The archive that the user means: by its name, or the newest one of a guest.
+    pub(crate) fn archive(
+        &self,
+        settings: &Settings,
+        text: &str,
+    ) -> Result<(ArchiveName, Snapshot)> {
+        let name = if text.contains('/') {
+            let missing = || {
+                fault(
+                    Code::NotFound,
+                    format!("there is no archive {text}: `snapkeep list` shows what there is"),
+                )
+            };
+            let name: SnapshotName = text.parse().map_err(|_bad_name| missing())?;
+            return match self.repository.snapshot(&name) {
+                Ok(snapshot) => Ok((text.parse()?, snapshot)),
+                Err(e) if e.kind() == ErrorKind::NotFound => Err(missing()),
+                Err(e) => Err(e).with_context(|| format!("cannot read archive {text}")),
+            };
+        } else {
+            self.newest(settings, text)?
+        };
+        let snapshot = (self.repository.snapshot(&name))
+            .with_context(|| format!("cannot read archive {name}"))?;
+        Ok((name.as_str().parse()?, snapshot))
+    }
+
+    fn newest(&self, settings: &Settings, guest: &str) -> Result<SnapshotName> {
+        let all = self.archives_of(settings, guest)?;
+        // Their names end with the time, and a listing is in order.
+        all.into_iter().next_back().ok_or_else(|| {
+            let what = format!(
+                "there is no archive of guest {guest} in the namespace {}: `snapkeep list` shows what there is",
+                settings.namespace
+            );
+            fault(Code::NotFound, what)
+        })
+    }
+
+    /// The archives of a guest, oldest first.
+    pub(crate) fn archives_of(
+        &self,
+        settings: &Settings,
+        guest: &str,
+    ) -> Result<Vec<SnapshotName>> {
+        let guest: GuestId = (guest.parse()).map_err(|e: snapkeep_api::Error| usage(e.chain()))?;
+        let group = group(&settings.namespace, GuestKind::Qemu, &guest);
+        let mut names = self.repository.snapshots()?;
+        names.retain(|name| name.group() == group);
+        Ok(names)
+    }
+}
+
+fn open(folder: &Path, settings: &Settings) -> Result<(Arc<Watched>, Repository)> {
+    let storage = LocalStorage::open(folder).map_err(|e| {
+        if e.kind() == ErrorKind::NotFound {
+            let what = "there is no such folder (is its storage mounted? `snapkeep init` makes a new repository)";
+            return fault(Code::NotFound, what);
+        }
+        e.into()
+    })?;
+    let storage = Arc::new(Watched::new(storage));
+    let random = Arc::new(SystemRandom);
+    let open = |unlock: &Unlock| {
+        let storage: Arc<dyn Storage> = Arc::clone(&storage) as _;
+        Repository::open(storage, Arc::clone(&random) as _, unlock)
+    };
+    let unlock = match &settings.secret {
+        Some(secret) => secrets::unlock(secret)?,
+        None => match open(&Unlock::Open) {
+            Ok(repository) => return Ok((storage, repository)),
+            Err(e) if e.kind() == ErrorKind::WrongKey => Unlock::Passphrase(secrets::ask()?),
+            Err(e) => return Err(e.into()),
+        },
+    };
+    let repository = open(&unlock)?;
+    Ok((storage, repository))
+}

@@ -1,0 +1,143 @@
+//! `list`: the archives, oldest first within each guest.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde::Serialize;
+use snapkeep_repo::{ErrorKind, Snapshot, SnapshotName};
+
+use crate::args::List;
+use crate::failure::{Code, fault};
+use crate::report::{self, Report};
+use crate::session::Session;
+use crate::settings::Settings;
+use crate::units::human;
+
+#[derive(Serialize)]
+struct Archives {
+    archives: Vec<Entry>,
+    /// Archives whose own record cannot be read.
+    damaged: Vec<Damaged>,
+}
+
+/// An archive in a list, and at the head of `show`.
+#[derive(Serialize)]
+pub(super) struct Entry {
+    archive: String,
+    namespace: String,
+    kind: String,
+    guest: String,
+    /// Seconds since the epoch.
+    time: i64,
+    /// The same in RFC 3339, UTC.
+    time_utc: String,
+    disks: usize,
+    size_bytes: u64,
+    read_bytes: u64,
+    new_bytes: u64,
+    stored_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Damaged {
+    archive: String,
+    error: String,
+}
+
+impl Entry {
+    pub(super) fn new(name: &str, snapshot: &Snapshot) -> Self {
+        let mut parts = name.split('/').map(str::to_owned);
+        let mut part = || parts.next().unwrap_or_default();
+        let stats = snapshot.stats;
+        Self {
+            archive: name.to_owned(),
+            namespace: part(),
+            kind: part(),
+            guest: part(),
+            time: snapshot.time,
+            time_utc: (Timestamp::from_second(snapshot.time))
+                .map_or_else(|_| snapshot.time.to_string(), |time| time.to_string()),
+            disks: snapshot.disks.len(),
+            size_bytes: snapshot.disks.iter().map(|disk| disk.size).sum(),
+            read_bytes: stats.read,
+            new_bytes: stats.new,
+            stored_bytes: stats.stored,
+        }
+    }
+
+    pub(super) fn line(&self) -> String {
+        format!(
+            "{}  {} in {}, read {}, stored {}",
+            self.archive,
+            human(self.size_bytes),
+            disks(self.disks),
+            human(self.read_bytes),
+            human(self.stored_bytes)
+        )
+    }
+}
+
+fn disks(number: usize) -> String {
+    match number {
+        1 => "1 disk".to_owned(),
+        number => format!("{number} disks"),
+    }
+}
+
+impl Report for Archives {
+    fn lines(&self) -> Vec<String> {
+        let damaged = (self.damaged.iter())
+            .map(|archive| format!("{}  damaged: {}", archive.archive, archive.error));
+        self.archives
+            .iter()
+            .map(Entry::line)
+            .chain(damaged)
+            .collect()
+    }
+}
+
+pub(super) fn run(settings: &Settings, list: &List, json: bool) -> Result<ExitCode> {
+    let session = Session::open(settings)?;
+    let names = match &list.guest {
+        None => session.repository.snapshots()?,
+        Some(guest) => {
+            let names = session.archives_of(settings, guest)?;
+            if names.is_empty() {
+                let namespace = &settings.namespace;
+                let what =
+                    format!("there is no archive of guest {guest} in the namespace {namespace}");
+                return Err(fault(Code::NotFound, what));
+            }
+            names
+        }
+    };
+    let mut found = Archives {
+        archives: Vec::new(),
+        damaged: Vec::new(),
+    };
+    for name in names {
+        add(&mut found, &session, &name)?;
+    }
+    report::result(&found, json)?;
+    Ok(if found.damaged.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        Code::Damaged.into()
+    })
+}
+
+/// One that is damaged does not hide the others.
+fn add(found: &mut Archives, session: &Session, name: &SnapshotName) -> Result<()> {
+    match session.repository.snapshot(name) {
+        Ok(snapshot) => found.archives.push(Entry::new(name.as_str(), &snapshot)),
+        Err(e) if e.kind() == ErrorKind::Corrupt => found.damaged.push(Damaged {
+            archive: name.to_string(),
+            error: e.chain(),
+        }),
+        // It was removed since it was listed.
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(e.into()),
+    }
+    Ok(())
+}
