@@ -34,19 +34,18 @@ impl Code {
         }
     }
 
-    /// What an error means: the first in its chain that says so.
+    /// What an error means: what the command line itself found, however deep; otherwise the first
+    /// in its chain that says so.
     pub(crate) fn of(error: &Error) -> Self {
-        (error.chain())
-            .find_map(|cause| {
-                if let Some(fault) = cause.downcast_ref::<Fault>() {
-                    return Some(fault.code);
-                }
-                if let Some(error) = cause.downcast_ref::<snapkeep_api::Error>() {
-                    return Some(of_contract(error.kind()));
-                }
-                (cause.downcast_ref::<snapkeep_repo::Error>())
-                    .map(|error| of_repository(error.kind()))
-            })
+        let own = (error.chain()).find_map(|cause| cause.downcast_ref::<Fault>());
+        let library = |cause: &(dyn std::error::Error + 'static)| {
+            if let Some(error) = cause.downcast_ref::<snapkeep_api::Error>() {
+                return Some(of_contract(error.kind()));
+            }
+            (cause.downcast_ref::<snapkeep_repo::Error>()).map(|error| of_repository(error.kind()))
+        };
+        own.map(|fault| fault.code)
+            .or_else(|| error.chain().find_map(library))
             .unwrap_or(Self::Failed)
     }
 }
@@ -97,6 +96,15 @@ impl std::fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+/// What the storage answers once a signal has asked for the end.
+pub(crate) fn cancelled() -> Fault {
+    let message = "a signal asked for the end".to_owned();
+    Fault {
+        code: Code::Cancelled,
+        message,
+    }
+}
 
 /// An error with a code.
 pub(crate) fn fault(code: Code, message: impl Into<String>) -> Error {

@@ -8,6 +8,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use snapkeep_api::Cancel;
 use snapkeep_repo::{Error, ErrorKind, FileName, LocalStorage, Result, Storage};
 
+use crate::failure::cancelled;
+
 /// Told how many bytes have been read since it was set.
 pub(crate) type Observer = Arc<dyn Fn(u64) + Send + Sync>;
 
@@ -48,7 +50,8 @@ impl Watched {
 
     fn check(&self) -> Result<()> {
         if self.cancel.get().is_some_and(Cancel::is_cancelled) {
-            return Err(Error::new(ErrorKind::Io, "it was cancelled"));
+            let what = "it was cancelled";
+            return Err(Error::with_source(ErrorKind::Io, what, cancelled()));
         }
         Ok(())
     }

@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -328,4 +329,62 @@ fn long_flags(text: &str) -> BTreeSet<String> {
     found
         .filter(|flag| flag.starts_with(|c: char| c.is_ascii_lowercase()))
         .collect()
+}
+
+/// Starts the program, waits for a line that begins so on one of its outputs, sends SIGTERM; its
+/// exit code.
+fn terminated(folder: &TempDir, args: &[&str], line: &str) -> Option<i32> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_snapkeep"))
+        .args(args)
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let out: Box<dyn Read> = if line.starts_with("snapkeep:") {
+        Box::new(child.stderr.take().unwrap())
+    } else {
+        Box::new(child.stdout.take().unwrap())
+    };
+    let mut lines = BufReader::new(out).lines();
+    assert!(
+        lines.any(|read| read.unwrap().starts_with(line)),
+        "{args:?}"
+    );
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    // Read to the end, so that it never blocks on a full pipe.
+    assert!(lines.all(|read| read.is_ok()));
+    child.wait().unwrap().code()
+}
+
+#[test]
+fn a_signal_cancels_a_restore_and_leaves_nothing() {
+    let (folder, _) = with_archive();
+    let args = [
+        "-r",
+        "repo",
+        "restore",
+        "vm",
+        "web",
+        "--to",
+        "out",
+        "--bandwidth-limit",
+        "1K",
+    ];
+    let code = terminated(&folder, &args, "snapkeep: restoring drive-scsi0 to out");
+    assert_eq!(code, Some(4));
+    assert!(!folder.path().join("out").exists());
+    assert!(!folder.path().join(".out.snapkeep-partial").exists());
+}
+
+#[test]
+fn serving_ends_well_with_a_signal() {
+    let (folder, _) = with_archive();
+    let args = ["-r", "repo", "nbd", "serve", "web", "--socket", "socket"];
+    assert_eq!(
+        terminated(&folder, &args, "drive-scsi0  nbd+unix:///"),
+        Some(0)
+    );
+    assert!(!folder.path().join("socket").exists());
 }
