@@ -11,6 +11,7 @@
     reason = "a task talks to the person at the terminal"
 )]
 
+mod bench;
 mod follow;
 mod setup;
 mod shell;
@@ -38,6 +39,11 @@ const VERBS: &[Verb] = &[
         name: "test",
         help: "everything the continuous integration checks",
         run: test::run,
+    },
+    Verb {
+        name: "bench",
+        help: "what a backup of a disk costs, beside other tools, as a report",
+        run: bench::run,
     },
     Verb {
         name: "tidy",

@@ -26,12 +26,28 @@ pub(crate) fn cargo() -> Command {
 /// Builds the programs of the project and gives the folder they are in.
 pub(crate) fn build_programs() -> Result<String> {
     run(cargo().args(["build", "--locked", "--package", "snapkeep", "--bins"]))?;
+    Ok(format!("{}/debug", target_folder()?))
+}
+
+/// Builds what a user would run, and the programs that are measured, for speed.
+pub(crate) fn build_release() -> Result<PathBuf> {
+    let build = ["build", "--locked", "--release"];
+    run(cargo()
+        .args(build)
+        .args(["--package", "snapkeep", "--bins"]))?;
+    run(cargo()
+        .args(build)
+        .args(["--package", "snapkeep-provider", "--examples"]))?;
+    Ok(PathBuf::from(target_folder()?).join("release"))
+}
+
+fn target_folder() -> Result<String> {
     let metadata = capture(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
-    let target = metadata["target_directory"]
-        .as_str()
-        .context("cargo names no target folder")?;
-    Ok(format!("{target}/debug"))
+    let folder = metadata["target_directory"].as_str();
+    folder
+        .map(str::to_owned)
+        .context("cargo names no target folder")
 }
 
 /// Runs `command` with its output on the terminal.

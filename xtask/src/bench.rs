@@ -1,0 +1,227 @@
+//! `cargo xtask bench`: what a backup of a disk costs, beside other tools, in one run.
+//!
+//! Every tool does the same in turn, several rounds, and medians are compared: figures of other
+//! days or machines say little. What was restored is compared byte for byte. The report has only
+//! what this run measured.
+
+mod corpus;
+mod export;
+mod measure;
+mod report;
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::shell::{Scratch, build_release, root, run as run_command};
+use corpus::Corpus;
+use measure::Cost;
+use tools::{Repository, Source, Tool};
+
+/// What was asked for.
+#[derive(Debug)]
+struct Options {
+    size_mib: u64,
+    rounds: usize,
+    granularity: u64,
+    seed: u64,
+    only_ours: bool,
+    report: PathBuf,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Case {
+    Open,
+    Full,
+    Unchanged,
+    Changed,
+    Dirty,
+    Restore,
+    Verify,
+}
+
+/// One measured run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) tool: Tool,
+    pub(crate) case: Case,
+    pub(crate) cost: Cost,
+    /// Bytes in the repository afterwards.
+    pub(crate) stored: u64,
+}
+
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let options = parse(args)?;
+    crate::setup::for_tests()?;
+    let programs = build_release()?;
+    let mut tools = Vec::new();
+    for tool in Tool::ALL {
+        match tool.missing() {
+            _ if options.only_ours && !tool.is_ours() => {}
+            Some(program) => println!("SKIP: {}: needs {program}", tool.name()),
+            None => tools.push(tool),
+        }
+    }
+    let scratch = Scratch::new("bench")?;
+    println!("making a disk of {} MiB", options.size_mib);
+    let size = options.size_mib << 20;
+    let corpus = Corpus::make(scratch.path(), options.seed, size, options.granularity)?;
+    let mut samples = Vec::new();
+    for round in 1..=options.rounds {
+        println!("round {round} of {}", options.rounds);
+        let folder = scratch.path().join(format!("round-{round}"));
+        one_round(&tools, &programs, &corpus, &folder, &mut samples)?;
+        std::fs::remove_dir_all(&folder)?;
+    }
+    let text = report::report(&options, &corpus, &tools, &samples, args)?;
+    println!("{text}");
+    std::fs::create_dir_all(
+        options
+            .report
+            .parent()
+            .context("the report has no folder")?,
+    )?;
+    std::fs::write(&options.report, text)
+        .with_context(|| format!("could not write {}", options.report.display()))?;
+    println!("written to {}", options.report.display());
+    Ok(())
+}
+
+fn parse(args: &[String]) -> Result<Options> {
+    let mut options = Options {
+        size_mib: 2048,
+        rounds: 3,
+        granularity: 64 << 10,
+        seed: 1,
+        only_ours: false,
+        report: root().join("docs/benchmarks/disk.md"),
+    };
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        if arg == "--only-ours" {
+            options.only_ours = true;
+            continue;
+        }
+        let value = args
+            .next()
+            .with_context(|| format!("{arg} needs a value"))?;
+        match arg.as_str() {
+            "--size-mib" => options.size_mib = value.parse()?,
+            "--rounds" => options.rounds = value.parse()?,
+            "--granularity" => options.granularity = value.parse()?,
+            "--seed" => options.seed = value.parse()?,
+            "--report" => options.report = value.into(),
+            _ => bail!(
+                "{arg} is unknown; there are --size-mib, --rounds, --granularity, --seed, --report and --only-ours"
+            ),
+        }
+    }
+    ensure!(options.size_mib >= 64, "the disk has at least 64 MiB");
+    ensure!(options.rounds >= 1, "there is at least one round");
+    Ok(options)
+}
+
+/// Every case once for every tool, the tools in turn within each case.
+fn one_round(
+    tools: &[Tool],
+    programs: &Path,
+    corpus: &Corpus,
+    folder: &Path,
+    samples: &mut Vec<Sample>,
+) -> Result<()> {
+    let size = corpus.size;
+    let [first, second] = [&corpus.first, &corpus.second].map(|raw| Source { raw, size });
+    let mut record = |tool: Tool, case, cost: Cost, stored| {
+        println!(
+            "  {case:?} {}: {:.2} CPU s, {:.2} s, {:.0} MiB",
+            tool.name(),
+            cost.cpu_s,
+            cost.wall_s,
+            cost.peak_mib
+        );
+        samples.push(Sample {
+            tool,
+            case,
+            cost,
+            stored,
+        });
+    };
+    let mut all = Vec::new();
+    for tool in tools {
+        let made = Repository::create(*tool, programs, folder.join(format!("{tool:?}")))?;
+        record(*tool, Case::Open, made.open()?, made.stored()?);
+        all.push((*tool, made));
+    }
+    for case in [Case::Full, Case::Unchanged] {
+        for (tool, repository) in &mut all {
+            settle()?;
+            let cost = repository.back_up(first)?;
+            record(*tool, case, cost, repository.stored()?);
+        }
+    }
+    for (tool, repository) in &mut all {
+        if *tool == Tool::Snapkeep {
+            let mut copy = repository.copy(folder.join("copy"))?;
+            settle()?;
+            let cost = copy.back_up_dirty(&corpus.image, size, corpus::BITMAP)?;
+            record(*tool, Case::Dirty, cost, copy.stored()?);
+            check_restored(&copy, second, &folder.join("restored"))?;
+            copy.remove()?;
+        }
+        settle()?;
+        let cost = repository.back_up(second)?;
+        record(*tool, Case::Changed, cost, repository.stored()?);
+    }
+    for (tool, repository) in &all {
+        settle()?;
+        let cost = check_restored(repository, second, &folder.join("restored"))?;
+        if *tool != Tool::SnapkeepFile {
+            record(*tool, Case::Restore, cost, 0);
+            settle()?;
+            record(*tool, Case::Verify, repository.verify()?, 0);
+        }
+    }
+    Ok(())
+}
+
+/// Restores the last archive, compares it byte for byte, and removes it again.
+fn check_restored(repository: &Repository<'_>, source: Source<'_>, to: &Path) -> Result<Cost> {
+    let (cost, file) = repository.restore(source, to)?;
+    run_command(Command::new("cmp").arg(source.raw).arg(&file))
+        .context("what was restored is not what was backed up")?;
+    std::fs::remove_dir_all(to)?;
+    Ok(cost)
+}
+
+/// Waits until what others wrote is on the disk, so that nobody pays for it.
+fn settle() -> Result<()> {
+    run_command(&mut Command::new("sync"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    fn arguments(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn arguments_are_understood_or_refused() {
+        let options = parse(&arguments("--size-mib 128 --rounds 1 --only-ours")).unwrap();
+        assert_eq!((options.size_mib, options.rounds), (128, 1));
+        assert!(options.only_ours);
+        for wrong in [
+            "--size-mib",
+            "--size-mib x",
+            "--rounds 0",
+            "--size-mib 1",
+            "--what 1",
+        ] {
+            assert!(parse(&arguments(wrong)).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! A disk from a seed, and the same disk a day later.
+//!
+//! Not a real system's disk, but made of what such a disk holds: text, tables and code that
+//! compress, media that do not, copies, holes, and zeroes that were written. The later generation
+//! has other bytes in scattered regions, as a running guest leaves them.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::shell::run;
+
+/// The file system's block of the imagined guest: all that happens is a multiple of it.
+const BLOCK: u64 = 4096;
+/// The dirty bitmap that is relative to the first generation.
+pub(crate) const BITMAP: &str = "since-first";
+
+/// The two generations, as raw files, and the second as an image with a dirty bitmap.
+#[derive(Debug)]
+pub(crate) struct Corpus {
+    pub(crate) size: u64,
+    pub(crate) first: PathBuf,
+    pub(crate) second: PathBuf,
+    pub(crate) image: PathBuf,
+    /// Bytes that differ, before the bitmap rounds them up.
+    pub(crate) changed: u64,
+    pub(crate) regions: usize,
+}
+
+impl Corpus {
+    /// Makes the corpus in `folder`; a bit of the bitmap stands for `granularity` bytes.
+    pub(crate) fn make(folder: &Path, seed: u64, size: u64, granularity: u64) -> Result<Self> {
+        let [first, second] = ["first", "second"].map(|name| folder.join(name).join("disk.raw"));
+        for file in [&first, &second] {
+            std::fs::create_dir_all(file.parent().context("a file has a folder")?)?;
+        }
+        let mut random = Random(seed);
+        write_first(&first, size, &mut random).context("could not write the disk")?;
+        run(Command::new("cp")
+            .arg("--sparse=always")
+            .args([&first, &second]))?;
+        let changes = changes(size, &mut random);
+        let image = folder.join("disk.qcow2");
+        let convert = ["convert", "-f", "raw", "-O", "qcow2"];
+        run(Command::new("qemu-img")
+            .args(convert)
+            .args([&first, &image]))?;
+        let granularity = granularity.to_string();
+        let add = ["bitmap", "--add", "-g", &granularity];
+        run(Command::new("qemu-img").args(add).arg(&image).arg(BITMAP))?;
+        change(&second, &image, folder, &changes, &mut random)?;
+        let compare = ["compare", "-f", "raw", "-F", "qcow2", "-q"];
+        run(Command::new("qemu-img")
+            .args(compare)
+            .args([&second, &image]))
+        .context("the image is not the second generation")?;
+        Ok(Self {
+            size,
+            first,
+            second,
+            image,
+            changed: changes.iter().map(|(_, length)| length).sum(),
+            regions: changes.len(),
+        })
+    }
+}
+
+/// A sequence of numbers that a seed determines (splitmix64).
+#[derive(Debug)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+
+    /// From `least` to `most`, each doubling as likely as the next, in whole blocks.
+    fn length(&mut self, least: u64, most: u64) -> u64 {
+        let doublings = u64::from((most / least).max(1).ilog2());
+        let length = least << self.below(doublings + 1);
+        let length = length + self.below(length);
+        length.min(most) / BLOCK * BLOCK
+    }
+}
+
+/// What a stretch of the disk holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Text,
+    Code,
+    Media,
+}
+
+fn fill(buffer: &mut Vec<u8>, length: u64, content: Content, random: &mut Random) {
+    buffer.clear();
+    let length = usize::try_from(length).expect("a stretch fits in memory");
+    buffer.reserve(length + 64);
+    match content {
+        Content::Text => {
+            // Words of a small vocabulary, some far more often than others, and numbers.
+            let vocabulary = 1 + random.below(1 << 16);
+            while buffer.len() < length {
+                let draw = random.next();
+                let rank = ((draw & 0xfff) * ((draw >> 12) & 0xfff)) >> 13;
+                let mut word = Random(vocabulary.wrapping_add(rank));
+                let letters = word.next();
+                for place in 0..2 + (letters & 7) {
+                    let letter = (word.next() >> (place * 3)) % 26;
+                    buffer.push(b'a' + u8::try_from(letter).unwrap_or(0));
+                }
+                buffer.push(b' ');
+                if draw >> 60 == 0 {
+                    buffer.extend_from_slice((draw >> 24 & 0xf_ffff).to_string().as_bytes());
+                    buffer.push(b'\n');
+                }
+            }
+        }
+        Content::Code => {
+            // Short patterns that come again, with operands that do not.
+            while buffer.len() < length {
+                let draw = random.next();
+                let pattern = Random(draw & 0x1ff).next().to_le_bytes();
+                let [_, _, _, _, _, first, second, shape] = draw.to_le_bytes();
+                buffer.extend_from_slice(&pattern[..4 + usize::from(shape & 3)]);
+                buffer.extend_from_slice(&[first, second][..=usize::from(shape >> 7)]);
+            }
+        }
+        Content::Media => {
+            while buffer.len() < length {
+                buffer.extend_from_slice(&random.next().to_le_bytes());
+            }
+        }
+    }
+    buffer.truncate(length);
+}
+
+fn content(random: &mut Random) -> Content {
+    match random.below(14) {
+        0..6 => Content::Text,
+        6..11 => Content::Code,
+        _ => Content::Media,
+    }
+}
+
+fn write_first(path: &Path, size: u64, random: &mut Random) -> io::Result<()> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)?;
+    file.set_len(size)?;
+    let mut buffer = Vec::new();
+    let mut offset = 0;
+    while offset < size {
+        let length = random.length(16 << 10, 8 << 20).min(size - offset);
+        match random.below(20) {
+            0 | 1 => {} // A hole.
+            2 | 3 => {
+                buffer.clear();
+                buffer.resize(
+                    usize::try_from(length).expect("a stretch fits in memory"),
+                    0,
+                );
+                file.write_all_at(&buffer, offset)?;
+            }
+            // A copy of what lies before, anywhere, or as a clone would lie, whole mebibytes before.
+            draw @ (4 | 5) if offset > length + (1 << 20) => {
+                let from = if draw == 4 {
+                    random.below((offset - length) / BLOCK) * BLOCK
+                } else {
+                    let least = length.div_ceil(1 << 20);
+                    let back = least + random.below((offset >> 20).saturating_sub(least));
+                    offset - (back << 20)
+                };
+                buffer.resize(
+                    usize::try_from(length).expect("a stretch fits in memory"),
+                    0,
+                );
+                file.read_exact_at(&mut buffer, from)?;
+                file.write_all_at(&buffer, offset)?;
+            }
+            _ => {
+                let content = content(random);
+                fill(&mut buffer, length, content, random);
+                file.write_all_at(&buffer, offset)?;
+            }
+        }
+        offset += length;
+    }
+    file.sync_all()
+}
+
+/// Where the second generation differs: one twentieth of the disk, ascending and disjoint.
+fn changes(size: u64, random: &mut Random) -> Vec<(u64, u64)> {
+    let mut wanted = size / 20;
+    let mut found: Vec<(u64, u64)> = Vec::new();
+    while wanted > 0 {
+        let length = random
+            .length(BLOCK, 1 << 20)
+            .min(wanted.next_multiple_of(BLOCK));
+        let offset = random.below((size - length) / BLOCK) * BLOCK;
+        wanted = wanted.saturating_sub(length);
+        found.push((offset, length));
+    }
+    found.sort_unstable();
+    let mut merged: Vec<(u64, u64)> = Vec::new();
+    for (offset, length) in found {
+        match merged.last_mut() {
+            Some((start, before)) if *start + *before >= offset => {
+                *before = (*before).max(offset + length - *start);
+            }
+            _ => merged.push((offset, length)),
+        }
+    }
+    merged
+}
+
+/// Writes new bytes to the regions of the raw file, and the same ones through QEMU to the image,
+/// whose bitmap then has them.
+fn change(
+    raw: &Path,
+    image: &Path,
+    folder: &Path,
+    regions: &[(u64, u64)],
+    random: &mut Random,
+) -> Result<()> {
+    let file = File::options().write(true).open(raw)?;
+    let pieces = folder.join("pieces");
+    std::fs::create_dir(&pieces)?;
+    let mut script = String::new();
+    let mut buffer = Vec::new();
+    for (number, (offset, length)) in regions.iter().enumerate() {
+        let content = content(random);
+        fill(&mut buffer, *length, content, random);
+        file.write_all_at(&buffer, *offset)?;
+        let piece = pieces.join(number.to_string());
+        std::fs::write(&piece, &buffer)?;
+        let line = format!("write -q -s {} {offset} {length}\n", piece.display());
+        script.push_str(&line);
+    }
+    file.sync_all()?;
+    let mut child = Command::new("qemu-io")
+        .args(["-f", "qcow2"])
+        .arg(image)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .context("could not start qemu-io")?;
+    let mut stdin = child
+        .stdin
+        .take()
+        .context("qemu-io has no standard input")?;
+    stdin.write_all(script.as_bytes())?;
+    drop(stdin);
+    let status = child.wait()?;
+    ensure!(status.success(), "qemu-io failed: {status}");
+    std::fs::remove_dir_all(&pieces)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BLOCK, Random, changes};
+
+    #[test]
+    fn changes_are_ascending_disjoint_and_inside_the_disk() {
+        for seed in 0..20 {
+            let size = 64 << 20;
+            let found = changes(size, &mut Random(seed));
+            assert!(
+                found
+                    .iter()
+                    .all(|(o, l)| o + l <= size && o % BLOCK == 0 && *l > 0)
+            );
+            assert!(
+                found
+                    .windows(2)
+                    .all(|pair| pair[0].0 + pair[0].1 < pair[1].0)
+            );
+        }
+    }
+
+    #[test]
+    fn a_seed_always_gives_the_same_disk() {
+        let numbers = |seed| {
+            let mut random = Random(seed);
+            (0..4)
+                .map(|_| random.length(4096, 1 << 20))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(7), numbers(7));
+        assert_ne!(numbers(7), numbers(8));
+    }
+}

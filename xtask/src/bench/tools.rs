@@ -1,0 +1,301 @@
+//! The tools side by side: how each does what the benchmark asks for.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::export::Export;
+use super::measure::{Cost, measure};
+use crate::shell::{capture, run};
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tool {
+    /// Ours, reading from QEMU's NBD server, as backups of guests do.
+    Snapkeep,
+    /// Ours, reading the image by a file handle, as the others do.
+    SnapkeepFile,
+    Restic,
+    Borg,
+    /// borg with chunks of a fixed size, as its documentation advises for disk images.
+    BorgFixed,
+}
+
+impl Tool {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Snapkeep,
+        Self::SnapkeepFile,
+        Self::Restic,
+        Self::Borg,
+        Self::BorgFixed,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Snapkeep => "snapkeep",
+            Self::SnapkeepFile => "snapkeep, file handle",
+            Self::Restic => "restic",
+            Self::Borg => "borg",
+            Self::BorgFixed => "borg, fixed chunks",
+        }
+    }
+
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Self::Snapkeep | Self::SnapkeepFile)
+    }
+
+    /// Why the tool cannot be measured here.
+    pub(crate) fn missing(self) -> Option<&'static str> {
+        let (program, argument) = match self {
+            Self::Snapkeep | Self::SnapkeepFile => return None,
+            Self::Restic => ("restic", "version"),
+            Self::Borg | Self::BorgFixed => ("borg", "--version"),
+        };
+        let there = crate::shell::succeeds(Command::new(program).arg(argument));
+        (!there).then_some(program)
+    }
+
+    /// What the tool says of its version.
+    pub(crate) fn version(self) -> Result<String> {
+        let text = match self {
+            Self::Snapkeep | Self::SnapkeepFile => {
+                let mut git = Command::new("git");
+                git.current_dir(crate::shell::root());
+                let commit = capture(git.args(["describe", "--always", "--dirty", "--abbrev=12"]));
+                format!("commit {}", commit.unwrap_or_else(|_| "unknown".to_owned()))
+            }
+            Self::Restic => capture(Command::new("restic").arg("version"))?,
+            Self::Borg | Self::BorgFixed => capture(Command::new("borg").arg("--version"))?,
+        };
+        Ok(text.trim().to_owned())
+    }
+}
+
+/// What a backup reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    /// A raw image; its name is the same in both generations.
+    pub(crate) raw: &'a Path,
+    pub(crate) size: u64,
+}
+
+/// One tool's repository, in a folder of its own.
+#[derive(Debug)]
+pub(crate) struct Repository<'a> {
+    tool: Tool,
+    programs: &'a Path,
+    folder: PathBuf,
+    /// The name of each archive that was made, in order.
+    archives: Vec<String>,
+}
+
+impl<'a> Repository<'a> {
+    /// Makes an empty one.
+    pub(crate) fn create(tool: Tool, programs: &'a Path, folder: PathBuf) -> Result<Self> {
+        std::fs::create_dir_all(folder.join("place"))?;
+        let made = Self {
+            tool,
+            programs,
+            folder,
+            archives: Vec::new(),
+        };
+        std::fs::write(made.folder.join("password"), "benchmark\n")?;
+        let mut command = made.command();
+        match tool {
+            Tool::Snapkeep | Tool::SnapkeepFile => {
+                command.env_remove("SNAPKEEP_KEY_FILE");
+                command
+                    .arg("init")
+                    .arg("--new-key-file")
+                    .arg(made.folder.join("key"));
+                command
+                    .arg("--write-recovery-kit")
+                    .arg(made.folder.join("kit"));
+            }
+            Tool::Restic => {
+                command.arg("init");
+            }
+            Tool::Borg | Tool::BorgFixed => {
+                command.args(["init", "-e", "keyfile-blake2"]);
+            }
+        }
+        measure(&command, &made.folder)?;
+        Ok(made)
+    }
+
+    /// A copy of one of ours that can be written to: its files are linked, for each is written
+    /// only once.
+    pub(crate) fn copy(&self, folder: PathBuf) -> Result<Self> {
+        run(Command::new("cp").arg("-al").args([&self.folder, &folder]))?;
+        Ok(Self {
+            folder,
+            archives: self.archives.clone(),
+            ..*self
+        })
+    }
+
+    /// Removes it.
+    pub(crate) fn remove(self) -> Result<()> {
+        std::fs::remove_dir_all(&self.folder)
+            .with_context(|| format!("could not remove {}", self.folder.display()))
+    }
+
+    fn place(&self) -> PathBuf {
+        self.folder.join("place")
+    }
+
+    /// The tool's program, told where its repository and its key are.
+    fn command(&self) -> Command {
+        let mut command = match self.tool {
+            Tool::Snapkeep | Tool::SnapkeepFile => Command::new(self.programs.join("snapkeep")),
+            Tool::Restic => Command::new("restic"),
+            Tool::Borg | Tool::BorgFixed => Command::new("borg"),
+        };
+        let folder = |name: &str| self.folder.join(name);
+        command
+            .env("SNAPKEEP_REPOSITORY", self.place())
+            .env("SNAPKEEP_KEY_FILE", folder("key"))
+            .env("RESTIC_REPOSITORY", self.place())
+            .env("RESTIC_PASSWORD_FILE", folder("password"))
+            .env("RESTIC_CACHE_DIR", folder("cache"))
+            .env("BORG_REPO", self.place())
+            .env("BORG_PASSPHRASE", "")
+            .env("BORG_BASE_DIR", folder("base"))
+            // A copy is at another place, and that is no attack.
+            .env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes");
+        command
+    }
+
+    /// Opens the repository and lists it: what every other figure includes, mostly the stretching
+    /// of the passphrase where there is one.
+    pub(crate) fn open(&self) -> Result<Cost> {
+        let mut command = self.command();
+        command.arg(match self.tool {
+            Tool::Snapkeep | Tool::SnapkeepFile | Tool::Borg | Tool::BorgFixed => "list",
+            Tool::Restic => "snapshots",
+        });
+        measure(&command, &self.folder).map(|(cost, _)| cost)
+    }
+
+    /// Backs up by reading the whole disk.
+    pub(crate) fn back_up(&mut self, source: Source<'_>) -> Result<Cost> {
+        let name = format!("archive-{}", self.archives.len());
+        let mut command = self.command();
+        match self.tool {
+            Tool::Snapkeep => {
+                let export = Export::serve(source.raw, "raw", None, &self.folder)?;
+                let cost = self.back_up_ours("nbd", export.socket(), source.size, None)?;
+                export.finish()?;
+                return Ok(cost);
+            }
+            Tool::SnapkeepFile => return self.back_up_ours("file", source.raw, source.size, None),
+            Tool::Restic => {
+                // Without --force a file with an old date is not read.
+                command
+                    .args(["backup", "--quiet", "--force"])
+                    .arg(source.raw);
+            }
+            Tool::Borg | Tool::BorgFixed => {
+                command.args(["create", "--files-cache=disabled"]);
+                if self.tool == Tool::BorgFixed {
+                    command.args(["--chunker-params", "fixed,262144"]);
+                }
+                command.arg(format!("::{name}")).arg(source.raw);
+            }
+        }
+        let (cost, _) = measure(&command, &self.folder)?;
+        self.archives.push(name);
+        Ok(cost)
+    }
+
+    /// Backs up what an image's dirty bitmap names, relative to the last archive.
+    pub(crate) fn back_up_dirty(&mut self, image: &Path, size: u64, bitmap: &str) -> Result<Cost> {
+        let export = Export::serve(image, "qcow2", Some(bitmap), &self.folder)?;
+        let cost = self.back_up_ours("nbd", export.socket(), size, Some(bitmap))?;
+        export.finish()?;
+        Ok(cost)
+    }
+
+    fn back_up_ours(
+        &mut self,
+        mechanism: &str,
+        place: &Path,
+        size: u64,
+        bitmap: Option<&str>,
+    ) -> Result<Cost> {
+        let mut command = Command::new(self.programs.join("examples/back_up"));
+        command.arg(self.place()).arg(self.folder.join("key"));
+        command.arg(mechanism).arg(place).arg(size.to_string());
+        if let Some(bitmap) = bitmap {
+            let base = self
+                .archives
+                .last()
+                .context("an incremental backup needs a base")?;
+            command.arg(base).arg(bitmap);
+        }
+        let (cost, printed) = measure(&command, &self.folder)?;
+        let archive = printed
+            .lines()
+            .find_map(|line| line.strip_prefix("archive "))
+            .context("back_up names no archive")?;
+        self.archives.push(archive.to_owned());
+        Ok(cost)
+    }
+
+    /// Restores the last archive's disk to a file in a new folder; the file.
+    pub(crate) fn restore(&self, source: Source<'_>, to: &Path) -> Result<(Cost, PathBuf)> {
+        std::fs::create_dir_all(to)?;
+        let last = self
+            .archives
+            .last()
+            .context("there is nothing to restore")?;
+        let inside = source.raw.strip_prefix("/").unwrap_or(source.raw);
+        let mut file = to.join(inside);
+        let mut command = self.command();
+        match self.tool {
+            Tool::Snapkeep | Tool::SnapkeepFile => {
+                file = to.join("disk.raw");
+                command.args(["restore", last, "--to"]).arg(&file);
+            }
+            Tool::Restic => {
+                command
+                    .args(["restore", "--quiet", "latest", "--target"])
+                    .arg(to);
+            }
+            Tool::Borg | Tool::BorgFixed => {
+                command
+                    .arg("extract")
+                    .arg(format!("::{last}"))
+                    .current_dir(to);
+            }
+        }
+        let (cost, _) = measure(&command, &self.folder)?;
+        Ok((cost, file))
+    }
+
+    /// Reads and checks everything that is stored.
+    pub(crate) fn verify(&self) -> Result<Cost> {
+        let mut command = self.command();
+        match self.tool {
+            Tool::Snapkeep | Tool::SnapkeepFile => command.arg("verify"),
+            Tool::Restic => command.args(["check", "--read-data"]),
+            Tool::Borg | Tool::BorgFixed => command.args(["check", "--verify-data"]),
+        };
+        measure(&command, &self.folder).map(|(cost, _)| cost)
+    }
+
+    /// Bytes in the repository's files.
+    pub(crate) fn stored(&self) -> Result<u64> {
+        let text = capture(
+            Command::new("du")
+                .args(["-sb", "--apparent-size"])
+                .arg(self.place()),
+        )?;
+        let number = text
+            .split_whitespace()
+            .next()
+            .context("du printed nothing")?;
+        Ok(number.parse()?)
+    }
+}
