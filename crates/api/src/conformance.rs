@@ -1,12 +1,15 @@
 //! The conformance kit: the properties every provider must have, as functions over a factory.
 //!
 //! Each property takes fresh providers over empty storages, drives them as a host does, and hands
-//! over disks that it made up itself, in files that cannot be read where reading is not allowed.
+//! over disks that it made up itself, by the mechanism that the provider asks for: in files that
+//! cannot be read where reading is not allowed, or as NBD exports that watch each read, discard and
+//! block status. A provider that can do both mechanisms is checked twice, with a factory for each.
 //! What a property does not say, a provider may do as it likes: it need not reuse any bitmap.
 
 mod bitmaps;
 mod disk;
 mod drive;
+mod export;
 mod vm;
 
 use crate::Provider;
@@ -49,6 +52,7 @@ pub fn vm_properties() -> Vec<(&'static str, Property)> {
         bitmaps::a_clean_bitmap_reads_nothing,
         bitmaps::only_dirty_regions_are_read,
         bitmaps::nothing_is_discarded_before_it_was_read,
+        bitmaps::a_discard_that_fails_costs_nothing,
         bitmaps::a_failed_incremental_harms_nothing,
         bitmaps::a_bitmap_of_an_unknown_base_is_not_used,
         bitmaps::a_bitmap_of_an_uncommitted_base_is_not_used,

@@ -5,13 +5,14 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
-use snapkeep_api::conformance::failing_vm_properties;
+use snapkeep_api::conformance::vm_properties;
 use snapkeep_api::memory::MemoryProvider;
 use snapkeep_api::{
     Archive, ArchiveName, BackupJob, BackupStats, BitmapMode, BitmapRequest, ContainerBackup,
     DeviceName, Error, ErrorKind, GuestId, Incarnation, Outcome, Provider, Region, Result,
-    SnapshotAccess, UnixTime, VmBackup, VmMechanism, VmSource, VolumeInfo,
+    SnapshotAccess, UnixTime, VmBackup, VmMechanism, VmSource, Volume, VolumeInfo,
 };
+use snapkeep_nbd::{Address, BASE_ALLOCATION, Client, ClientOptions};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Flaw {
@@ -22,6 +23,10 @@ enum Flaw {
     DropsEmptyFirewallConfig,
     WithdrawsAfterFailure,
     SwallowsListErrors,
+    FillsWithZeroes,
+    AsksForAllocation,
+    BelievesAnySize,
+    CountsTwice,
 }
 
 #[derive(Clone)]
@@ -104,18 +109,10 @@ impl VmBackup for BrokenBackup {
         if flaw == Flaw::DropsEmptyFirewallConfig {
             vm.firewall_config = vm.firewall_config.filter(|config| !config.is_empty());
         }
-        for volume in vm.volumes.values_mut() {
-            let SnapshotAccess::FileHandle { file, dirty } = &mut volume.access else {
-                panic!("the kit hands over file handles");
-            };
-            let whole = Region::new(0, volume.size);
-            if flaw == Flaw::ReadsEverything && volume.bitmap == BitmapMode::Reuse {
-                *dirty = Box::new([whole].into_iter());
-            } else if flaw == Flaw::DiscardsFirst {
-                zero(file, volume.size);
-            } else if flaw == Flaw::SwallowsListErrors {
-                let regions: Vec<_> = dirty.by_ref().flatten().map(Ok).collect();
-                *dirty = Box::new(regions.into_iter());
+        for (device, volume) in &mut vm.volumes {
+            match &volume.access {
+                SnapshotAccess::FileHandle { .. } => by_file_handle(flaw, volume),
+                SnapshotAccess::Nbd { .. } => by_nbd(flaw, device, volume),
             }
         }
         let empty = VmSource {
@@ -124,7 +121,10 @@ impl VmBackup for BrokenBackup {
             bandwidth_limit: None,
             volumes: BTreeMap::new(),
         };
-        let ran = self.inner.run(vm);
+        let mut ran = self.inner.run(vm);
+        if let (Ok(stats), Flaw::CountsTwice) = (&mut ran, flaw) {
+            stats.read *= 2;
+        }
         if ran.is_err() && flaw == Flaw::CommitsWhatFailed {
             self.inner.run(empty)?;
         }
@@ -141,30 +141,97 @@ impl VmBackup for BrokenBackup {
     }
 }
 
+fn by_file_handle(flaw: Flaw, volume: &mut Volume) {
+    let SnapshotAccess::FileHandle { file, dirty } = &mut volume.access else {
+        return;
+    };
+    let whole = Region::new(0, volume.size);
+    if flaw == Flaw::ReadsEverything && volume.bitmap == BitmapMode::Reuse {
+        *dirty = Box::new([whole].into_iter());
+    } else if flaw == Flaw::DiscardsFirst {
+        zero(file, volume.size);
+    } else if flaw == Flaw::SwallowsListErrors {
+        let regions: Vec<_> = dirty.by_ref().flatten().map(Ok).collect();
+        *dirty = Box::new(regions.into_iter());
+    } else if flaw == Flaw::BelievesAnySize {
+        volume.size = file.metadata().expect("a file").len();
+        let whole = Region::new(0, volume.size);
+        *dirty = Box::new([whole].into_iter());
+    }
+}
+
+fn by_nbd(flaw: Flaw, device: &DeviceName, volume: &mut Volume) {
+    let SnapshotAccess::Nbd { socket, .. } = &volume.access else {
+        return;
+    };
+    let client = || {
+        let options = ClientOptions {
+            export: device.as_str().to_owned(),
+            contexts: vec![BASE_ALLOCATION.to_owned()],
+            ..ClientOptions::default()
+        };
+        Client::connect(&Address::Unix(socket.clone()), &options).expect("the kit's server")
+    };
+    if flaw == Flaw::ReadsEverything {
+        volume.bitmap = BitmapMode::New;
+    } else if flaw == Flaw::DiscardsFirst {
+        // What comes of it is not the point.
+        drop(client().trim(0, volume.size.min(512)));
+    } else if flaw == Flaw::AsksForAllocation && volume.bitmap == BitmapMode::Reuse {
+        drop(client().block_status(BASE_ALLOCATION, 0, volume.size));
+    } else if flaw == Flaw::BelievesAnySize {
+        volume.size = client().size();
+    } else if flaw == Flaw::FillsWithZeroes && volume.bitmap != BitmapMode::Reuse {
+        volume.access = copied(&client(), volume.size);
+    }
+}
+
+/// A copy of an export in which zeroes stand for what cannot be read.
+fn copied(client: &Client, size: u64) -> SnapshotAccess {
+    let file = tempfile::tempfile().expect("a file");
+    file.set_len(size).expect("a file");
+    for offset in (0..size.min(client.size())).step_by(4096) {
+        let mut block =
+            vec![0; usize::try_from((client.size() - offset).min(4096)).expect("short")];
+        if client.read_at(offset, &mut block).is_ok() {
+            file.write_all_at(&block, offset).expect("a file");
+        }
+    }
+    let whole = (size > 0).then(|| Region::new(0, size));
+    SnapshotAccess::FileHandle {
+        file,
+        dirty: Box::new(whole.into_iter()),
+    }
+}
+
 /// What a discard leaves.
 fn zero(file: &File, size: u64) {
     let zeroes = vec![0; usize::try_from(size).expect("a small disk")];
-    file.write_all_at(&zeroes, 0).expect("a writable disk");
+    // A disk that discards nothing, as one property has, keeps its bytes.
+    drop(file.write_all_at(&zeroes, 0));
 }
 
-/// The kit finds the flaw by these properties, if by others too.
-fn expect_caught(flaw: Flaw, properties: &[&str]) {
-    let failures = failing_vm_properties(&|| {
-        Box::new(Broken {
-            inner: MemoryProvider::new(VmMechanism::FileHandle),
-            flaw,
-            withdrawn: Arc::default(),
-        })
-    });
-    let names: Vec<_> = failures.iter().map(|(name, _)| *name).collect();
-    for property in properties {
-        assert!(names.contains(property), "{property} holds: {failures:?}");
+/// By this mechanism the kit finds the flaw by these properties, if by others too.
+fn expect_caught(mechanism: VmMechanism, flaw: Flaw, names: &[&str]) {
+    let properties = vm_properties();
+    for name in names {
+        let found = properties.iter().find(|(known, _)| known == name);
+        let (_, property) = found.expect("a property of the kit");
+        let check = property(&|| {
+            Box::new(Broken {
+                inner: MemoryProvider::new(mechanism),
+                flaw,
+                withdrawn: Arc::default(),
+            })
+        });
+        assert!(check.is_err(), "{name} holds in spite of {flaw:?}");
     }
 }
 
 #[test]
 fn trusting_every_bitmap_is_caught() {
     expect_caught(
+        VmMechanism::FileHandle,
         Flaw::TrustsEveryBitmap,
         &[
             "a_bitmap_of_an_unknown_base_is_not_used",
@@ -180,6 +247,7 @@ fn trusting_every_bitmap_is_caught() {
 #[test]
 fn committing_what_failed_is_caught() {
     expect_caught(
+        VmMechanism::FileHandle,
         Flaw::CommitsWhatFailed,
         &[
             "a_failed_run_leaves_no_archive",
@@ -191,6 +259,7 @@ fn committing_what_failed_is_caught() {
 #[test]
 fn reading_outside_the_dirty_regions_is_caught() {
     expect_caught(
+        VmMechanism::FileHandle,
         Flaw::ReadsEverything,
         &[
             "a_clean_bitmap_reads_nothing",
@@ -203,6 +272,7 @@ fn reading_outside_the_dirty_regions_is_caught() {
 #[test]
 fn discarding_before_reading_is_caught() {
     expect_caught(
+        VmMechanism::FileHandle,
         Flaw::DiscardsFirst,
         &["nothing_is_discarded_before_it_was_read"],
     );
@@ -211,6 +281,7 @@ fn discarding_before_reading_is_caught() {
 #[test]
 fn an_empty_firewall_configuration_taken_for_none_is_caught() {
     expect_caught(
+        VmMechanism::FileHandle,
         Flaw::DropsEmptyFirewallConfig,
         &["an_empty_firewall_configuration_is_not_none"],
     );
@@ -219,6 +290,7 @@ fn an_empty_firewall_configuration_taken_for_none_is_caught() {
 #[test]
 fn withdrawing_a_committed_archive_is_caught() {
     expect_caught(
+        VmMechanism::FileHandle,
         Flaw::WithdrawsAfterFailure,
         &["an_archive_outlives_a_failed_finish"],
     );
@@ -227,7 +299,65 @@ fn withdrawing_a_committed_archive_is_caught() {
 #[test]
 fn swallowing_errors_of_the_region_list_is_caught() {
     expect_caught(
+        VmMechanism::FileHandle,
         Flaw::SwallowsListErrors,
         &["a_failed_incremental_harms_nothing"],
+    );
+}
+
+#[test]
+fn zeroes_for_what_cannot_be_read_are_caught() {
+    let property = "a_failed_run_leaves_no_archive";
+    expect_caught(VmMechanism::Nbd, Flaw::FillsWithZeroes, &[property]);
+}
+
+#[test]
+fn believing_any_size_is_caught() {
+    for mechanism in [VmMechanism::FileHandle, VmMechanism::Nbd] {
+        let property = "a_wrong_announced_size_fails";
+        expect_caught(mechanism, Flaw::BelievesAnySize, &[property]);
+    }
+}
+
+#[test]
+fn reading_clean_clusters_over_nbd_is_caught() {
+    expect_caught(
+        VmMechanism::Nbd,
+        Flaw::ReadsEverything,
+        &[
+            "a_clean_bitmap_reads_nothing",
+            "only_dirty_regions_are_read",
+            "an_incremental_equals_the_disk",
+        ],
+    );
+}
+
+#[test]
+fn discarding_over_nbd_before_reading_is_caught() {
+    expect_caught(
+        VmMechanism::Nbd,
+        Flaw::DiscardsFirst,
+        &["nothing_is_discarded_before_it_was_read"],
+    );
+}
+
+#[test]
+fn asking_a_clean_export_for_its_allocation_is_caught() {
+    expect_caught(
+        VmMechanism::Nbd,
+        Flaw::AsksForAllocation,
+        &[
+            "a_clean_bitmap_reads_nothing",
+            "only_dirty_regions_are_read",
+        ],
+    );
+}
+
+#[test]
+fn counting_what_was_not_read_is_caught() {
+    expect_caught(
+        VmMechanism::Nbd,
+        Flaw::CountsTwice,
+        &["what_was_committed_restores_byte_for_byte"],
     );
 }

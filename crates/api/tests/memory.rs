@@ -5,8 +5,13 @@ use snapkeep_api::conformance::{assert_vm, vm_properties};
 use snapkeep_api::memory::MemoryProvider;
 
 #[test]
-fn the_memory_provider_has_every_property() {
+fn the_memory_provider_has_every_property_by_file_handle() {
     assert_vm(&|| Box::new(MemoryProvider::new(VmMechanism::FileHandle)));
+}
+
+#[test]
+fn the_memory_provider_has_every_property_over_nbd() {
+    assert_vm(&|| Box::new(MemoryProvider::new(VmMechanism::Nbd)));
 }
 
 #[test]

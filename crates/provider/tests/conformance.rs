@@ -1,5 +1,7 @@
 //! Our provider has the properties that every provider must have.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use snapkeep_api::{Level, Provider, SystemClock, TaskLog, VmMechanism, conformance};
@@ -13,7 +15,16 @@ impl TaskLog for Quiet {
 }
 
 #[test]
-fn our_provider_conforms() {
+fn our_provider_conforms_by_file_handle() {
+    conforms(VmMechanism::FileHandle);
+}
+
+#[test]
+fn our_provider_conforms_over_nbd() {
+    conforms(VmMechanism::Nbd);
+}
+
+fn conforms(mechanism: VmMechanism) {
     conformance::assert_vm(&|| -> Box<dyn Provider> {
         let random = Arc::new(SystemRandom);
         let storage = Arc::new(MemoryStorage::new());
@@ -21,9 +32,9 @@ fn our_provider_conforms() {
             Repository::init(storage, Arc::clone(&random) as _, &Protect::Open, 64 << 10);
         let options = Options {
             namespace: "main".parse().unwrap(),
-            storage: None,
+            storage: Some("store".parse().unwrap()),
             workers: 3,
-            mechanism: VmMechanism::FileHandle,
+            mechanism,
             accept_unverified_regions: true,
         };
         let clock = Arc::new(SystemClock::new());

@@ -10,7 +10,9 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use crate::{BitmapMode, Error, ErrorKind, Region, Result, SnapshotAccess, Volume};
 
 /// Granularity of the dirty bitmap, in bytes.
-pub(super) const GRANULARITY: u64 = 64 << 10;
+pub(super) const CLUSTER: usize = 64 << 10;
+/// The same.
+pub(super) const GRANULARITY: u64 = CLUSTER as u64;
 /// What lies outside the dirty regions in a file handed out for a reused bitmap.
 const POISON: u8 = 0xA5;
 
@@ -24,8 +26,12 @@ pub(super) enum Fault {
     List,
     /// The list of regions ends too early, without an error.
     ListCut,
-    /// The file is smaller than announced.
+    /// The disk is smaller than announced.
     Size,
+    /// A bitmap that is reused cannot be read.
+    Bitmap,
+    /// Discards fail.
+    Discard,
 }
 
 /// A disk, and what was written to it since its last backup.
@@ -68,22 +74,26 @@ impl Disk {
             .extend(first / GRANULARITY..end.div_ceil(GRANULARITY));
     }
 
-    fn regions(&self, clusters: impl Iterator<Item = u64>) -> Vec<Result<Region>> {
+    /// The clusters that may be read.
+    pub(super) fn readable(&self, bitmap: BitmapMode) -> BTreeSet<u64> {
+        match bitmap {
+            BitmapMode::Reuse => self.dirty.clone(),
+            BitmapMode::None | BitmapMode::New => (0..self.size().div_ceil(GRANULARITY)).collect(),
+        }
+    }
+
+    fn regions(&self, bitmap: BitmapMode) -> Vec<Result<Region>> {
         let region = |cluster: u64| {
             let start = cluster * GRANULARITY;
             Region::new(start, GRANULARITY.min(self.size() - start))
         };
-        clusters.map(region).collect()
+        self.readable(bitmap).into_iter().map(region).collect()
     }
 
-    /// Snapshot access to the disk as it is now.
+    /// Snapshot access by file handle to the disk as it is now.
     pub(super) fn volume(&self, bitmap: BitmapMode, fault: Fault) -> Result<Volume> {
         let reuse = bitmap == BitmapMode::Reuse;
-        let regions = if reuse {
-            self.regions(self.dirty.iter().copied())
-        } else {
-            self.regions(0..self.size().div_ceil(GRANULARITY))
-        };
+        let regions = self.regions(bitmap);
         let failed =
             |e: std::io::Error| Error::with_source(ErrorKind::Source, "cannot make a disk", e);
         let file = self.file(reuse.then_some(&regions)).map_err(failed)?;
@@ -91,10 +101,12 @@ impl Disk {
             file.set_len(self.size() - 512).map_err(failed)?;
         }
         let trap = file.try_clone().map_err(failed)?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         // A disk without dirty regions is never read at all.
         let file = if regions.is_empty() {
-            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
             File::options().write(true).open(path).map_err(failed)?
+        } else if fault == Fault::Discard {
+            File::open(path).map_err(failed)?
         } else {
             file
         };
@@ -154,7 +166,7 @@ impl Iterator for Regions {
         let region = self.list.get(self.next)?.clone();
         let cut = match (self.fault, &region) {
             (Fault::Read, Ok(region)) if middle => self.cut_file(region.offset()),
-            (Fault::List, _) if middle => {
+            (Fault::List | Fault::Bitmap, _) if middle => {
                 Err(Error::new(ErrorKind::Source, "the list of regions failed"))
             }
             (Fault::ListCut, _) if middle => return None,

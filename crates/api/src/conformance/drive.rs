@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use super::Check;
 use super::disk::{Disk, Fault};
+use super::export::Exports;
 use crate::{
     ArchiveName, BackupJob, BackupStats, BitmapInfo, BitmapMode, BitmapName, BitmapRequest,
-    DeviceName, Error, GuestId, Incarnation, Outcome, Provider, Result, UnixTime, VmBackup,
-    VmMechanism, VmSource, VolumeInfo,
+    DeviceName, Error, GuestId, Incarnation, Outcome, Provider, Result, SnapshotAccess, UnixTime,
+    VmBackup, VmMechanism, VmSource, Volume, VolumeInfo,
 };
 
 /// When all backups of the kit begin: in the same second.
@@ -62,10 +63,7 @@ pub(super) fn back_up(
     let chosen = backup
         .choose_bitmaps(&Incarnation::default(), &volumes)
         .map_err(|e| text(&e))?;
-    let vm = source(disks, &chosen, fault).map_err(|e| text(&e))?;
-    let reused = vm.volumes.values();
-    let reused = reused.filter(|v| v.bitmap == BitmapMode::Reuse).count();
-    let ran = backup.run(vm);
+    let (ran, reused) = run(&mut *backup, disks, &chosen, fault)?;
     let outcome = match &ran {
         Ok(_) => Outcome::Success,
         Err(error) => Outcome::Failure(error.chain()),
@@ -75,19 +73,13 @@ pub(super) fn back_up(
     Ok(Finished { name, ran, reused })
 }
 
-/// Starts the backup of a guest; the kit hands disks over by file handle.
+/// Starts the backup of a guest.
 pub(super) fn start(
     job: &mut dyn BackupJob,
     guest: &str,
 ) -> std::result::Result<Box<dyn VmBackup>, String> {
     let guest: GuestId = name(guest).map_err(|e| text(&e))?;
-    let backup = job.start_vm(&guest, START).map_err(|e| text(&e))?;
-    match backup.mechanism() {
-        VmMechanism::FileHandle => Ok(backup),
-        VmMechanism::Nbd => {
-            Err("this kit hands disks over by file handle, not by NBD export".to_owned())
-        }
-    }
+    job.start_vm(&guest, START).map_err(|e| text(&e))
 }
 
 /// The volumes as offered to `choose_bitmaps`.
@@ -115,29 +107,89 @@ pub(super) fn bitmap() -> Result<BitmapName> {
     name("snapkeep-conformance")
 }
 
-/// The disks as handed to `run`, by what was chosen.
-pub(super) fn source(
+/// Hands these disks over, by the mechanism that was asked for and by what was chosen of their
+/// bitmaps: how the run ended, and how many bitmaps were reused. Fails if the provider did what it
+/// must not do.
+pub(super) fn run(
+    backup: &mut dyn VmBackup,
     disks: &[&Disk],
     chosen: &BTreeMap<DeviceName, BitmapRequest>,
     fault: Fault,
-) -> Result<VmSource> {
-    let mut volumes = BTreeMap::new();
+) -> std::result::Result<(Result<BackupStats>, usize), String> {
+    let source = VmSource {
+        guest_config: CONFIG.to_vec(),
+        firewall_config: None,
+        bandwidth_limit: None,
+        volumes: BTreeMap::new(),
+    };
+    let modes = modes(disks, chosen).map_err(|e| text(&e))?;
+    let reused = modes.iter().filter(|(_, mode)| *mode == BitmapMode::Reuse);
+    let reused = reused.count();
+    match backup.mechanism() {
+        VmMechanism::FileHandle => {
+            let volumes = by_file_handle(&modes, fault).map_err(|e| text(&e))?;
+            Ok((backup.run(VmSource { volumes, ..source }), reused))
+        }
+        VmMechanism::Nbd => {
+            let bitmap = bitmap().map_err(|e| text(&e))?;
+            let exports = Exports::serve(&modes, &bitmap, fault).map_err(|e| text(&e))?;
+            let volumes = by_nbd(&modes, &exports, &bitmap).map_err(|e| text(&e))?;
+            let ran = backup.run(VmSource { volumes, ..source });
+            exports.verdict()?;
+            let (bytes, counted) = (exports.bytes_read(), ran.as_ref().map(|stats| stats.read));
+            if counted.is_ok_and(|counted| counted != bytes) {
+                return Err(format!(
+                    "{bytes} bytes were read, but counted as {counted:?}"
+                ));
+            }
+            Ok((ran, reused))
+        }
+    }
+}
+
+/// What becomes of each disk's bitmap.
+fn modes<'a>(
+    disks: &[&'a Disk],
+    chosen: &BTreeMap<DeviceName, BitmapRequest>,
+) -> Result<Vec<(&'a Disk, BitmapMode)>> {
+    let mut modes = Vec::new();
     for disk in disks {
-        let device: DeviceName = name(disk.device)?;
-        let mode = match chosen.get(&device) {
+        let mode = match chosen.get(&name(disk.device)?) {
             None => BitmapMode::None,
             Some(BitmapRequest::Use(name)) if *name == bitmap()? => BitmapMode::Reuse,
             // A bitmap that is not there is created.
             Some(BitmapRequest::New | BitmapRequest::Use(_)) => BitmapMode::New,
         };
-        volumes.insert(device, disk.volume(mode, fault)?);
+        modes.push((*disk, mode));
     }
-    Ok(VmSource {
-        guest_config: CONFIG.to_vec(),
-        firewall_config: None,
-        bandwidth_limit: None,
-        volumes,
-    })
+    Ok(modes)
+}
+
+fn by_file_handle(
+    disks: &[(&Disk, BitmapMode)],
+    fault: Fault,
+) -> Result<BTreeMap<DeviceName, Volume>> {
+    let volumes = disks.iter();
+    let volumes = volumes.map(|(disk, mode)| Ok((name(disk.device)?, disk.volume(*mode, fault)?)));
+    volumes.collect()
+}
+
+fn by_nbd(
+    disks: &[(&Disk, BitmapMode)],
+    exports: &Exports,
+    bitmap: &BitmapName,
+) -> Result<BTreeMap<DeviceName, Volume>> {
+    let volume = |disk: &Disk, mode| Volume {
+        size: disk.size(),
+        bitmap: mode,
+        access: SnapshotAccess::Nbd {
+            socket: exports.socket.clone(),
+            bitmap: (mode != BitmapMode::None).then(|| bitmap.clone()),
+        },
+    };
+    let volumes = disks.iter();
+    let volumes = volumes.map(|(disk, mode)| Ok((name(disk.device)?, volume(disk, *mode))));
+    volumes.collect()
 }
 
 /// Restores an archive and compares it with these disks; nothing else may be in it.

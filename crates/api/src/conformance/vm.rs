@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::disk::{Disk, Fault};
-use super::drive::{GUEST, START, back_up, expect_disks, name, source, start, text};
+use super::drive::{GUEST, START, back_up, expect_disks, name, run, start, text};
 use super::{Check, Factory};
-use crate::{ArchiveName, ErrorKind, GuestKind, Outcome, Provider};
+use crate::{ArchiveName, ErrorKind, GuestKind, Outcome, Provider, VmSource};
 
 const MIB: usize = 1 << 20;
 
@@ -82,8 +82,8 @@ pub(super) fn an_archive_outlives_a_failed_finish(factory: Factory<'_>) -> Check
     let disk = disk();
     let mut job = provider.start_job(START).map_err(|e| text(&e))?;
     let mut backup = start(&mut *job, GUEST)?;
-    let vm = source(&[&disk], &BTreeMap::new(), Fault::None).map_err(|e| text(&e))?;
-    backup.run(vm).map_err(|e| text(&e))?;
+    let (ran, _) = run(&mut *backup, &[&disk], &BTreeMap::new(), Fault::None)?;
+    ran.map_err(|e| text(&e))?;
     let archive = backup.archive_name().clone();
     expect_disks(&*provider, &archive, &[&disk])?;
     let outcome = Outcome::Failure("setting the notes failed".to_owned());
@@ -96,9 +96,12 @@ pub(super) fn an_archive_outlives_a_failed_finish(factory: Factory<'_>) -> Check
 fn expect_configs(provider: &dyn Provider, config: &[u8], firewall: Option<&[u8]>) -> Check {
     let mut job = provider.start_job(START).map_err(|e| text(&e))?;
     let mut backup = start(&mut *job, GUEST)?;
-    let mut vm = source(&[], &BTreeMap::new(), Fault::None).map_err(|e| text(&e))?;
-    vm.guest_config = config.to_vec();
-    vm.firewall_config = firewall.map(<[u8]>::to_vec);
+    let vm = VmSource {
+        guest_config: config.to_vec(),
+        firewall_config: firewall.map(<[u8]>::to_vec),
+        bandwidth_limit: None,
+        volumes: BTreeMap::new(),
+    };
     backup.run(vm).map_err(|e| text(&e))?;
     let archive = backup.archive_name().clone();
     backup.finish(&Outcome::Success).map_err(|e| text(&e))?;
@@ -169,10 +172,8 @@ pub(super) fn two_guests_at_once_do_not_mix(factory: Factory<'_>) -> Check {
             .zip(&disks)
             .map(|(backup, disk)| {
                 scope.spawn(move || {
-                    let vm = source(&[disk], &BTreeMap::new(), Fault::None);
-                    vm.and_then(|vm| backup.run(vm))
-                        .map(|_| ())
-                        .map_err(|e| text(&e))
+                    let (ran, _) = run(&mut **backup, &[disk], &BTreeMap::new(), Fault::None)?;
+                    ran.map(|_| ()).map_err(|e| text(&e))
                 })
             })
             .collect();
