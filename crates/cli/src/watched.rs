@@ -63,6 +63,11 @@ impl Storage for Watched {
         self.storage.put(name, bytes)
     }
 
+    fn settle(&self, name: &FileName) -> Result<()> {
+        self.check()?;
+        self.storage.settle(name)
+    }
+
     fn read(&self, name: &FileName, range: Range<u64>) -> Result<Vec<u8>> {
         self.check()?;
         let bytes = self.storage.read(name, range)?;

@@ -202,6 +202,7 @@ impl VmBackup for RunningBackup {
         let snapshot = Snapshot {
             id: String::new(),
             repository: String::new(),
+            needs: Vec::new(),
             time: self.time.0,
             disks,
             guest_config,

@@ -3,6 +3,7 @@
 pub(crate) mod bytes;
 pub(crate) mod config;
 pub(crate) mod envelope;
+pub(crate) mod features;
 pub(crate) mod head;
 pub(crate) mod id;
 pub(crate) mod index;

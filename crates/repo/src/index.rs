@@ -1,6 +1,6 @@
 //! Where chunks lie: all index objects of a repository, in memory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::format::envelope::{self, Kind};
 use crate::format::id::{ChunkId, PackId};
@@ -36,6 +36,8 @@ pub(crate) struct Index {
     packs: Vec<Pack>,
     known: HashSet<PackId>,
     missing: usize,
+    adopted: Vec<PackId>,
+    problems: Vec<(FileName, Error)>,
 }
 
 impl Index {
@@ -45,7 +47,7 @@ impl Index {
     /// A pack that an index object names and that is not there is left out, with what is in it,
     /// so that a backup stores those chunks again.
     pub(crate) fn load(storage: &dyn Storage, keys: &Keys) -> Result<Self> {
-        let mut present = HashMap::new();
+        let mut present = BTreeMap::new();
         storage.list(&"packs".parse()?, &mut |name, length| {
             if let Some(id) = pack_of(name) {
                 present.insert(id, length);
@@ -59,25 +61,69 @@ impl Index {
         })?;
         let mut index = Self::default();
         for name in objects {
-            // The index is derived: an object that cannot be read is made good from the packs.
-            if let Ok(packs) = read_object(storage, keys, &name) {
-                for pack in packs {
-                    if present.get(&pack.id) == Some(&u64::from(pack.length)) {
-                        index.add(pack);
-                    } else {
-                        index.missing += 1;
+            match read_object(storage, keys, &name) {
+                Ok(packs) => {
+                    for pack in packs {
+                        if present.get(&pack.id) == Some(&u64::from(pack.length)) {
+                            index.add(pack);
+                        } else {
+                            index.missing += 1;
+                        }
                     }
                 }
+                // The index is derived: what cannot be read is made good from the packs.
+                Err(error) => index.doubt(name, error),
             }
         }
         for (id, length) in present {
-            if !index.known.contains(&id)
-                && let Ok(pack) = read_pack(storage, keys, id, length)
-            {
-                index.add(pack);
+            if !index.known.contains(&id) {
+                match read_pack(storage, keys, id, length) {
+                    Ok(pack) => {
+                        index.adopted.push(id);
+                        index.add(pack);
+                    }
+                    Err(error) => index.doubt(pack_file(&id), error),
+                }
             }
         }
         Ok(index)
+    }
+
+    fn doubt(&mut self, name: FileName, error: Error) {
+        self.missing += 1;
+        if self.problems.len() < limits::PROBLEMS_MAX {
+            self.problems.push((name, error));
+        }
+    }
+
+    /// Files that could not be read when the index was loaded, and why; not all if they are many.
+    pub(crate) fn problems(&self) -> &[(FileName, Error)] {
+        &self.problems
+    }
+
+    /// Packs that no index object names: their writer was killed, or is at work. Nobody knows
+    /// whether they are durable.
+    pub(crate) fn take_adopted(&mut self) -> Vec<PackId> {
+        std::mem::take(&mut self.adopted)
+    }
+
+    /// They could not be made durable.
+    pub(crate) fn put_back_adopted(&mut self, packs: Vec<PackId>) {
+        self.adopted.extend(packs);
+    }
+
+    /// The error about a chunk that is not in the index.
+    pub(crate) fn absent(&self, id: &ChunkId) -> Error {
+        let what = format!("chunk {id} is in no pack");
+        match self.problems.first() {
+            None => Error::corrupt(what),
+            // A storage that could not be read is no proof of damage.
+            Some((_, error)) => Error::with_source(
+                error.kind(),
+                format!("{what} that could be read"),
+                error.clone(),
+            ),
+        }
     }
 
     pub(crate) fn add(&mut self, indexed: IndexedPack) {
@@ -124,7 +170,8 @@ impl Index {
         &self.packs
     }
 
-    /// Packs that an index object names, but that are not there, or not in full.
+    /// Packs that an index object names, but that are not there, or not in full; and what could
+    /// not be read.
     pub(crate) fn missing_packs(&self) -> usize {
         self.missing
     }

@@ -32,6 +32,8 @@ pub use map::{MAP_FAN_OUT, update_map};
 pub use random::{Random, SystemRandom};
 pub use reader::{DiskReader, Leaf};
 pub use repository::{Protect, Repository};
-pub use storage::{FaultPoint, Faulty, FileName, LocalStorage, MemoryStorage, Storage};
+pub use storage::{
+    Entry, FaultPoint, Faulty, FileName, Files, LocalStorage, MemoryStorage, Storage, SystemFiles,
+};
 pub use verify::{Damage, Report, verify};
 pub use writer::{Stored, Worker, Writer};

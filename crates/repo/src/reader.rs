@@ -27,7 +27,7 @@ impl Repository {
     pub(crate) fn read_chunk(&self, class: Class, id: &ChunkId) -> Result<Vec<u8>> {
         let (location, pack) = {
             let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-            let missing = || Error::corrupt(format!("chunk {id} is in no pack"));
+            let missing = || index.absent(id);
             let location = index.find(id).ok_or_else(missing)?;
             (
                 location,

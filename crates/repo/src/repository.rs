@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::format::config::{Config, Proof};
 use crate::format::envelope::{self, Kind};
+use crate::format::features;
 use crate::format::id::PackId;
 use crate::format::slot::Slot;
 use crate::format::snapshot::{Snapshot, SnapshotName};
@@ -36,6 +37,8 @@ pub struct Repository {
     /// Keys of packs that were opened: each costs a read and a public-key operation.
     pub(crate) pack_keys: Mutex<HashMap<PackId, Arc<Cipher>>>,
     config: Config,
+    /// Why this program may not write to it, if it may not.
+    read_only: Option<Error>,
 }
 
 fn config_file() -> FileName {
@@ -71,6 +74,7 @@ impl Repository {
             index,
             pack_keys: Mutex::default(),
             config,
+            read_only: None,
         })
     }
 
@@ -91,6 +95,7 @@ impl Repository {
             e
         })?;
         let (config, proof) = Config::decode(&file)?;
+        let read_only = features::check(&*storage, &config)?;
         let keys = unlock_keys(&*storage, unlock, &proof)?;
         let index = RwLock::new(Index::load(&*storage, &keys)?);
         Ok(Self {
@@ -100,7 +105,16 @@ impl Repository {
             index,
             pack_keys: Mutex::default(),
             config,
+            read_only,
         })
+    }
+
+    /// Fails if a newer program made the repository so that this one may only read it.
+    pub(crate) fn may_write(&self) -> Result<()> {
+        match &self.read_only {
+            None => Ok(()),
+            Some(error) => Err(error.clone()),
+        }
     }
 
     /// What the repository says of itself.
@@ -115,6 +129,7 @@ impl Repository {
 
     /// Adds a key slot; its name.
     pub fn add_key(&self, protect: &Protect) -> Result<String> {
+        self.may_write()?;
         add_slot(&*self.storage, &*self.random, &self.keys, protect)
     }
 
@@ -129,6 +144,7 @@ impl Repository {
 
     /// Removes a key slot, but never the last.
     pub fn remove_key(&self, name: &str) -> Result<()> {
+        self.may_write()?;
         let slots = read_slots(&*self.storage)?;
         let Some((file, _)) = slots.iter().find(|(file, _)| slot_name(file) == name) else {
             return Err(Error::new(

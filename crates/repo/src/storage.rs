@@ -7,10 +7,12 @@ use std::str::FromStr;
 use crate::{Error, ErrorKind, Result};
 
 mod faulty;
+mod files;
 mod local;
 mod memory;
 
 pub use faulty::{FaultPoint, Faulty};
+pub use files::{Entry, Files, SystemFiles};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 
@@ -19,6 +21,9 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Writes `name` with these bytes, durably, or leaves nothing a reader could see. A name's
     /// content never differs, so writing the same again is harmless.
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()>;
+    /// Makes a file durable that is there but that another process may not have finished putting:
+    /// until then nothing that is to last may rely on it. `NotFound` if there is none.
+    fn settle(&self, name: &FileName) -> Result<()>;
     /// Reads a range; an error of kind `Corrupt` if the file is shorter.
     fn read(&self, name: &FileName, range: Range<u64>) -> Result<Vec<u8>>;
     /// The file's length in bytes; `NotFound` if there is none.

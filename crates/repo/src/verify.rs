@@ -2,6 +2,7 @@
 //! identity.
 
 use std::collections::HashSet;
+use std::sync::PoisonError;
 
 use crate::format::id::{ChunkId, PackId};
 use crate::format::pack::Class;
@@ -15,7 +16,7 @@ use crate::{Error, Result, limits};
 /// What is wrong, and with what.
 #[derive(Debug)]
 pub struct Damage {
-    /// The pack or snapshot.
+    /// The pack, index object or snapshot.
     pub object: String,
     /// What was found.
     pub error: Error,
@@ -37,7 +38,8 @@ pub struct Report {
 }
 
 /// Reads everything: each pack whole against its name, then each snapshot's nodes, chunks and
-/// configurations, each once.
+/// configurations, each once. Index objects that could not be read when the repository was
+/// opened are told too, although nothing depends on them.
 pub fn verify(repository: &Repository) -> Result<Report> {
     let mut report = Report::default();
     let mut names = Vec::new();
@@ -62,6 +64,16 @@ pub fn verify(repository: &Repository) -> Result<Report> {
             report.damage.push(Damage {
                 object: name.to_string(),
                 error,
+            });
+        }
+    }
+    let index = repository.index.read();
+    for (name, error) in index.unwrap_or_else(PoisonError::into_inner).problems() {
+        // Packs were judged by their bytes.
+        if name.as_str().starts_with("index/") {
+            report.damage.push(Damage {
+                object: name.to_string(),
+                error: error.clone(),
             });
         }
     }

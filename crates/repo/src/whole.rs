@@ -2,11 +2,11 @@
 
 use std::sync::PoisonError;
 
+use crate::Result;
 use crate::format::id::ChunkId;
 use crate::format::snapshot::DiskRecord;
 use crate::map;
 use crate::repository::Repository;
-use crate::{Error, Result};
 
 impl Repository {
     /// Fails with what a disk lacks. Every node above the lowest is read and proven; the lowest
@@ -17,9 +17,9 @@ impl Repository {
     /// what [`verify`](crate::verify()) does.
     pub fn check_whole(&self, disk: &DiskRecord) -> Result<()> {
         let index = || self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let there = |id: &ChunkId| match index().find(id) {
-            Some(_) => Ok(()),
-            None => Err(Error::corrupt(format!("chunk {id} is in no pack"))),
+        let there = |id: &ChunkId| {
+            let index = index();
+            index.find(id).map(drop).ok_or_else(|| index.absent(id))
         };
         let packs_are_missing = index().missing_packs() > 0;
         let levels = map::levels(disk.size, disk.chunk_size);

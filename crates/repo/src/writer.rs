@@ -13,7 +13,7 @@ use crate::format::id::ChunkId;
 use crate::format::index::{self, IndexedPack};
 use crate::format::pack::{Class, OpenPack, SealedPack};
 use crate::format::snapshot::{Snapshot, SnapshotName};
-use crate::index::pack_file;
+use crate::index::{pack_file, read_pack};
 use crate::repository::Repository;
 use crate::{Error, ErrorKind, Result, limits, random};
 
@@ -57,6 +57,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Writer {
     /// Starts writing. Nothing is stored yet.
     pub fn new(repository: Arc<Repository>) -> Result<Self> {
+        repository.may_write()?;
         let id = random::fresh(&*repository.random)?;
         Ok(Self {
             repository,
@@ -96,6 +97,7 @@ impl Writer {
                 self.put_pack(pack.finish(&self.repository.keys))?;
             }
         }
+        self.adopt()?;
         self.flush_index(1)?;
         snapshot.writer = hex(&self.id);
         snapshot.index_objects = lock(&self.done).objects;
@@ -150,8 +152,44 @@ impl Writer {
             return Ok(());
         }
         drop(open);
-        self.poisoned(self.put_pack(pack.finish(keys)))?;
-        self.poisoned(self.flush_index(limits::INDEX_BLOBS))
+        self.put_pack(pack.finish(keys))?;
+        self.flush_index(limits::INDEX_BLOBS)
+    }
+
+    /// Makes the packs durable that a killed writer left behind, and names them in the index:
+    /// this snapshot may need what is in them.
+    fn adopt(&self) -> Result<()> {
+        let Repository { storage, keys, .. } = &*self.repository;
+        // The lock keeps another writer from committing before they are durable.
+        let mut index = self
+            .repository
+            .index
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let adopted = index.take_adopted();
+        let mut packs = Vec::new();
+        let settled = adopted.iter().try_for_each(|id| {
+            let file = pack_file(id);
+            storage.settle(&file)?;
+            packs.push(read_pack(&**storage, keys, *id, storage.length(&file)?)?);
+            Ok(())
+        });
+        if let Err(error) = settled {
+            index.put_back_adopted(adopted);
+            return Err(error);
+        }
+        drop(index);
+        for pack in packs {
+            self.indexed(pack);
+            self.flush_index(limits::INDEX_BLOBS)?;
+        }
+        Ok(())
+    }
+
+    fn indexed(&self, pack: IndexedPack) {
+        let mut done = lock(&self.done);
+        done.waiting_blobs += pack.entries.len();
+        done.waiting.push(pack);
     }
 
     fn put_pack(&self, pack: SealedPack) -> Result<()> {
@@ -163,9 +201,7 @@ impl Writer {
         } = pack;
         self.repository.storage.put(&pack_file(&id), &bytes)?;
         self.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let mut done = lock(&self.done);
-        done.waiting_blobs += entries.len();
-        done.waiting.push(IndexedPack {
+        self.indexed(IndexedPack {
             id,
             class,
             length: length_u32(bytes.len()),
@@ -242,7 +278,8 @@ impl Worker<'_> {
         } else {
             plaintext
         };
-        writer.add(class, id, blob, plaintext.len(), compressed)?;
+        // Once a chunk was seen, it must be stored, or nothing may be committed.
+        writer.poisoned(writer.add(class, id, blob, plaintext.len(), compressed))?;
         Ok(Stored { id, new: true })
     }
 

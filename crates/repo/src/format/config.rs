@@ -7,13 +7,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::bytes::{hex, unhex};
+use super::features::{self, DRAFT};
 use crate::keys::Keys;
 use crate::{Error, ErrorKind, Result, limits};
 
 /// The version of the format that this program reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
-/// The features a reader must know: the format is a draft and may still change.
-const DRAFT: &str = "draft-1";
 const FIRST_LINE: &str = "snapkeep repository, format 1 (draft: not frozen yet)\n";
 
 /// What a repository says of itself, in the clear.
@@ -109,11 +108,8 @@ impl Config {
                 e,
             )
         })?;
-        if let Some(feature) = config.incompatible.iter().find(|f| *f != DRAFT) {
-            let what = format!(
-                "the repository needs the feature {feature:?}, which this program does not know"
-            );
-            return Err(Error::new(ErrorKind::Version, what));
+        for feature in &config.incompatible {
+            features::require("the repository", feature)?;
         }
         config.check()?;
         Ok((

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::bytes::{hex, unhex};
+use super::features;
 use super::id::ChunkId;
 use crate::storage::FileName;
 use crate::{Error, ErrorKind, Result, limits};
@@ -62,6 +63,9 @@ pub struct Snapshot {
     pub id: String,
     /// The repository's identity, so that a file copied from another one is noticed.
     pub repository: String,
+    /// Features that a reader of this snapshot must know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
     /// Seconds since the epoch, as the caller gave them.
     pub time: i64,
     /// The disks, by device name in order.
@@ -151,8 +155,19 @@ impl Snapshot {
         if snapshot.repository != repository {
             return corrupt("belongs to another repository");
         }
+        for feature in &snapshot.needs {
+            features::require(&format!("archive {name}"), feature)?;
+        }
         if snapshot.disks.len() > limits::DISKS_MAX {
             return corrupt("has more disks than are allowed");
+        }
+        let configs = [
+            Some(&snapshot.guest_config),
+            snapshot.firewall_config.as_ref(),
+        ];
+        let too_long = |c: &&BlobRef| c.length as usize > limits::GUEST_CONFIG_MAX;
+        if configs.into_iter().flatten().any(|c| too_long(&c)) {
+            return corrupt("has a longer configuration than is allowed");
         }
         for disk in &snapshot.disks {
             let size = disk.chunk_size as usize;

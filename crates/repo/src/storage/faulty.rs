@@ -62,6 +62,10 @@ impl Storage for Faulty {
         self.run(name, || self.inner.put(name, bytes))
     }
 
+    fn settle(&self, name: &FileName) -> Result<()> {
+        self.run(name, || self.inner.settle(name))
+    }
+
     fn read(&self, name: &FileName, range: Range<u64>) -> Result<Vec<u8>> {
         self.run(name, || self.inner.read(name, range))
     }

@@ -1,15 +1,16 @@
 //! Files in a folder of this machine: each written under a temporary name, synced, given its
 //! name, and its folder synced, before the next step may rely on it.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::collections::HashSet;
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::files::{Entry, Files, SystemFiles};
 use super::{FileName, Storage};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, limits};
 
 /// Temporary names begin with this; a name of a repository never begins with a dot, so no listing
 /// shows them.
@@ -19,6 +20,11 @@ const TEMPORARY: &str = ".put-";
 #[derive(Debug)]
 pub struct LocalStorage {
     root: PathBuf,
+    files: Arc<dyn Files>,
+    /// The folder that was opened: its path may lead elsewhere once it is unmounted.
+    identity: (u64, u64),
+    /// Folders that this process has synced into their parents.
+    durable: Mutex<HashSet<PathBuf>>,
     /// Tells temporary names of this process apart.
     next: AtomicU64,
 }
@@ -26,25 +32,42 @@ pub struct LocalStorage {
 impl LocalStorage {
     /// A storage in this folder, which must exist.
     pub fn open(root: &Path) -> Result<Self> {
-        let found = fs::metadata(root)
-            .map_err(|e| Error::io(format!("cannot open the folder {}", root.display()), e))?;
-        if !found.is_dir() {
-            let what = format!("{} is not a folder", root.display());
-            return Err(Error::new(ErrorKind::Invalid, what));
-        }
+        Self::open_on(Arc::new(SystemFiles), root)
+    }
+
+    /// The same on other files than this machine's.
+    pub fn open_on(files: Arc<dyn Files>, root: &Path) -> Result<Self> {
+        let failed = |e: io::Error| {
+            if e.kind() == io::ErrorKind::NotADirectory {
+                let what = format!("{} is not a folder", root.display());
+                return Error::new(ErrorKind::Invalid, what);
+            }
+            Error::io(format!("cannot open the folder {}", root.display()), e)
+        };
+        files.names(root).map_err(failed)?;
         Ok(Self {
             root: root.to_owned(),
+            identity: files.identity(root).map_err(failed)?,
+            files,
+            durable: Mutex::default(),
             next: AtomicU64::new(0),
         })
     }
 
     /// Makes the folder if it is not there, readable by its owner alone, and opens it.
     pub fn create(root: &Path) -> Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(root)
-            .map_err(|e| Error::io(format!("cannot make the folder {}", root.display()), e))?;
+        let files = SystemFiles;
+        let missing: Vec<&Path> = (root.ancestors())
+            .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+            .collect();
+        for folder in missing.into_iter().rev() {
+            let parent = folder.parent().filter(|p| !p.as_os_str().is_empty());
+            match files.make_folder(folder) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+                Ok(()) | Err(_) => files.sync_folder(parent.unwrap_or(Path::new("."))),
+            }
+            .map_err(|e| Error::io(format!("cannot make the folder {}", folder.display()), e))?;
+        }
         Self::open(root)
     }
 
@@ -52,85 +75,105 @@ impl LocalStorage {
         self.root.join(name.as_str())
     }
 
-    /// Makes the folders above a file, each synced into its parent.
+    fn folder<'a>(&'a self, path: &'a Path) -> &'a Path {
+        path.parent().unwrap_or(&self.root)
+    }
+
+    /// Makes the folders above a file. Each is synced into its parent once by this process, also
+    /// one that is there: who made it may not have done so yet.
     fn make_folder(&self, folder: &Path) -> io::Result<()> {
-        if folder.is_dir() || !folder.starts_with(&self.root) || folder == self.root {
+        let known = |set: &Mutex<HashSet<PathBuf>>| {
+            let set = set.lock().unwrap_or_else(PoisonError::into_inner);
+            set.contains(folder)
+        };
+        if folder == self.root || !folder.starts_with(&self.root) || known(&self.durable) {
             return Ok(());
         }
-        if let Some(parent) = folder.parent() {
-            self.make_folder(parent)?;
-            match fs::DirBuilder::new().mode(0o700).create(folder) {
-                Ok(()) => sync_folder(parent)?,
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(e),
-            }
+        let parent = self.folder(folder);
+        self.make_folder(parent)?;
+        match self.files.make_folder(folder) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            Ok(()) | Err(_) => self.files.sync_folder(parent)?,
         }
+        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        durable.insert(folder.to_owned());
         Ok(())
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the storage that others go through"
-    )]
-    fn write(&self, path: &Path, folder: &Path, bytes: &[u8]) -> io::Result<()> {
+    /// Writes under a name that nobody has: another machine's process may have our number.
+    fn write_temporary(&self, folder: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+        for _ in 0..limits::TEMPORARY_NAMES_MAX {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let path = folder.join(format!("{TEMPORARY}{}-{number}", std::process::id()));
+            match self.files.write_new(&path, bytes) {
+                Ok(()) => return Ok(path),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => {
+                    // What could not be written is useless; this failure is the one to tell.
+                    drop(self.files.remove(&path));
+                    return Err(e);
+                }
+            }
+        }
+        let what = "too many temporary files were left behind; remove them while no backup runs";
+        Err(io::Error::other(what))
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if self.files.identity(&self.root)? != self.identity {
+            let what = "the repository's folder is not the one that was opened: was it unmounted?";
+            return Err(io::Error::other(what));
+        }
+        let folder = self.folder(path);
         self.make_folder(folder)?;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let temporary = folder.join(format!("{TEMPORARY}{}-{number}", std::process::id()));
-        let written = (|| {
-            let mut options = File::options();
-            let mut file = options
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&temporary)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, path)
-        })();
-        if let Err(error) = written {
-            // What could not be written is useless; the first failure is the one to tell.
-            drop(fs::remove_file(&temporary));
+        let temporary = self.write_temporary(folder, bytes)?;
+        if let Err(error) = self.files.rename(&temporary, path) {
+            drop(self.files.remove(&temporary));
             return Err(error);
         }
-        sync_folder(folder)
+        self.files.sync_folder(folder)
     }
-}
-
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }
 
 impl Storage for LocalStorage {
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
         let path = self.path(name);
-        let folder = path.parent().unwrap_or(&self.root);
-        self.write(&path, folder, bytes)
+        self.write(&path, bytes)
             .map_err(|e| Error::io(format!("cannot write {}", path.display()), e))
+    }
+
+    fn settle(&self, name: &FileName) -> Result<()> {
+        let path = self.path(name);
+        (|| {
+            let folder = self.folder(&path);
+            self.make_folder(folder)?;
+            self.files.sync_file(&path)?;
+            self.files.sync_folder(folder)
+        })()
+        .map_err(|e| Error::io(format!("cannot sync {}", path.display()), e))
     }
 
     fn read(&self, name: &FileName, range: Range<u64>) -> Result<Vec<u8>> {
         let path = self.path(name);
-        let failed = |e: io::Error| {
+        let length = usize::try_from(range.end.saturating_sub(range.start))
+            .map_err(|e| Error::with_source(ErrorKind::Invalid, "the range is too long", e))?;
+        self.files.read(&path, range.start, length).map_err(|e| {
             if e.kind() == io::ErrorKind::UnexpectedEof {
                 let what = format!("{} ends before byte {}", path.display(), range.end);
                 return Error::corrupt(what);
             }
             Error::io(format!("cannot read {}", path.display()), e)
-        };
-        let length = usize::try_from(range.end.saturating_sub(range.start))
-            .map_err(|e| Error::with_source(ErrorKind::Invalid, "the range is too long", e))?;
-        let file = File::open(&path).map_err(failed)?;
-        let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, range.start)
-            .map_err(failed)?;
-        Ok(bytes)
+        })
     }
 
     fn length(&self, name: &FileName) -> Result<u64> {
         let path = self.path(name);
-        match fs::metadata(&path) {
-            Ok(found) => Ok(found.len()),
+        match self.files.entry(&path) {
+            Ok(Entry::File(length)) => Ok(length),
+            Ok(Entry::Folder | Entry::Other) => {
+                let what = format!("{} is not a file", path.display());
+                Err(Error::new(ErrorKind::Invalid, what))
+            }
             Err(e) => Err(Error::io(format!("cannot find {}", path.display()), e)),
         }
     }
@@ -145,28 +188,21 @@ impl Storage for LocalStorage {
         while let Some(folder) = folders.pop() {
             let path = self.root.join(&folder);
             let failed = |e| Error::io(format!("cannot list {}", path.display()), e);
-            let entries = match fs::read_dir(&path) {
-                Ok(entries) => entries,
+            let names = match self.files.names(&path) {
+                Ok(names) => names,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(failed(e)),
             };
-            for entry in entries {
-                let entry = entry.map_err(failed)?;
-                let Ok(part) = entry.file_name().into_string() else {
-                    continue;
-                };
+            for part in names {
                 let Ok(name) = format!("{folder}/{part}").parse::<FileName>() else {
                     continue;
                 };
-                let found = match entry.metadata() {
-                    Ok(found) => found,
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                match self.files.entry(&path.join(part)) {
+                    Ok(Entry::Folder) => folders.push(name.as_str().to_owned()),
+                    Ok(Entry::File(length)) => files.push((name, length)),
+                    Ok(Entry::Other) => {}
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                     Err(e) => return Err(failed(e)),
-                };
-                if found.is_dir() {
-                    folders.push(name.as_str().to_owned());
-                } else if found.is_file() {
-                    files.push((name, found.len()));
                 }
             }
         }
@@ -178,12 +214,13 @@ impl Storage for LocalStorage {
 
     fn remove(&self, name: &FileName) -> Result<()> {
         let path = self.path(name);
-        match fs::remove_file(&path) {
+        match self.files.remove(&path) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(Error::io(format!("cannot remove {}", path.display()), e)),
         }
-        let folder = path.parent().unwrap_or(&self.root);
-        sync_folder(folder).map_err(|e| Error::io(format!("cannot sync {}", folder.display()), e))
+        let folder = self.folder(&path);
+        (self.files.sync_folder(folder))
+            .map_err(|e| Error::io(format!("cannot sync {}", folder.display()), e))
     }
 }

@@ -1,0 +1,50 @@
+//! Features: names that a program must know before it may read or write. Those of `init` are in
+//! `config`; one that was added later is an empty file `features/CLASS-NAME`.
+
+use super::config::Config;
+use crate::storage::{FileName, Storage};
+use crate::{Error, ErrorKind, Result};
+
+/// What every repository of this program needs: the format is a draft and may still change.
+pub(crate) const DRAFT: &str = "draft-1";
+/// The features this program knows, of any class.
+const KNOWN: [&str; 1] = [DRAFT];
+
+/// Refuses a name that this program does not know. `object` is what needs it.
+pub(crate) fn require(object: &str, feature: &str) -> Result<()> {
+    if KNOWN.contains(&feature) {
+        return Ok(());
+    }
+    let what = format!("{object} needs the feature {feature:?}, which this program does not know");
+    Err(Error::new(ErrorKind::Version, what))
+}
+
+/// Refuses a repository that was given a feature without which it cannot be read, and says why
+/// it may not be written to, if it may not.
+pub(crate) fn check(storage: &dyn Storage, config: &Config) -> Result<Option<Error>> {
+    let mut read_only = None;
+    let mut to_write = |feature: &str| {
+        let found = require("writing to the repository", feature);
+        if let Err(error) = found {
+            read_only.get_or_insert(error);
+        }
+    };
+    config.read_only_compatible.iter().for_each(|f| to_write(f));
+    storage.list(&"features".parse()?, &mut |file, _| {
+        let added = added(file);
+        match added.split_once('-') {
+            Some(("compatible", _)) => Ok(()),
+            Some(("read_only_compatible", feature)) => {
+                to_write(feature);
+                Ok(())
+            }
+            Some(("incompatible", feature)) => require("the repository", feature),
+            _ => require("the repository", added),
+        }
+    })?;
+    Ok(read_only)
+}
+
+fn added(file: &FileName) -> &str {
+    file.as_str().strip_prefix("features/").unwrap_or_default()
+}
