@@ -33,8 +33,6 @@ pub(super) fn serve(mut stream: Stream, number: u64, shared: &Shared) {
         who = format!("client {number} of export {name:?}");
         transmit(&mut stream, shared, export.as_ref(), &agreed, &who)
     });
-    // The handle by which the server could end this connection keeps the socket open otherwise.
-    stream.shutdown();
     if let Err(fault) = result {
         // A client that just goes away, as many do, is no news; nor is the end of the server.
         let silent = fault.kind == ErrorKind::Unavailable || shared.stopping.load(Ordering::SeqCst);
@@ -42,6 +40,8 @@ pub(super) fn serve(mut stream: Stream, number: u64, shared: &Shared) {
             shared.log(&who, &fault.message);
         }
     }
+    // The handle by which the server could end this connection keeps the socket open otherwise.
+    stream.shutdown();
 }
 
 /// An export, its name, and how it is talked about.
