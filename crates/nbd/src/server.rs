@@ -192,8 +192,8 @@ struct Shared {
 
 /// A connection that is being served.
 struct Running {
-    /// To end it from outside.
-    stream: Stream,
+    /// To end it from outside; `None` once it has ended.
+    stream: Option<Stream>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -255,8 +255,11 @@ impl Server {
             .take();
         join(accepting);
         let mut running = std::mem::take(&mut *self.shared.connections());
-        for connection in running.values() {
-            connection.stream.shutdown();
+        for stream in running
+            .values()
+            .filter_map(|running| running.stream.as_ref())
+        {
+            stream.shutdown();
         }
         for connection in running.values_mut() {
             join(connection.thread.take());

@@ -40,8 +40,6 @@ pub(super) fn serve(mut stream: Stream, number: u64, shared: &Shared) {
             shared.log(&who, &fault.message);
         }
     }
-    // The handle by which the server could end this connection keeps the socket open otherwise.
-    stream.shutdown();
 }
 
 /// An export, its name, and how it is talked about.

@@ -136,7 +136,14 @@ fn accept_one(listener: &Listener, shared: &Arc<Shared>, number: u64) -> io::Res
     let handle = stream.try_clone()?;
     let thread = {
         let shared = Arc::clone(shared);
-        let run = move || connection::serve(stream, number, &shared);
+        let run = move || {
+            // Dropped after the stream, whatever happens.
+            let _closing = Closing {
+                shared: &shared,
+                number,
+            };
+            connection::serve(stream, number, &shared);
+        };
         thread::Builder::new()
             .name("nbd-connection".to_owned())
             .spawn(run)?
@@ -144,11 +151,27 @@ fn accept_one(listener: &Listener, shared: &Arc<Shared>, number: u64) -> io::Res
     connections.insert(
         number,
         Running {
-            stream: handle,
+            stream: Some(handle),
             thread: Some(thread),
         },
     );
     Ok(())
+}
+
+/// Lets go of the handle by which the server can end a connection, so that the socket is really
+/// closed. Shutting it down would not do: what the client sent and nobody read would stay queued, and
+/// a client that waits for room to send more, as QEMU does, would never be told.
+struct Closing<'a> {
+    shared: &'a Shared,
+    number: u64,
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        if let Some(running) = self.shared.connections().get_mut(&self.number) {
+            running.stream = None;
+        }
+    }
 }
 
 /// Removes the socket of a server that is gone.

@@ -45,30 +45,28 @@ impl Request {
             offset,
             length,
         } = header;
-        let extended = agreed.style == Style::Extended;
-        let has_payload = if extended {
-            flags & command_flag::PAYLOAD_LEN != 0
-        } else {
-            command == command::WRITE
-        };
-        let payload = if has_payload { length } else { 0 };
+        // The flag exists with extended headers only. A write has a payload even without it: QEMU's
+        // client (10.0) never sets it, and its own server, like any that means to serve it, reads on.
+        let is_flagged = agreed.style == Style::Extended && flags & command_flag::PAYLOAD_LEN != 0;
+        let is_write = command == command::WRITE;
+        let payload = if is_flagged || is_write { length } else { 0 };
         if payload > u64::from(limits::MAX_PAYLOAD_BYTES) {
             return Err(Fault::protocol(format!(
                 "the client sends a payload of {payload} bytes"
             )));
         }
-        let verdict = if has_payload == (command == command::WRITE) {
-            let flags = if extended {
-                flags & !command_flag::PAYLOAD_LEN
+        let verdict = if is_flagged && !is_write {
+            Err(Errno::Invalid)
+        } else {
+            let known = if is_flagged {
+                command_flag::PAYLOAD_LEN
             } else {
-                flags
+                0
             };
-            command_of(command, flags, agreed).and_then(|command| {
+            command_of(command, flags & !known, agreed).and_then(|command| {
                 check(command, offset, length, agreed)?;
                 Ok(command)
             })
-        } else {
-            Err(Errno::Invalid)
         };
         Ok(Self {
             cookie,

@@ -1,11 +1,12 @@
-//! The server against qemu-img, nbdinfo and nbdcopy.
+//! The server against qemu-img, qemu-io, nbdinfo, nbdcopy and nbdkit as a client.
 
 use std::fs;
+use std::path::PathBuf;
 
-use snapkeep_nbd::ServerOptions;
+use snapkeep_nbd::{Address, Client, ClientOptions, ServerOptions};
 
-use crate::memory::{Served, serve, serve_with};
-use crate::tools;
+use crate::memory::{MIB, Served, serve, serve_with};
+use crate::tools::{self, Nbdkit};
 
 /// On a Unix socket and on TCP.
 fn both() -> [Served; 2] {
@@ -46,6 +47,46 @@ fn qemu_img_maps_the_hole() {
         map.contains("\"start\": 4194304, \"length\": 4194304"),
         "{map}"
     );
+}
+
+#[test]
+fn qemu_img_and_qemu_io_write_the_export() {
+    if !tools::are_here(
+        "qemu_img_and_qemu_io_write_the_export",
+        &["qemu-img", "qemu-io"],
+    ) {
+        return;
+    }
+    let served = serve();
+    let (uri, source) = (served.uri("disk"), served.path("source"));
+    let mut bytes = vec![0; 8 * MIB];
+    bytes[5 * MIB..6 * MIB + 77].fill(42);
+    fs::write(&source, &bytes).unwrap();
+    tools::run(
+        "qemu-img",
+        &["convert", "-n", "-f", "raw", "-O", "raw", &source, &uri],
+    );
+    assert!(served.disk.bytes() == bytes);
+    let commands = [
+        "write -P 7 1M 3M",
+        "write -z 2M 64k",
+        "write -zu 3M 64k",
+        "discard 1M 4k",
+        "write -f -P 8 0 512",
+        "flush",
+    ];
+    let arguments: Vec<_> = ["-f", "raw"]
+        .into_iter()
+        .chain(commands.iter().flat_map(|command| ["-c", command]))
+        .chain([uri.as_str()])
+        .collect();
+    tools::run("qemu-io", &arguments);
+    bytes[MIB..4 * MIB].fill(7);
+    bytes[2 * MIB..2 * MIB + 65536].fill(0);
+    bytes[3 * MIB..3 * MIB + 65536].fill(0);
+    bytes[MIB..MIB + 4096].fill(0);
+    bytes[..512].fill(8);
+    assert!(served.disk.bytes() == bytes);
 }
 
 #[test]
@@ -97,4 +138,22 @@ fn nbdinfo_sees_what_there_is() {
             assert!(list.contains(&format!("export=\"{name}\"")), "{list}");
         }
     }
+}
+
+#[test]
+fn nbdkit_passes_the_export_on() {
+    if !tools::are_here("nbdkit_passes_the_export_on", &["nbdkit"]) {
+        return;
+    }
+    let served = serve();
+    let socket = PathBuf::from(served.path("proxy"));
+    let uri = format!("uri={}", served.uri("disk"));
+    let _proxy = Nbdkit::start(&["nbd", &uri], &socket);
+    let options = ClientOptions::default();
+    let client = Client::connect(&Address::Unix(socket), &options).unwrap();
+    client.write_at(4321, &vec![1; MIB]).unwrap();
+    client.flush().unwrap();
+    let mut read = vec![0; 8 * MIB];
+    client.read_at(0, &mut read).unwrap();
+    assert!(read == served.disk.bytes() && read[4321..4321 + MIB].iter().all(|byte| *byte == 1));
 }

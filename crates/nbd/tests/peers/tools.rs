@@ -1,10 +1,14 @@
-//! Running the real tools. All of them daemonize once they can be used, so nobody waits.
+//! Running the real tools, in such a way that nobody has to wait until they can be used.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -21,11 +25,38 @@ pub(crate) fn are_here(test: &str, names: &[&str]) -> bool {
     true
 }
 
-/// Runs a tool to its end; returns what it prints.
+/// Longer than any tool takes; only a test that fails waits so long.
+const TOOL_LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs a tool to its end; returns what it prints. One that does not end is killed, and the test
+/// fails.
 #[track_caller]
 pub(crate) fn run(name: &str, arguments: &[&str]) -> String {
-    let output = Command::new(name).args(arguments).output().unwrap();
+    let child = Command::new(name)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_child(&child);
+    let (ended, end) = mpsc::channel();
+    let waiting = thread::spawn(move || {
+        let output = child.wait_with_output();
+        // Nobody listens any more once the limit is over.
+        ended.send(()).ok();
+        output
+    });
+    let in_time = end.recv_timeout(TOOL_LIMIT).is_ok();
+    if !in_time {
+        kill_process(pid, Signal::KILL).ok();
+    }
+    let output = waiting.join().unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        in_time,
+        "{name} {arguments:?} has not ended after {TOOL_LIMIT:?} and was killed: {said}"
+    );
     assert!(output.status.success(), "{name} {arguments:?}: {said}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -40,8 +71,8 @@ impl Daemon {
         // What stays in the background must not hold our pipes open.
         let status = Command::new(name)
             .args(arguments)
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .status()
             .unwrap();
         assert!(status.success(), "{name} {arguments:?}: {status}");
@@ -53,6 +84,34 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         kill_process(self.0, Signal::KILL).ok();
+    }
+}
+
+/// An nbdkit; ends when dropped.
+pub(crate) struct Nbdkit(Child);
+
+impl Nbdkit {
+    /// Hands it a socket that already listens: clients that come before it is ready just wait for
+    /// it. (When it puts itself into the background, its socket and its PID file come later.)
+    #[track_caller]
+    pub(crate) fn start(arguments: &[&str], socket: &Path) -> Self {
+        let listener = UnixListener::bind(socket).unwrap();
+        let script = "export LISTEN_FDS=1 LISTEN_PID=$$; exec nbdkit \"$@\" 3<&0 </dev/null";
+        let child = Command::new("sh")
+            .args(["-c", script, "sh"])
+            .args(arguments)
+            .stdin(OwnedFd::from(listener))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for Nbdkit {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
     }
 }
 
