@@ -1,14 +1,16 @@
-//! The client against QEMU's servers.
+//! The client against the servers of QEMU and nbdkit.
 
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
-use snapkeep_nbd::{Address, BASE_ALLOCATION, Client, ClientOptions, Errno, ErrorKind, Extent};
+use snapkeep_nbd::{
+    Address, BASE_ALLOCATION, Client, ClientOptions, Errno, ErrorKind, Extent, list_exports,
+};
 use tempfile::TempDir;
 
-use crate::tools::{self, Daemon, Monitor};
+use crate::tools::{self, Daemon, Monitor, Nbdkit};
 
 const MIB: usize = 1 << 20;
 /// Granularity of the dirty bitmap.
@@ -66,6 +68,10 @@ impl Place {
         Daemon::start("qemu-nbd", &[&own, arguments].concat(), &self.pid_file)
     }
 
+    fn nbdkit(&self, arguments: &[&str]) -> Nbdkit {
+        Nbdkit::start(arguments, &self.socket)
+    }
+
     fn connect(&self, export: &str, contexts: &[&str]) -> Client {
         let options = ClientOptions {
             export: export.to_owned(),
@@ -80,6 +86,41 @@ fn read(client: &Client) -> Vec<u8> {
     let mut bytes = vec![0xee; usize::try_from(client.size()).unwrap()];
     client.read_at(0, &mut bytes).unwrap();
     bytes
+}
+
+/// Offset, length and whether it is zero.
+fn map(client: &Client) -> Vec<(u64, u64, bool)> {
+    client
+        .extents(BASE_ALLOCATION, 0, client.size())
+        .map(|extent| extent.unwrap())
+        .map(|extent| (extent.offset, extent.length, extent.is_zero()))
+        .collect()
+}
+
+#[test]
+fn qemu_nbd_is_read_over_several_connections() {
+    if !tools::are_here("qemu_nbd_is_read_over_several_connections", &["qemu-nbd"]) {
+        return;
+    }
+    let ((_folder, image, bytes), place) = (image(), place());
+    // Four for the client and one for the list: one more would be left waiting.
+    let _daemon = place.qemu_nbd(&["-r", "-f", "raw", "-e", "5", image.to_str().unwrap()]);
+    let client = place.connect("disk", &[BASE_ALLOCATION]);
+    assert_eq!(client.connections(), 4);
+    assert!(client.is_read_only());
+    assert!(read(&client) == bytes);
+    let (size, mib) = (client.size(), 1 << 20);
+    assert_eq!(
+        map(&client),
+        [
+            (0, 2 * mib, false),
+            (2 * mib, 2 * mib, true),
+            (4 * mib, size - 4 * mib, false)
+        ]
+    );
+    let address = Address::Unix(place.socket.clone());
+    let names = list_exports(&address, ClientOptions::default().timeout).unwrap();
+    assert_eq!(names, ["disk"]);
 }
 
 #[test]
@@ -161,6 +202,87 @@ fn qemu_nbd_keeps_what_is_written_zeroed_and_trimmed() {
     client.flush().unwrap();
     assert!(read(&client) == bytes);
     drop((client, daemon));
+}
+
+#[test]
+fn nbdkit_is_read_with_and_without_structured_replies() {
+    if !tools::are_here(
+        "nbdkit_is_read_with_and_without_structured_replies",
+        &["nbdkit"],
+    ) {
+        return;
+    }
+    let (_folder, image, bytes) = image();
+    let image = image.to_str().unwrap();
+    for (arguments, structured) in [(&[][..], true), (&["--no-sr"], false)] {
+        let place = place();
+        let _server = place.nbdkit(&[arguments, &["-r", "file", image]].concat());
+        let client = place.connect("", &[BASE_ALLOCATION]);
+        assert_eq!(client.has_context(BASE_ALLOCATION), structured);
+        assert!(read(&client) == bytes);
+        if structured {
+            assert_eq!(map(&client).len(), 3);
+        }
+    }
+}
+
+#[test]
+fn a_bad_sector_of_nbdkit_fails_only_the_reads_that_meet_it() {
+    if !tools::are_here(
+        "a_bad_sector_of_nbdkit_fails_only_the_reads_that_meet_it",
+        &["nbdkit"],
+    ) {
+        return;
+    }
+    let ((_folder, image, bytes), place) = (image(), place());
+    let mapfile = place.path("map");
+    // Good up to 1 MiB, bad for 4 KiB, good to the end.
+    fs::write(
+        &mapfile,
+        "0x00000000 +\n0x00000000 0x00100000 +\n0x00100000 0x00001000 -\n0x00101000 0x00400000 +\n",
+    )
+    .unwrap();
+    let map_argument = format!("ddrescue-mapfile={mapfile}");
+    let _server = place.nbdkit(&[
+        "--filter=ddrescue",
+        "file",
+        image.to_str().unwrap(),
+        &map_argument,
+    ]);
+    let client = place.connect("", &[]);
+    let error = client.read_at(0, &mut vec![0; 4 * MIB]).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.errno()),
+        (ErrorKind::Refused, Some(Errno::Io)),
+        "{error}"
+    );
+    let mut after = vec![0; 2 * MIB];
+    client.read_at(0x10_1000, &mut after).unwrap();
+    assert!(after == bytes[0x10_1000..0x10_1000 + 2 * MIB]);
+}
+
+#[test]
+fn the_block_sizes_of_nbdkit_are_obeyed() {
+    if !tools::are_here("the_block_sizes_of_nbdkit_are_obeyed", &["nbdkit"]) {
+        return;
+    }
+    let ((_folder, image, bytes), place) = (image(), place());
+    let _server = place.nbdkit(&[
+        "--filter=blocksize-policy",
+        "file",
+        image.to_str().unwrap(),
+        "blocksize-minimum=512",
+        "blocksize-preferred=4096",
+        "blocksize-maximum=64K",
+        "blocksize-error-policy=error",
+    ]);
+    let client = place.connect("", &[BASE_ALLOCATION]);
+    assert_eq!(client.block_sizes().maximum, 65536);
+    assert!(read(&client) == bytes);
+    assert_eq!(
+        client.read_at(1, &mut [0; 512]).unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
 }
 
 /// QEMU's snapshot access in the storage daemon, as a backup meets it: `guest` is the disk that the
