@@ -25,6 +25,8 @@ struct Tally {
     ignored: u64,
     /// The text after `SKIP: `.
     skips: Vec<String>,
+    /// What the tests that inject crashes say of how much they tried.
+    crashes: Vec<String>,
     /// How many result lines of test programs were seen.
     programs: u64,
 }
@@ -34,6 +36,8 @@ impl Tally {
         let line = line.trim();
         if let Some(skip) = line.strip_prefix("SKIP: ") {
             self.skips.push(skip.to_owned());
+        } else if line.contains(" crashes injected, losses ") {
+            self.crashes.push(line.to_owned());
         } else if let Some(result) = line.strip_prefix("test result: ") {
             self.programs += 1;
             self.passed += count(result, "passed");
@@ -73,6 +77,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let tally = lock(&tally);
     if result.is_ok() {
         check_skips(&tally)?;
+        for line in &tally.crashes {
+            println!("{line}");
+        }
         println!("{}", tally.summary());
     } else if tally.programs > 0 {
         println!("so far: {}", tally.summary());
@@ -244,6 +251,15 @@ mod tests {
         );
         assert_eq!(tally.summary(), "4 passed, 2 failed, 1 skipped");
         assert_eq!(tally.programs, 2);
+    }
+
+    #[test]
+    fn what_was_said_of_crashes_is_kept_for_the_end() {
+        let tally = tally("7 storage operations, 9 crashes injected, losses 0\nok\n");
+        assert_eq!(
+            tally.crashes,
+            ["7 storage operations, 9 crashes injected, losses 0"]
+        );
     }
 
     #[test]

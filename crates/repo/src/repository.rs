@@ -275,6 +275,9 @@ fn unlock_keys(storage: &dyn Storage, unlock: &Unlock, proof: &Proof) -> Result<
         let what = "the repository has no key slots; open it with its recovery kit";
         return Err(Error::new(ErrorKind::NotFound, what));
     }
+    // A slot that an interrupted `init` left behind opens with the same passphrase, but holds a key
+    // that the repository was then not made with.
+    let mut strange = false;
     for (_, slot) in &slots {
         let root = match unlock {
             Unlock::Passphrase(text) => slot.try_passphrase(text)?,
@@ -283,9 +286,15 @@ fn unlock_keys(storage: &dyn Storage, unlock: &Unlock, proof: &Proof) -> Result<
             Unlock::Recovery(kit) => Some(kit.0),
         };
         if let Some(root) = root {
-            let why = "the key opens, but config was changed by somebody without it";
-            return prove(root).ok_or_else(|| Error::new(ErrorKind::Corrupt, why));
+            match prove(root) {
+                Some(keys) => return Ok(keys),
+                None => strange = true,
+            }
         }
+    }
+    if strange {
+        let why = "the key opens, but config was changed by somebody without it";
+        return Err(Error::new(ErrorKind::Corrupt, why));
     }
     Err(wrong(match unlock {
         Unlock::Passphrase(_) => "the passphrase opens none of the repository's keys",

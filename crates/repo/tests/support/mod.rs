@@ -11,6 +11,8 @@ use snapkeep_repo::{
     Result, Snapshot, SnapshotName, Stats, Storage, SystemRandom, Unlock, Writer, update_map,
 };
 
+pub(crate) mod power;
+
 pub(crate) const CHUNK: usize = 64 << 10;
 
 pub(crate) fn key() -> KeyFile {
