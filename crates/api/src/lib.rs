@@ -45,6 +45,6 @@ pub use source::{BlockSource, DirtyRegions, SnapshotAccess};
 pub use throttle::Throttle;
 pub use time::{Clock, SystemClock, UnixTime};
 pub use vm::{
-    BitmapInfo, BitmapMode, BitmapRequest, Incarnation, VmBackup, VmMechanism, VmSource, Volume,
-    VolumeInfo,
+    BitmapInfo, BitmapMode, BitmapRequest, Incarnation, Process, VmBackup, VmMechanism, VmSource,
+    Volume, VolumeInfo,
 };

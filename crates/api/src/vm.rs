@@ -42,10 +42,22 @@ pub enum VmMechanism {
 /// What tells one life of a guest's QEMU from another.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Incarnation {
-    /// The process, by id and start time (clock ticks since boot), if it could be learned.
-    pub process: Option<(u32, u64)>,
+    /// The process, if it could be learned.
+    pub process: Option<Process>,
     /// The guest's generation id, if it has one that is not zero.
     pub vmgenid: Option<[u8; 16]>,
+}
+
+/// A process, so that no other is equal: process ids and start times come again after a reboot,
+/// and on another node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Process {
+    /// The kernel's `/proc/sys/kernel/random/boot_id`, the digits' bytes.
+    pub boot: [u8; 16],
+    /// Process id.
+    pub id: u32,
+    /// Start time in clock ticks since boot, field 22 of `/proc/PID/stat`.
+    pub start: u64,
 }
 
 /// What is known of a volume without reading it.

@@ -7,8 +7,8 @@
 //! again, which costs reading, never an upload of what is stored.
 
 use snapkeep_api::{
-    ArchiveName, BitmapInfo, BitmapName, DeviceName, Error, ErrorKind, Incarnation, SnapshotAccess,
-    StorageId, Volume, VolumeInfo,
+    ArchiveName, BitmapInfo, BitmapName, DeviceName, Error, ErrorKind, Incarnation, Process,
+    SnapshotAccess, StorageId, Volume, VolumeInfo,
 };
 use snapkeep_repo::{DiskRecord, Lineage, Repository};
 
@@ -158,7 +158,7 @@ fn same_life(then: &Lineage, now: &Incarnation) -> Result<(), String> {
         (Some(_), Some(_)) => {
             "was made when the guest had another generation ID: it was rolled back or copied"
         }
-        _ if then.process.is_some() && then.process == now.process => return Ok(()),
+        _ if then.process.is_some() && then.process == process(now) => return Ok(()),
         _ => {
             "was made before the guest's QEMU was started again, and no generation ID tells \
              whether it was rolled back"
@@ -173,29 +173,40 @@ pub(crate) fn vmgenid(incarnation: &Incarnation) -> Option<String> {
     id.filter(|id| *id != 0).map(|id| format!("{id:032x}"))
 }
 
+/// The guest's QEMU as text that no other process has.
+pub(crate) fn process(incarnation: &Incarnation) -> Option<String> {
+    let Process { boot, id, start } = incarnation.process?;
+    let boot = u128::from_be_bytes(boot);
+    Some(format!("{boot:032x}/{id}/{start}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn then(process: Option<(u32, u64)>, id: Option<u8>) -> Lineage {
-        let now = now(process, id);
+    fn then(pid: Option<(u8, u32, u64)>, id: Option<u8>) -> Lineage {
+        let now = now(pid, id);
         Lineage {
-            process,
+            process: process(&now),
             vmgenid: vmgenid(&now),
             ..Lineage::default()
         }
     }
 
-    fn now(process: Option<(u32, u64)>, id: Option<u8>) -> Incarnation {
+    fn now(pid: Option<(u8, u32, u64)>, id: Option<u8>) -> Incarnation {
         Incarnation {
-            process,
+            process: pid.map(|(boot, id, start)| Process {
+                boot: [boot; 16],
+                id,
+                start,
+            }),
             vmgenid: id.map(|byte| [byte; 16]),
         }
     }
 
     #[test]
     fn a_generation_id_that_is_unchanged_is_enough_and_one_that_changed_is_too_much() {
-        let (p, q) = (Some((1, 10)), Some((2, 20)));
+        let (p, q) = (Some((1, 1, 10)), Some((1, 2, 20)));
         assert!(same_life(&then(p, Some(7)), &now(q, Some(7))).is_ok());
         assert!(same_life(&then(None, Some(7)), &now(None, Some(7))).is_ok());
         assert!(same_life(&then(p, Some(7)), &now(p, Some(8))).is_err());
@@ -203,9 +214,11 @@ mod tests {
 
     #[test]
     fn without_a_generation_id_only_the_same_process_is_believed() {
-        let (p, q) = (Some((1, 10)), Some((1, 11)));
+        let (p, q) = (Some((1, 1, 10)), Some((1, 1, 11)));
         assert!(same_life(&then(p, None), &now(p, None)).is_ok());
         assert!(same_life(&then(p, None), &now(q, None)).is_err());
+        let rebooted = Some((2, 1, 10));
+        assert!(same_life(&then(p, None), &now(rebooted, None)).is_err());
         assert!(same_life(&then(None, None), &now(None, None)).is_err());
         assert!(same_life(&then(p, Some(0)), &now(q, Some(0))).is_err());
         assert!(same_life(&then(p, Some(7)), &now(q, None)).is_err());

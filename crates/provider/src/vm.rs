@@ -15,7 +15,7 @@ use snapkeep_repo::{
 use crate::disk::DiskBackup;
 use crate::error;
 use crate::heads::Announced;
-use crate::lineage::{Base, Evidence, vmgenid};
+use crate::lineage::{Base, Evidence, process, vmgenid};
 use crate::progress::{Progress, value};
 use crate::provider::Shared;
 
@@ -59,7 +59,7 @@ impl RunningBackup {
             base: base.map(|base| base.archive.as_str().to_owned()),
             storage: storage.map(|id| id.as_str().to_owned()),
             bitmap: bitmap.map(|name| name.as_str().to_owned()),
-            process: self.incarnation.process,
+            process: process(&self.incarnation),
             vmgenid: vmgenid(&self.incarnation),
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use snapkeep_api::{BitmapMode, Level};
 use snapkeep_repo::{FileName, MemoryStorage, Storage};
 
-use support::{End, Log, Vm, provider, repository_storage, restored};
+use support::{End, Log, Vm, process, provider, repository_storage, restored};
 
 /// A guest, backed up once by storage `one`.
 fn backed_up() -> (Arc<MemoryStorage>, Vm, support::Done) {
@@ -148,11 +148,11 @@ fn after_a_rollback_the_bitmap_that_came_back_is_not_used() {
 #[test]
 fn a_migrated_guest_keeps_its_bitmap_if_its_generation_id_shows_that_it_is_the_same() {
     let (storage, mut vm, _) = backed_up();
-    vm.incarnation.process = Some((2000, 1));
+    vm.incarnation.process = Some(process(2000, 1));
     assert_eq!(next(&storage, &mut vm), BitmapMode::New);
     vm.incarnation.vmgenid = Some([7; 16]);
     next(&storage, &mut vm);
-    vm.incarnation.process = Some((3000, 1));
+    vm.incarnation.process = Some(process(3000, 1));
     assert_eq!(next(&storage, &mut vm), BitmapMode::Reuse);
 }
 
@@ -160,7 +160,7 @@ fn a_migrated_guest_keeps_its_bitmap_if_its_generation_id_shows_that_it_is_the_s
 fn an_archive_that_another_host_wrote_is_no_base() {
     let (storage, mut vm, _) = backed_up();
     let mut other = Vm::new(8);
-    other.incarnation.process = Some((77, 1));
+    other.incarnation.process = Some(process(77, 1));
     other.write(6, 0x66);
     other.back_up(&one(&storage), "one", End::Committed);
     assert_eq!(next(&storage, &mut vm), BitmapMode::New);
@@ -300,8 +300,8 @@ fn no_order_of_events_makes_a_wrong_archive() {
                 }
                 3 => {
                     // Migrated: the bitmaps come along.
-                    let process = vm.incarnation.process;
-                    vm.incarnation.process = process.map(|(id, at)| (id + 1, at + 1));
+                    let last = vm.incarnation.process;
+                    vm.incarnation.process = last.map(|now| process(now.id + 1, now.start + 1));
                 }
                 4 => {
                     let heads = heads(&storage);

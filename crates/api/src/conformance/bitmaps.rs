@@ -3,7 +3,7 @@
 use super::disk::{CLUSTER, Disk, Fault, GRANULARITY};
 use super::drive::{GUEST, START, back_up, bitmap, expect_disks, name, offer, run, start, text};
 use super::{Check, Factory};
-use crate::{ArchiveName, BitmapInfo, BitmapRequest, Incarnation, Provider};
+use crate::{ArchiveName, BitmapInfo, BitmapRequest, Incarnation, Process, Provider};
 
 const MIB: usize = 1 << 20;
 
@@ -147,16 +147,22 @@ pub(super) fn a_bitmap_of_another_size_is_not_used(factory: Factory<'_>) -> Chec
 }
 
 pub(super) fn a_nameless_base_is_not_trusted_across_incarnations(factory: Factory<'_>) -> Check {
-    let life = |process: Option<u32>, generation: Option<u8>| Incarnation {
-        process: process.map(|id| (id, 1000)),
+    let life = |process: Option<(u8, u32)>, generation: Option<u8>| Incarnation {
+        process: process.map(|(boot, id)| Process {
+            boot: [boot; 16],
+            id,
+            start: 1000,
+        }),
         vmgenid: generation.map(|byte| [byte; 16]),
     };
     // The guest may have gone back in time between the two, or nobody can tell.
     let lives = [
-        (life(Some(1), Some(1)), life(Some(1), Some(2))),
-        (life(Some(1), Some(1)), life(Some(2), Some(2))),
-        (life(Some(1), Some(1)), life(None, None)),
-        (life(Some(1), None), life(Some(2), None)),
+        (life(Some((1, 1)), Some(1)), life(Some((1, 1)), Some(2))),
+        (life(Some((1, 1)), Some(1)), life(Some((1, 2)), Some(2))),
+        (life(Some((1, 1)), Some(1)), life(None, None)),
+        (life(Some((1, 1)), None), life(Some((1, 2)), None)),
+        // The same numbers after a reboot, or on another node.
+        (life(Some((1, 1)), None), life(Some((2, 1)), None)),
         (life(None, None), life(None, None)),
     ];
     for (first, second) in lives {

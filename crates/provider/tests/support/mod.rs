@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use snapkeep_api::{
     ArchiveName, BackupStats, BitmapInfo, BitmapMode, BitmapName, BitmapRequest, DeviceName,
-    Incarnation, Level, Outcome, Provider, Region, SnapshotAccess, SystemClock, TaskLog, UnixTime,
-    VmMechanism, VmSource, Volume, VolumeInfo,
+    Incarnation, Level, Outcome, Process, Provider, Region, SnapshotAccess, SystemClock, TaskLog,
+    UnixTime, VmMechanism, VmSource, Volume, VolumeInfo,
 };
 use snapkeep_provider::{Options, RepositoryProvider};
 use snapkeep_repo::{MemoryStorage, Protect, Repository, Storage, SystemRandom, Unlock};
@@ -99,13 +99,19 @@ pub(crate) fn device() -> DeviceName {
     "drive-scsi0".parse().unwrap()
 }
 
+/// A process of a node that is never booted again.
+pub(crate) fn process(id: u32, start: u64) -> Process {
+    let boot = [0xb0; 16];
+    Process { boot, id, start }
+}
+
 impl Vm {
     /// A guest with so many clusters, all different, without a generation id.
     pub(crate) fn new(clusters: usize) -> Self {
         let disk = (0..clusters)
             .flat_map(|number| vec![u8::try_from(number % 250 + 1).unwrap(); CLUSTER])
             .collect();
-        let process = Some((1000, 50_000));
+        let process = Some(process(1000, 50_000));
         let vmgenid = None;
         Self {
             disk,
@@ -125,7 +131,8 @@ impl Vm {
     /// Goes back to a snapshot with memory, which has the bitmaps of its time, in a new process.
     pub(crate) fn roll_back(&mut self, to: &Self) {
         let id = self.incarnation.vmgenid;
-        let process = self.incarnation.process.map(|(id, at)| (id + 7, at + 1000));
+        let process = self.incarnation.process;
+        let process = process.map(|now| self::process(now.id + 7, now.start + 1000));
         *self = to.clone();
         self.incarnation.process = process;
         self.incarnation.vmgenid = id.map(|id| (u128::from_be_bytes(id) + 1).to_be_bytes());

@@ -118,8 +118,8 @@ pub struct Lineage {
     pub storage: Option<String>,
     /// The dirty bitmap with a fixed name that is relative to this archive from here on.
     pub bitmap: Option<String>,
-    /// Process id and start time of the guest's QEMU.
-    pub process: Option<(u32, u64)>,
+    /// The guest's QEMU: boot id in hexadecimal, process id and start time.
+    pub process: Option<String>,
     /// The guest's generation id, in hexadecimal.
     pub vmgenid: Option<String>,
 }
