@@ -36,7 +36,7 @@ impl Tally {
         let line = line.trim();
         if let Some(skip) = line.strip_prefix("SKIP: ") {
             self.skips.push(skip.to_owned());
-        } else if line.contains(" crashes injected, losses ") {
+        } else if line.contains(" storage operations, ") {
             self.crashes.push(line.to_owned());
         } else if let Some(result) = line.strip_prefix("test result: ") {
             self.programs += 1;

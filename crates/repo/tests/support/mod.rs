@@ -11,6 +11,7 @@ use snapkeep_repo::{
     Result, Snapshot, SnapshotName, Stats, Storage, SystemRandom, Unlock, Writer, update_map,
 };
 
+pub(crate) mod history;
 pub(crate) mod power;
 
 pub(crate) const CHUNK: usize = 64 << 10;
