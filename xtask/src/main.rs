@@ -13,6 +13,7 @@
 
 mod bench;
 mod follow;
+mod fuzz;
 mod setup;
 mod shell;
 mod test;
@@ -44,6 +45,11 @@ const VERBS: &[Verb] = &[
         name: "bench",
         help: "what a backup of a disk costs, beside other tools, as a report",
         run: bench::run,
+    },
+    Verb {
+        name: "fuzz",
+        help: "look for bytes from an NBD peer that cause a panic, for --seconds N",
+        run: fuzz::run,
     },
     Verb {
         name: "tidy",

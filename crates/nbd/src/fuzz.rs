@@ -6,10 +6,12 @@
 //! their order, and the error in the end. The loop keeps what was treated as nothing before it was,
 //! which leads it deeper than chance, without instrumented code.
 //!
-//! The corpus is in `fuzz/corpus/NAME/` for each function's name; an ordinary test replays it with
-//! some thousand mutations.
+//! The corpus is in `fuzz/corpus/NAME/` for each function's name: sessions of qemu-nbd, nbdkit,
+//! qemu-img, qemu-io, nbdinfo and nbdcopy as they were on the wire, and whatever was found. The test
+//! `fuzz` replays it with some thousand mutations, `cargo xtask fuzz` goes on for as long as it is told.
 
 mod campaign;
+mod corpus;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -24,6 +26,7 @@ use crate::transmission::requests::{self, Request};
 use crate::wire::{RequestHeader, Style, decode_status, transmit};
 
 pub use campaign::{Campaign, Finding};
+pub use corpus::{Kept, corpus, corpus_folder};
 use trace::Trace;
 
 /// A function to fuzz.
@@ -96,6 +99,7 @@ pub fn server(data: &[u8]) -> u64 {
 pub fn requests(data: &[u8]) -> u64 {
     let mut trace = Trace::new();
     if let Some((first, rest)) = data.split_first() {
+        trace.step("style", u64::from(first % 3));
         let agreed = Agreed {
             style: style(*first),
             facts: FACTS,
@@ -114,6 +118,7 @@ pub fn requests(data: &[u8]) -> u64 {
 pub fn replies(data: &[u8]) -> u64 {
     let mut trace = Trace::new();
     if let Some((first, rest)) = data.split_first() {
+        trace.step("style", u64::from(first % 3));
         follow_replies(style(*first), vec![7], rest, &mut trace);
     }
     trace.end()
@@ -128,6 +133,7 @@ pub fn block_status(data: &[u8]) -> u64 {
     let Some((first, payload)) = data.split_first() else {
         return trace.end();
     };
+    trace.step("form", u64::from(first & 1));
     let extents = decode_status(payload, first & 1 == 1)
         .and_then(|(_, descriptors)| extents_of(&descriptors, 4096, 65536, &FACTS));
     match extents {

@@ -127,3 +127,6 @@ pub const MAX_FUZZ_INPUT_BYTES: usize = 64 * 1024;
 
 /// Inputs that one search for failures remembers.
 pub const MAX_FUZZ_POOL: usize = 20_000;
+
+/// Inputs that are kept for one fuzzing target.
+pub const MAX_CORPUS_FILES: usize = 256;
