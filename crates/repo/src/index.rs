@@ -1,7 +1,8 @@
 //! Where chunks lie: all index objects of a repository, in memory.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 
+use crate::format::bytes::unhex;
 use crate::format::envelope::{self, Kind};
 use crate::format::id::{ChunkId, PackId};
 use crate::format::index::{self, IndexedPack};
@@ -33,6 +34,8 @@ pub(crate) struct Pack {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     chunks: HashMap<ChunkId, Location>,
+    /// Further copies of chunks that lie in several packs.
+    copies: HashMap<ChunkId, Vec<Location>>,
     packs: Vec<Pack>,
     known: HashSet<PackId>,
     missing: usize,
@@ -56,7 +59,7 @@ impl Index {
         })?;
         let mut objects = Vec::new();
         storage.list(&"index".parse()?, &mut |name, _| {
-            objects.push(name.clone());
+            objects.extend(is_object(name).then(|| name.clone()));
             Ok(())
         })?;
         let mut index = Self::default();
@@ -154,12 +157,22 @@ impl Index {
                 plain,
                 compressed,
             };
-            self.chunks.entry(id).or_insert(location);
+            match self.chunks.entry(id) {
+                hash_map::Entry::Vacant(place) => drop(place.insert(location)),
+                hash_map::Entry::Occupied(_) => {
+                    self.copies.entry(id).or_default().push(location);
+                }
+            }
         }
     }
 
     pub(crate) fn find(&self, id: &ChunkId) -> Option<Location> {
         self.chunks.get(id).copied()
+    }
+
+    /// Where else it lies.
+    pub(crate) fn copies(&self, id: &ChunkId) -> &[Location] {
+        self.copies.get(id).map_or(&[], Vec::as_slice)
     }
 
     pub(crate) fn pack(&self, number: u32) -> Option<&Pack> {
@@ -181,9 +194,18 @@ impl Index {
     }
 }
 
-fn pack_of(name: &FileName) -> Option<PackId> {
+/// The pack whose file this is; what has no pack's name is none, whatever it holds.
+pub(crate) fn pack_of(name: &FileName) -> Option<PackId> {
     let (_, last) = name.as_str().rsplit_once('/')?;
-    crate::format::bytes::unhex(last).map(PackId)
+    let id = PackId(unhex(last)?);
+    (pack_file(&id) == *name).then_some(id)
+}
+
+/// Whether a file has the name of an index object.
+fn is_object(name: &FileName) -> bool {
+    let parts: Vec<&str> = name.as_str().split('/').collect();
+    matches!(&parts[..], ["index", writer, number] if unhex::<16>(writer).is_some()
+        && number.len() == 8 && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn read_object(storage: &dyn Storage, keys: &Keys, name: &FileName) -> Result<Vec<IndexedPack>> {

@@ -23,16 +23,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Repository {
-    /// Reads a chunk and proves that it is the one with this identity.
+    /// Reads a chunk and proves that it is the one with this identity. If a copy is damaged, the
+    /// next one is read; if all are, the error is about the first.
     pub(crate) fn read_chunk(&self, class: Class, id: &ChunkId) -> Result<Vec<u8>> {
-        let (location, pack) = {
+        let index = || self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let first = {
+            let index = index();
+            index.find(id).ok_or_else(|| index.absent(id))?
+        };
+        self.read_copy(class, id, &first).or_else(|error| {
+            let copies = index().copies(id).to_vec();
+            let mut read = copies.iter().map(|copy| self.read_copy(class, id, copy));
+            read.find_map(Result::ok).ok_or(error)
+        })
+    }
+
+    fn read_copy(&self, class: Class, id: &ChunkId, location: &Location) -> Result<Vec<u8>> {
+        let pack = {
             let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-            let missing = || index.absent(id);
-            let location = index.find(id).ok_or_else(missing)?;
-            (
-                location,
-                index.pack(location.pack).ok_or_else(missing)?.clone(),
-            )
+            let pack = index.pack(location.pack).cloned();
+            pack.ok_or_else(|| index.absent(id))?
         };
         if pack.class != class {
             return Err(pack::corrupt(&pack.id, "has the wrong class"));
@@ -40,7 +50,7 @@ impl Repository {
         let cipher = self.pack_cipher(&pack.id)?;
         let range = u64::from(location.offset)..u64::from(location.offset + location.stored);
         let blob = self.storage.read(&pack_file(&pack.id), range)?;
-        self.decode(class, id, &pack.id, &location, &cipher, blob)
+        self.decode(class, id, &pack.id, location, &cipher, blob)
     }
 
     fn pack_cipher(&self, id: &crate::PackId) -> Result<Arc<Cipher>> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use zeroize::Zeroizing;
 
+use crate::format::bytes::unhex;
 use crate::format::config::{Config, Proof};
 use crate::format::envelope::{self, Kind};
 use crate::format::features;
@@ -168,12 +169,12 @@ impl Repository {
         (index.len(), index.packs().len())
     }
 
-    /// The names of all snapshots, in order.
+    /// The names of all snapshots, in order. A file with a name of another shape is none.
     pub fn snapshots(&self) -> Result<Vec<SnapshotName>> {
         let mut names = Vec::new();
         self.storage.list(&"snapshots".parse()?, &mut |file, _| {
             let text = file.as_str().strip_prefix("snapshots/").unwrap_or_default();
-            names.push(text.parse::<SnapshotName>()?);
+            names.extend(text.parse::<SnapshotName>());
             Ok(())
         })?;
         Ok(names)
@@ -230,7 +231,8 @@ fn slot_name(file: &FileName) -> String {
 fn read_slots(storage: &dyn Storage) -> Result<Vec<(FileName, Slot)>> {
     let mut files = Vec::new();
     storage.list(&"keys".parse()?, &mut |name, _| {
-        files.push(name.clone());
+        let is_slot = unhex::<8>(&slot_name(name)).is_some();
+        files.extend(is_slot.then(|| name.clone()));
         Ok(())
     })?;
     files.truncate(limits::KEY_SLOTS_MAX);

@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use crate::format::id::{ChunkId, PackId};
 use crate::format::pack::Class;
 use crate::format::snapshot::Snapshot;
-use crate::index::pack_file;
+use crate::index::{pack_file, pack_of};
 use crate::map;
 use crate::repository::Repository;
 use crate::storage::read_all;
@@ -44,7 +44,7 @@ pub fn verify(repository: &Repository) -> Result<Report> {
     let mut report = Report::default();
     let mut names = Vec::new();
     repository.storage.list(&"packs".parse()?, &mut |name, _| {
-        names.push(name.clone());
+        names.extend(pack_of(name).map(|_| name.clone()));
         Ok(())
     })?;
     for name in names {
