@@ -59,7 +59,9 @@ fn a_damaged_copy_of_a_chunk_is_made_good_by_another() {
             assert_eq!(damage[0].object, pack.as_str());
         }
     }
-    packs.iter().for_each(|pack| change(&memory, pack));
+    for pack in &packs {
+        change(&memory, pack);
+    }
     let repository = open(&shared(&memory), &key).unwrap();
     let error = restore(&repository, &name("1")).expect_err("no copy is left");
     assert_eq!(error.kind(), ErrorKind::Corrupt);
