@@ -1,0 +1,51 @@
+//! Limits on everything that QEMU, or its monitor's peer, decides.
+
+use std::time::Duration;
+
+/// A monitor's message is at most this many bytes. The longest known one, the schema of QEMU 10,
+/// has 240 thousand.
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Events kept until somebody asks for them; the oldest go first.
+pub const EVENTS_MAX: usize = 256;
+/// Messages that may come before the reply to a command.
+pub const MESSAGES_PER_REPLY_MAX: usize = 100_000;
+/// Disks of one guest in one backup.
+pub const DISKS_MAX: usize = 256;
+/// Connections that QEMU's NBD server takes for one backup.
+pub const NBD_CONNECTIONS_MAX: u32 = 256;
+/// Bytes of a Unix socket's path, without the zero at its end (`sun_path` of Linux).
+pub const SOCKET_PATH_MAX: usize = 107;
+/// One cluster of our dirty bitmaps, in bytes: the default chunk size, so that no chunk is read for
+/// the sake of half of it.
+pub const BITMAP_GRANULARITY: u64 = 256 << 10;
+/// Seconds until QEMU gives up a snapshot whose fleecing image cannot keep up; the guest's own
+/// write waits so long at most.
+pub const FLEECING_TIMEOUT_SECONDS: u32 = 45;
+/// A backup does not begin with less free space for fleecing, in bytes.
+pub const FLEECING_SPACE_MIN: u64 = 16 << 20;
+/// Files of killed backups that one backup removes from its fleecing folder.
+pub const LEFTOVERS_MAX: usize = 10_000;
+
+/// How long the monitor may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// To greet a new connection. A monitor that serves somebody else does not greet.
+    pub greeting: Duration,
+    /// To answer a command that only asks or makes something small.
+    pub command: Duration,
+    /// To answer a command that waits for the guest's requests: `stop`, inserting, removing.
+    pub drain: Duration,
+    /// To close an export after it was told to.
+    pub export: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            greeting: Duration::from_secs(10),
+            command: Duration::from_secs(30),
+            drain: Duration::from_secs(120),
+            export: Duration::from_secs(30),
+        }
+    }
+}
