@@ -135,8 +135,7 @@ impl Monitor {
         let deadline = self.clock.monotonic() + limit;
         self.last_id += 1;
         let id = self.last_id;
-        let mut line =
-            json!({"execute": command, "arguments": arguments, "id": id}).to_string();
+        let mut line = json!({"execute": command, "arguments": arguments, "id": id}).to_string();
         line.push('\n');
         self.send(line.as_bytes(), command, limit)
             .map_err(Failure::Unknown)?;
@@ -282,7 +281,14 @@ impl Monitor {
                 Err(self.give_up(Error::new(ErrorKind::Unavailable, what)))
             }
             Ok(_) => Ok(()),
-            Err(e) if matches!(e.kind(), IoKind::WouldBlock | IoKind::TimedOut | IoKind::Interrupted) => Ok(()),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    IoKind::WouldBlock | IoKind::TimedOut | IoKind::Interrupted
+                ) =>
+            {
+                Ok(())
+            }
             Err(e) => {
                 let what = format!("cannot read from the monitor {}", self.socket.display());
                 Err(self.give_up(Error::with_source(ErrorKind::Unavailable, what, e)))
