@@ -3,10 +3,20 @@
 //! `qmp` speaks to a running QEMU's monitor; the backup gives a provider the snapshot access of
 //! that QEMU's disks; `restore` serves what a provider hands out. The crate knows no repository.
 
+mod backup;
+mod disks;
+mod fleecing;
+mod freeze;
+mod graph;
 pub mod limits;
+mod names;
 mod process;
 mod qemu;
 mod qmp;
 pub mod restore;
+mod teardown;
 
+pub use backup::{Finished, VmRequest, back_up_vm};
+pub use disks::{Disk, DiskBitmap};
 pub use qemu::Qemu;
+pub use teardown::recover;

@@ -18,12 +18,14 @@ pub const SOCKET_PATH_MAX: usize = 107;
 /// One cluster of our dirty bitmaps, in bytes: the default chunk size, so that no chunk is read for
 /// the sake of half of it.
 pub const BITMAP_GRANULARITY: u64 = 256 << 10;
+/// Dirty bitmaps of ours that stay on one disk: one for each repository that a guest is backed up to.
+pub const GENERATIONS_MAX: usize = 8;
 /// Seconds until QEMU gives up a snapshot whose fleecing image cannot keep up; the guest's own
 /// write waits so long at most.
 pub const FLEECING_TIMEOUT_SECONDS: u32 = 45;
 /// A backup does not begin with less free space for fleecing, in bytes.
 pub const FLEECING_SPACE_MIN: u64 = 16 << 20;
-/// Files of killed backups that one backup removes from its fleecing folder.
+/// Exports of a killed backup that are taken back.
 pub const LEFTOVERS_MAX: usize = 10_000;
 
 /// How long the monitor may take.

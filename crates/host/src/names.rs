@@ -1,14 +1,10 @@
 //! The names of what a backup makes in QEMU: by them a later run knows what a killed one left.
 //!
 //! Node names have at most 31 bytes in QEMU, so the disks of a backup are numbered. One QEMU can
-//! have one node of a name: the first node of a backup is also what keeps out a second backup.
+//! have one node of a name: the first fleecing node is also what keeps out a second backup.
 
-use snapkeep_api::{ArchiveName, BitmapName, Result};
+use snapkeep_api::{ArchiveName, BitmapName, DeviceName, Result};
 
-/// How everything begins.
-pub(crate) const PREFIX: &str = "snapkeep-";
-/// The frozen copy of the bitmap that is read from.
-pub(crate) const RUN_BITMAP: &str = "snapkeep-run";
 /// A node that is there while this program keeps the guest paused.
 pub(crate) const PAUSED_MARK: &str = "snapkeep-paused";
 /// A node that is there while the NBD server is this program's.
@@ -19,19 +15,40 @@ pub(crate) const FILTER: &str = "snapkeep-cbw-";
 pub(crate) const SNAPSHOT: &str = "snapkeep-snap-";
 pub(crate) const EXPORT: &str = "snapkeep-export-";
 
-/// The bitmap that records what changes after this archive: its name carries the archive, and the
-/// size that the disk had, because a bitmap that grows with its disk calls the new part clean.
-pub(crate) fn generation(archive: &ArchiveName, size: u64) -> Result<BitmapName> {
-    format!("{PREFIX}{size}-{archive}").parse()
+/// How the bitmaps begin.
+const GENERATION: &str = "snapkeep-";
+/// Separates the parts of a bitmap's name. It is in no archive name and in no number.
+const SEPARATOR: char = '@';
+
+/// The bitmap that records what changes after this archive. Its name carries the archive; the size
+/// that the disk had, because a bitmap that grows with its disk calls the new part clean; and the
+/// device, because a bitmap that is kept in the image travels with it to another device.
+pub(crate) fn generation(
+    archive: &ArchiveName,
+    size: u64,
+    device: &DeviceName,
+) -> Result<BitmapName> {
+    format!("{GENERATION}{archive}{SEPARATOR}{size}{SEPARATOR}{device}").parse()
 }
 
-/// The archive and the size that a bitmap of ours is relative to.
-pub(crate) fn parse_generation(name: &str) -> Option<(ArchiveName, u64)> {
-    let (size, archive) = name.strip_prefix(PREFIX)?.split_once('-')?;
+/// Whether a bitmap is one of ours, of any archive, size and device.
+pub(crate) fn is_generation(name: &str) -> bool {
+    parse(name).is_some()
+}
+
+/// The archive that a bitmap is relative to, if it was made for this device at this size.
+pub(crate) fn base(name: &str, size: u64, device: &DeviceName) -> Option<ArchiveName> {
+    let (archive, of_size, of_device) = parse(name)?;
+    (of_size == size && of_device == device.as_str()).then_some(archive)
+}
+
+fn parse(name: &str) -> Option<(ArchiveName, u64, &str)> {
+    let mut parts = name.strip_prefix(GENERATION)?.splitn(3, SEPARATOR);
+    let (archive, size, device) = (parts.next()?, parts.next()?, parts.next()?);
     if !size.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    Some((archive.parse().ok()?, size.parse().ok()?))
+    Some((archive.parse().ok()?, size.parse().ok()?, device))
 }
 
 #[cfg(test)]
@@ -39,19 +56,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bitmaps_name_carries_its_archive_and_size() {
-        let archive: ArchiveName = "main/vm/web-1/2026-11-22T20:29:00Z-00ff".parse().expect("valid");
-        let name = generation(&archive, 512).expect("short enough");
-        assert_eq!(parse_generation(name.as_str()), Some((archive, 512)));
+    fn a_bitmaps_name_carries_its_archive_size_and_device() {
+        let archive: ArchiveName = "main/vm/web-1/2026-11-22T20:29:00Z-00ff"
+            .parse()
+            .expect("valid");
+        let device: DeviceName = "odd @ name".parse().expect("valid");
+        let name = generation(&archive, 512, &device).expect("short enough");
+        let name = name.as_str();
+        assert_eq!(base(name, 512, &device), Some(archive));
+        assert_eq!(base(name, 513, &device), None);
+        assert_eq!(base(name, 512, &"name".parse().expect("valid")), None);
+        assert!(is_generation(name));
     }
 
     #[test]
     fn other_names_are_no_generations() {
         for name in [
-            RUN_BITMAP, "", "snapkeep-", "snapkeep-12", "snapkeep-x-a", "snapkeep-+1-a",
-            "snapkeep-1-", "backup-1-a", "snapkeep-99999999999999999999-a", "snapkeep-1-a b",
+            "",
+            "snapkeep-",
+            "snapkeep-a@1",
+            "snapkeep-a@x@d",
+            "snapkeep-a@+1@d",
+            "snapkeep-@1@d",
+            "backup-a@1@d",
+            "snapkeep-a@99999999999999999999@d",
+            "snapkeep-a b@1@d",
         ] {
-            assert_eq!(parse_generation(name), None, "{name}");
+            assert!(!is_generation(name), "{name}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One running QEMU: what it is, and what it can do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -48,6 +48,7 @@ pub struct Qemu {
     version: (u64, u64, u64),
     incarnation: Incarnation,
     owner: process::Owner,
+    nbd_socket: Option<PathBuf>,
 }
 
 impl Qemu {
@@ -110,9 +111,22 @@ impl Qemu {
                 vmgenid: None,
             },
             owner,
+            nbd_socket: None,
         };
         qemu.incarnation.vmgenid = qemu.vmgenid()?;
         Ok(qemu)
+    }
+
+    /// Uses the NBD server that this QEMU runs already, at this Unix socket: a QEMU has one at most.
+    #[must_use]
+    pub fn with_nbd_server(mut self, socket: &Path) -> Self {
+        self.nbd_socket = Some(socket.to_owned());
+        self
+    }
+
+    /// The socket of an NBD server that this program did not start.
+    pub(crate) fn nbd_socket(&self) -> Option<&Path> {
+        self.nbd_socket.as_deref()
     }
 
     /// Major, minor and micro version.
@@ -157,6 +171,8 @@ impl Qemu {
     pub(crate) fn reconnect(&mut self) -> Result<()> {
         let timeouts = self.monitor.timeouts();
         let socket = self.monitor.socket().to_owned();
+        // A monitor serves one client, and the broken connection may still be that one.
+        self.monitor.hang_up();
         let (monitor, _) = Monitor::connect(&socket, Arc::clone(&self.clock), timeouts)?;
         self.monitor = monitor;
         Ok(())

@@ -125,6 +125,17 @@ impl Monitor {
         self.timeouts
     }
 
+    /// Ends the connection.
+    pub(crate) fn hang_up(&mut self) {
+        let what = format!(
+            "the connection to the monitor {} was ended",
+            self.socket.display()
+        );
+        self.give_up(Error::new(ErrorKind::Unavailable, what));
+        // Of no matter if it fails: then the other end has closed it.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
     /// Runs one command.
     pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, Failure> {
         let limit = if DRAINING.contains(&command) {

@@ -1,0 +1,182 @@
+//! The folder of one backup: fleecing images, the NBD server's socket, and the lock that tells
+//! whether the backup still runs.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Gid, Uid};
+use rustix::io::Errno;
+use snapkeep_api::{Error, ErrorKind, Result};
+
+use crate::limits::{FLEECING_SPACE_MIN, SOCKET_PATH_MAX};
+
+/// How the folders begin.
+const FOLDER: &str = "snapkeep-run-";
+const LOCK: &str = "lock";
+const SOCKET: &str = "nbd.socket";
+const IMAGE: &str = "fleece-";
+
+/// The folder of a running backup; removed when it is dropped, unless it is kept.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    folder: tempfile::TempDir,
+    /// Locked as long as the backup runs.
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes a folder in `parent` that QEMU, which runs as this user and group, can use.
+    pub(crate) fn make(parent: &Path, qemu: Option<(u32, u32)>) -> Result<Self> {
+        let failed = |e: std::io::Error| {
+            let what = format!(
+                "cannot make a folder for fleecing in {}: name another fleecing folder, or mend it",
+                parent.display()
+            );
+            Error::with_source(ErrorKind::Target, what, e)
+        };
+        // QEMU's own working folder is another one.
+        let parent = parent.canonicalize().map_err(failed)?;
+        let space = rustix::fs::statvfs(&parent).map_err(|e| failed(e.into()))?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        if free < FLEECING_SPACE_MIN {
+            let what = format!(
+                "the fleecing folder {} has {free} bytes free, a backup needs {FLEECING_SPACE_MIN} at least",
+                parent.display()
+            );
+            return Err(Error::new(ErrorKind::Target, what));
+        }
+        let folder = tempfile::Builder::new()
+            .prefix(FOLDER)
+            .tempdir_in(&parent)
+            .map_err(failed)?;
+        let lock = (OpenOptions::new().write(true).create_new(true).mode(0o600))
+            .open(folder.path().join(LOCK))
+            .map_err(failed)?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|e| failed(e.into()))?;
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).map_err(failed)?;
+        let made = Self {
+            folder,
+            _lock: lock,
+        };
+        made.give(made.path(), qemu)?;
+        let length = made.socket().as_os_str().len();
+        if length > SOCKET_PATH_MAX {
+            let what = format!(
+                "the path of the fleecing folder {} is too long: a socket in it would have {length} bytes of \
+                 {SOCKET_PATH_MAX}",
+                parent.display()
+            );
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        Ok(made)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where QEMU's NBD server listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path().join(SOCKET)
+    }
+
+    /// Makes a fleecing image of this size, in bytes, without any data.
+    pub(crate) fn image(
+        &self,
+        number: usize,
+        size: u64,
+        qemu: Option<(u32, u32)>,
+    ) -> Result<PathBuf> {
+        let path = self.path().join(format!("{IMAGE}{number}"));
+        let made = (OpenOptions::new().write(true).create_new(true).mode(0o600))
+            .open(&path)
+            .and_then(|file| file.set_len(size));
+        made.map_err(|e| {
+            let what = format!(
+                "cannot make the fleecing image {} of {size} bytes",
+                path.display()
+            );
+            Error::with_source(ErrorKind::Target, what, e)
+        })?;
+        self.give(&path, qemu)?;
+        Ok(path)
+    }
+
+    /// Makes a file QEMU's, if QEMU runs as somebody else.
+    fn give(&self, path: &Path, qemu: Option<(u32, u32)>) -> Result<()> {
+        let Some((user, group)) = qemu else {
+            return Ok(());
+        };
+        if user == rustix::process::geteuid().as_raw() {
+            return Ok(());
+        }
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+        rustix::fs::chown(path, Some(user), Some(group)).map_err(|e| {
+            let what = format!(
+                "QEMU runs as user {user:?}, and {} cannot be made its own: run as root, or as that user",
+                path.display()
+            );
+            Error::with_source(ErrorKind::Target, what, std::io::Error::from(e))
+        })
+    }
+
+    /// Leaves the folder: QEMU may still use what is in it.
+    pub(crate) fn keep(self) -> PathBuf {
+        self.folder.keep()
+    }
+}
+
+/// Whether the backup that a folder belongs to still runs. The lock of one that has it is returned
+/// to keep others out.
+pub(crate) fn claim(folder: &Path) -> Result<Option<File>> {
+    let path = folder.join(LOCK);
+    let failed = |e: std::io::Error| {
+        let what = format!(
+            "cannot tell whether the backup that uses {} still runs",
+            folder.display()
+        );
+        Error::with_source(ErrorKind::Unavailable, what, e)
+    };
+    let lock = match OpenOptions::new().write(true).open(&path) {
+        Ok(lock) => lock,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(e)),
+    };
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(lock)),
+        Err(Errno::WOULDBLOCK) => {
+            let what = format!(
+                "another backup of this guest is running (it uses {}): wait until it is over",
+                folder.display()
+            );
+            Err(Error::new(ErrorKind::Unavailable, what))
+        }
+        Err(e) => Err(failed(e.into())),
+    }
+}
+
+/// Removes the folder of a killed backup, and nothing that such a backup did not make.
+pub(crate) fn remove(folder: &Path) -> std::io::Result<()> {
+    let is_ours = folder
+        .file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.starts_with(FOLDER));
+    if !is_ours {
+        return Err(std::io::Error::other("it is no folder of a backup"));
+    }
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_str().unwrap_or_default();
+        if name == SOCKET || name.starts_with(IMAGE) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    // Last, because the lock is how others know that nobody is at work here.
+    match std::fs::remove_file(folder.join(LOCK)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        Ok(()) | Err(_) => std::fs::remove_dir(folder),
+    }
+}
