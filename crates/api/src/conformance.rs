@@ -39,7 +39,7 @@ pub fn vm_properties() -> Vec<(&'static str, Property)> {
         vm::a_failed_run_harms_no_earlier_archive,
         vm::an_archive_outlives_a_failed_finish,
         vm::configurations_are_kept_byte_for_byte,
-        vm::an_empty_firewall_configuration_is_not_none,
+        vm::an_empty_firewall_configuration_is_none,
         vm::archive_names_are_valid_and_unique_within_a_second,
         vm::two_guests_at_once_do_not_mix,
         vm::a_truncated_region_list_fails,

@@ -19,7 +19,7 @@ pub trait ContainerBackup: Send {
 pub struct ContainerSource<'a> {
     /// Raw guest configuration, kept byte for byte.
     pub guest_config: &'a [u8],
-    /// Raw firewall configuration. Proxmox VE's empty one means none, and is `None` here.
+    /// Raw firewall configuration, as in [`VmSource`](crate::VmSource): an empty one means none.
     pub firewall_config: Option<&'a [u8]>,
     /// Bytes per second, for reading and for writing out; `None` is no limit.
     pub bandwidth_limit: Option<NonZeroU64>,

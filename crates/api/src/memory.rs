@@ -186,7 +186,7 @@ impl VmBackup for MemoryBackup {
         let archive = StoredArchive {
             guest: self.guest.clone(),
             guest_config: vm.guest_config,
-            firewall_config: vm.firewall_config,
+            firewall_config: vm.firewall_config.filter(|config| !config.is_empty()),
             volumes,
         };
         let name = self.name.clone();

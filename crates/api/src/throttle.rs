@@ -29,16 +29,25 @@ impl Throttle {
 
     /// Waits until so many bytes may pass, or until the end is asked for.
     pub fn take(&self, clock: &dyn Clock, cancel: &Cancel, bytes: u64) {
-        let Some(limit) = self.limit else { return };
+        Self::wait(clock, cancel, self.count(clock, bytes));
+    }
+
+    /// Counts so many bytes, and tells how long it takes until they may have passed.
+    pub fn count(&self, clock: &dyn Clock, bytes: u64) -> Duration {
+        let Some(limit) = self.limit else {
+            return Duration::ZERO;
+        };
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(limit.get());
         let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let now = clock.monotonic();
-        let mut wait = {
-            let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
-            let earliest = now.saturating_sub(Duration::from_millis(100));
-            *free_at = (*free_at).max(earliest).saturating_add(cost);
-            free_at.saturating_sub(now)
-        };
+        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let earliest = now.saturating_sub(Duration::from_millis(100));
+        *free_at = (*free_at).max(earliest).saturating_add(cost);
+        free_at.saturating_sub(now)
+    }
+
+    /// Waits so long, or until the end is asked for.
+    pub fn wait(clock: &dyn Clock, cancel: &Cancel, mut wait: Duration) {
         while !wait.is_zero() && !cancel.is_cancelled() {
             let step = wait.min(STEP);
             clock.sleep(step);

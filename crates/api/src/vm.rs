@@ -105,7 +105,8 @@ pub enum BitmapMode {
 pub struct VmSource {
     /// Raw guest configuration, kept byte for byte.
     pub guest_config: Vec<u8>,
-    /// Raw firewall configuration, if the guest has one.
+    /// Raw firewall configuration, if the guest has one. An empty one means none: Proxmox VE
+    /// passes it for containers that have no firewall file, and takes it for none in a restore.
     pub firewall_config: Option<Vec<u8>>,
     /// Bytes per second, for reading and for writing out; `None` is no limit.
     pub bandwidth_limit: Option<NonZeroU64>,

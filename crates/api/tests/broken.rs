@@ -20,7 +20,7 @@ enum Flaw {
     CommitsWhatFailed,
     ReadsEverything,
     DiscardsFirst,
-    DropsEmptyFirewallConfig,
+    FillsEmptyFirewallConfig,
     WithdrawsAfterFailure,
     SwallowsListErrors,
     FillsWithZeroes,
@@ -106,8 +106,11 @@ impl VmBackup for BrokenBackup {
 
     fn run(&mut self, mut vm: VmSource) -> Result<BackupStats> {
         let flaw = self.provider.flaw;
-        if flaw == Flaw::DropsEmptyFirewallConfig {
-            vm.firewall_config = vm.firewall_config.filter(|config| !config.is_empty());
+        if flaw == Flaw::FillsEmptyFirewallConfig {
+            let empty = vm.firewall_config.as_mut().filter(|c| c.is_empty());
+            if let Some(config) = empty {
+                config.push(b'\n');
+            }
         }
         for (device, volume) in &mut vm.volumes {
             match &volume.access {
@@ -279,11 +282,11 @@ fn discarding_before_reading_is_caught() {
 }
 
 #[test]
-fn an_empty_firewall_configuration_taken_for_none_is_caught() {
+fn an_empty_firewall_configuration_that_is_not_none_is_caught() {
     expect_caught(
         VmMechanism::FileHandle,
-        Flaw::DropsEmptyFirewallConfig,
-        &["an_empty_firewall_configuration_is_not_none"],
+        Flaw::FillsEmptyFirewallConfig,
+        &["an_empty_firewall_configuration_is_none"],
     );
 }
 

@@ -8,14 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
-use snapkeep_api::{
-    BlockSource, DeviceName, DirtyRegions, Error, Level, Region, Result, Throttle, Volume,
-};
+use snapkeep_api::{BlockSource, DeviceName, DirtyRegions, Error, Level, Region, Result, Volume};
 use snapkeep_repo::{
     ChunkId, Class, DiskReader, DiskRecord, Leaf, MAP_FAN_OUT, Worker, Writer, update_map,
 };
 
 use crate::error;
+use crate::pace::Pace;
 use crate::progress::{Progress, add};
 use crate::provider::Shared;
 
@@ -27,7 +26,7 @@ pub(crate) struct DiskBackup<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) writer: &'a Writer,
     pub(crate) progress: &'a Progress,
-    pub(crate) throttle: &'a Throttle,
+    pub(crate) pace: &'a Pace,
     pub(crate) device: &'a DeviceName,
     pub(crate) size: u64,
     pub(crate) base: Option<&'a DiskRecord>,
@@ -81,8 +80,10 @@ impl DiskBackup<'_> {
         let chunk_size = repository.config().chunk_size;
         let root = self.base.and_then(|disk| disk.root);
         let mut worker = self.writer.worker();
-        update_map(repository, &mut worker, self.size, chunk_size, root, leaves)
-            .map_err(|e| self.failed("cannot store its map", e))
+        let root = update_map(repository, &mut worker, self.size, chunk_size, root, leaves)
+            .map_err(|e| self.failed("cannot store its map", e))?;
+        self.pace.wrote(self.shared, worker.take_written());
+        Ok(root)
     }
 
     fn failed(&self, what: &str, error: snapkeep_repo::Error) -> Error {
@@ -97,6 +98,7 @@ impl DiskBackup<'_> {
         for region in regions {
             self.shared.cancel.check()?;
             let region = region?;
+            add(&self.progress.dirty, region.length());
             let mut offset = region.offset();
             while offset < region.end() {
                 let leaf = offset / span;
@@ -149,8 +151,6 @@ impl DiskBackup<'_> {
                     lock(state).failure.get_or_insert(error);
                 }
             }
-            self.progress
-                .tell(&*self.shared.clock, &*self.shared.log, self.device.as_str());
         }
     }
 
@@ -196,8 +196,13 @@ impl DiskBackup<'_> {
                     *slot = self.store(worker, chunk)?;
                 }
             }
+            self.progress
+                .tell(&*self.shared.clock, &*self.shared.log, self.device.as_str());
         }
-        (worker.store_leaf(&leaf)).map_err(|e| self.failed("cannot store a node of its map", e))
+        let node = (worker.store_leaf(&leaf))
+            .map_err(|e| self.failed("cannot store a node of its map", e))?;
+        self.pace.wrote(self.shared, worker.take_written());
+        Ok(node)
     }
 
     /// Reads the pieces into the buffer, which holds the disk from `start` to `end`. A chunk that
@@ -228,9 +233,8 @@ impl DiskBackup<'_> {
             }
         }
         for piece in pieces {
-            let cancel = &self.shared.cancel;
-            (self.throttle).take(&*self.shared.clock, cancel, piece.length());
-            cancel.check()?;
+            self.pace.read(self.shared, piece.length());
+            self.shared.cancel.check()?;
             let from = length(piece.offset() - start);
             let target = &mut buffer[from..from + length(piece.length())];
             source.read_at(piece.offset(), target)?;
@@ -266,6 +270,7 @@ impl DiskBackup<'_> {
         }
         let stored = (worker.store(Class::Data, chunk))
             .map_err(|e| self.failed("cannot store a chunk", e))?;
+        self.pace.wrote(self.shared, worker.take_written());
         add(
             if stored.new {
                 &self.progress.new

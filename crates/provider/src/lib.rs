@@ -8,6 +8,7 @@ mod error;
 mod heads;
 mod lineage;
 mod names;
+mod pace;
 mod progress;
 mod provider;
 mod restore;

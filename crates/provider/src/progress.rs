@@ -13,11 +13,14 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// Counters, in bytes, shared by the threads of one backup.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
+    /// What the lists of dirty regions have named so far; they are not read to their end first.
+    pub(crate) dirty: AtomicU64,
     pub(crate) read: AtomicU64,
     pub(crate) new: AtomicU64,
     pub(crate) reused: AtomicU64,
     pub(crate) zero: AtomicU64,
-    told: Mutex<Duration>,
+    /// When the last line was written, and how much was read by then.
+    told: Mutex<(Duration, u64)>,
 }
 
 pub(crate) fn add(counter: &AtomicU64, bytes: u64) {
@@ -31,7 +34,7 @@ pub(crate) fn value(counter: &AtomicU64) -> u64 {
 impl Progress {
     pub(crate) fn new(clock: &dyn Clock) -> Self {
         Self {
-            told: Mutex::new(clock.monotonic()),
+            told: Mutex::new((clock.monotonic(), 0)),
             ..Self::default()
         }
     }
@@ -39,44 +42,48 @@ impl Progress {
     /// Writes a line if the last is old enough.
     pub(crate) fn tell(&self, clock: &dyn Clock, log: &dyn TaskLog, device: &str) {
         let now = clock.monotonic();
-        let since = {
+        let read = value(&self.read);
+        let rate = {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let since = now.saturating_sub(*told);
+            let (then, last) = *told;
+            let since = now.saturating_sub(then);
             if since < INTERVAL {
                 return;
             }
-            *told = now;
-            since
+            *told = (now, read);
+            rate(read.saturating_sub(last), since)
         };
-        let read = value(&self.read);
-        let line = format!(
-            "{device}: read {}, new {}, reused {}, zero {} (line every {} s)",
-            mib(read),
+        log.log(Level::Info, &format!("{device}: {}", self.line(&rate)));
+    }
+
+    /// All counters, with a rate.
+    fn line(&self, rate: &str) -> String {
+        format!(
+            "read {} of {} dirty ({rate}), new {}, reused {}, zero {}",
+            mib(value(&self.read)),
+            mib(value(&self.dirty)),
             mib(value(&self.new)),
             mib(value(&self.reused)),
-            mib(value(&self.zero)),
-            since.as_secs()
-        );
-        log.log(Level::Info, &line);
+            mib(value(&self.zero))
+        )
     }
 
     /// The last line of a backup.
     pub(crate) fn finish(&self, log: &dyn TaskLog, stored: u64, took: Duration) {
-        let read = value(&self.read);
-        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
         let line = format!(
-            "read {} in {}.{:03} s ({}/s), new {}, reused {}, zero {}, stored {}",
-            mib(read),
-            millis / 1000,
-            millis % 1000,
-            mib(read.saturating_mul(1000) / millis),
-            mib(value(&self.new)),
-            mib(value(&self.reused)),
-            mib(value(&self.zero)),
+            "in {}.{:03} s: {}, stored {}",
+            took.as_secs(),
+            took.subsec_millis(),
+            self.line(&rate(value(&self.read), took)),
             mib(stored)
         );
         log.log(Level::Info, &line);
     }
+}
+
+fn rate(bytes: u64, took: Duration) -> String {
+    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+    format!("{}/s", mib(bytes.saturating_mul(1000) / millis))
 }
 
 /// Mebibytes with one decimal.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use snapkeep_api::{
     ArchiveName, BackupStats, BitmapInfo, BitmapMode, BitmapName, BitmapRequest, DeviceName, Error,
-    ErrorKind, Incarnation, Level, Outcome, Result, Throttle, UnixTime, VmBackup, VmMechanism,
-    VmSource, Volume, VolumeInfo,
+    ErrorKind, Incarnation, Level, Outcome, Result, UnixTime, VmBackup, VmMechanism, VmSource,
+    Volume, VolumeInfo,
 };
 use snapkeep_repo::{
     BlobRef, Class, DiskRecord, Lineage, Snapshot, SnapshotName, Stats, Worker, Writer, limits,
@@ -16,6 +16,7 @@ use crate::disk::DiskBackup;
 use crate::error;
 use crate::heads::Announced;
 use crate::lineage::{Base, Evidence, process, vmgenid};
+use crate::pace::Pace;
 use crate::progress::{Progress, value};
 use crate::provider::Shared;
 
@@ -68,7 +69,7 @@ impl RunningBackup {
         &self,
         writer: &Writer,
         progress: &Progress,
-        throttle: &Throttle,
+        pace: &Pace,
         device: &DeviceName,
         volume: Volume,
     ) -> Result<DiskRecord> {
@@ -88,7 +89,7 @@ impl RunningBackup {
             shared: &self.shared,
             writer,
             progress,
-            throttle,
+            pace,
             device,
             size,
             base: base.map(|base| &base.disk),
@@ -179,16 +180,17 @@ impl VmBackup for RunningBackup {
         let clock = &*self.shared.clock;
         let start = clock.monotonic();
         let progress = Progress::new(clock);
-        let throttle = Throttle::new(vm.bandwidth_limit);
+        let pace = Pace::new(vm.bandwidth_limit);
         let writer = Writer::new(Arc::clone(&self.shared.repository))
             .map_err(|e| error::repository("cannot start writing", e))?;
         let mut disks = Vec::new();
         for (device, volume) in vm.volumes {
-            disks.push(self.back_up_disk(&writer, &progress, &throttle, &device, volume)?);
+            disks.push(self.back_up_disk(&writer, &progress, &pace, &device, volume)?);
         }
         let mut worker = writer.worker();
         let guest_config = store_config(&mut worker, "guest", &vm.guest_config)?;
-        let firewall_config = (vm.firewall_config.as_deref())
+        let firewall_config = vm.firewall_config.filter(|config| !config.is_empty());
+        let firewall_config = (firewall_config.as_deref())
             .map(|config| store_config(&mut worker, "firewall", config))
             .transpose()?;
         drop(worker);
@@ -212,6 +214,8 @@ impl VmBackup for RunningBackup {
             stats,
             program: concat!("snapkeep ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
+        // The last packs go out with the commit.
+        pace.read(&self.shared, 0);
         self.shared.cancel.check()?;
         let failed = |e| error::repository(format!("cannot commit archive {}", self.name), e);
         let name: SnapshotName = self.name.as_str().parse().map_err(failed)?;

@@ -125,7 +125,7 @@ fn restore(provider: &dyn Provider, name: &ArchiveName) -> Vec<u8> {
         archive.guest_config().unwrap(),
         b"memory: 512\n# \xc3\xa9\n"
     );
-    assert_eq!(archive.firewall_config().unwrap(), Some(Vec::new()));
+    assert_eq!(archive.firewall_config().unwrap(), None);
     let mut restore = archive.restore_vm().unwrap();
     let reader = restore.open_volume(&device()).unwrap();
     let mut bytes = vec![0; usize::try_from(reader.size()).unwrap()];

@@ -79,6 +79,7 @@ impl Writer {
             writer: self,
             context,
             space: Vec::new(),
+            written: 0,
         }
     }
 
@@ -242,6 +243,7 @@ pub struct Worker<'w> {
     writer: &'w Writer,
     context: CCtx<'static>,
     space: Vec<u8>,
+    written: u64,
 }
 
 impl std::fmt::Debug for Worker<'_> {
@@ -280,7 +282,13 @@ impl Worker<'_> {
         };
         // Once a chunk was seen, it must be stored, or nothing may be committed.
         writer.poisoned(writer.add(class, id, blob, plaintext.len(), compressed))?;
+        self.written += blob.len() as u64;
         Ok(Stored { id, new: true })
+    }
+
+    /// Bytes that this worker gave to be written out since it was last asked.
+    pub fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
     }
 
     /// Compresses into `space`; false if it is not worth it.
