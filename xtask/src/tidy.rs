@@ -4,6 +4,7 @@
 //! gets what it judges as data and gives a list of findings; each has a test
 //! that shows it failing.
 
+mod contract;
 mod crates;
 mod documents;
 mod licences;
@@ -54,6 +55,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             "links",
             documents::broken_links(&files, |path| root().join(path).exists()),
         ),
+        ("proofs", contract::unproven(&files)),
         ("lock file", sources::missing_lock_file(&files)),
         ("licences", licences::refused(&packages)),
     ];
