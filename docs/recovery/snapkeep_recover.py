@@ -1,0 +1,605 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Restore disks from a Snapkeep repository without Snapkeep.
+
+Written from docs/FORMAT.md alone, as the proof that the document suffices, and as documentation itself: the
+section numbers below are those of that document. It only reads. It needs Python 3.9 and, on Debian,
+
+    apt install python3-cryptography python3-zstandard
+
+and uses the packages `blake3` (faster) and `argon2` (passphrases) where they are installed.
+"""
+
+import argparse
+import functools
+import hashlib
+import hmac
+import json
+import os
+import struct
+import sys
+import time
+
+import zstandard
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+FEATURES = {"draft-1"}
+DATA, METADATA = 0, 1
+CHUNK_MAX, PACK_MAX, BLOBS_MAX, SEALED_MAX, SMALL_MAX = 4 << 20, 64 << 20, 65536, 64 << 20, 64 << 10
+DISK_MAX, MEMORY_KIB_MAX, PASSES_MAX = 2**63 - 1, 1 << 20, 16
+
+
+class Damaged(Exception):
+    """An object that is not what it must be; the message names it."""
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# BLAKE3. A Python integer serves as a vector: each 64-bit slot holds one 32-bit word of another block ("lane"),
+# so that an addition or a rotation handles up to LANES blocks at once and carries do not reach the neighbour.
+
+LANES = 256
+IV = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
+ORDER = (2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8)
+CHUNK_START, CHUNK_END, PARENT, ROOT, KEYED, DERIVE_CONTEXT, DERIVE_MATERIAL = (1 << i for i in range(7))
+COLUMNS = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
+DIAGONALS = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
+
+
+@functools.lru_cache(maxsize=None)
+def ones(lanes):
+    """The number 1 in every lane."""
+    return int.from_bytes(b"\1\0\0\0\0\0\0\0" * lanes, "little")
+
+
+def compress(chain, words, counter, block_len, flags, lanes):
+    """The compression function on every lane; returns the eight words of the next chaining value."""
+    one, mask = ones(lanes), ones(lanes) * 0xFFFFFFFF
+    v = list(chain) + [IV[i] * one for i in range(4)] + [counter, 0, block_len * one, flags * one]
+    for turn in range(7):
+        m = iter(words)
+        for a, b, c, d in COLUMNS + DIAGONALS:
+            va, vb, vc, vd = v[a], v[b], v[c], v[d]
+            va = (va + vb + next(m)) & mask
+            vd ^= va
+            vd = (vd >> 16 | vd << 16) & mask
+            vc = (vc + vd) & mask
+            vb ^= vc
+            vb = (vb >> 12 | vb << 20) & mask
+            va = (va + vb + next(m)) & mask
+            vd ^= va
+            vd = (vd >> 8 | vd << 24) & mask
+            vc = (vc + vd) & mask
+            vb ^= vc
+            v[a], v[b], v[c], v[d] = va, (vb >> 7 | vb << 25) & mask, vc, vd
+        words = [words[i] for i in ORDER]
+    return [v[i] ^ v[i + 8] for i in range(8)]
+
+
+def lanes_from(words, offset, step, lanes):
+    """The 16 message words that begin at `offset` in each lane's part of `step` words."""
+    return [int.from_bytes(struct.pack("<%dQ" % lanes, *words[offset + w::step]), "little") for w in range(16)]
+
+
+def bytes_from(chain, lanes):
+    out = [0] * (8 * lanes)
+    for w, vector in enumerate(chain):
+        out[w::8] = struct.unpack("<%dQ" % lanes, vector.to_bytes(8 * lanes, "little"))
+    return struct.pack("<%dI" % len(out), *out)
+
+
+def full_chunks(data, first, key, flags):
+    """Chaining values of whole 1,024-byte chunks, the first of which is number `first`."""
+    lanes = len(data) // 1024
+    words = struct.unpack("<%dI" % (len(data) // 4), data)
+    counter = int.from_bytes(struct.pack("<%dQ" % lanes, *range(first, first + lanes)), "little")
+    chain = [word * ones(lanes) for word in key]
+    for block in range(16):
+        edge = (CHUNK_START if block == 0 else 0) | (CHUNK_END if block == 15 else 0)
+        chain = compress(chain, lanes_from(words, 16 * block, 256, lanes), counter, 64, flags | edge, lanes)
+    return bytes_from(chain, lanes)
+
+
+def last_chunk(data, number, key, flags, root):
+    chain, blocks = list(key), max(1, (len(data) + 63) // 64)
+    for i in range(blocks):
+        block = data[64 * i:64 * i + 64]
+        edge = (CHUNK_START if i == 0 else 0) | ((CHUNK_END | root) if i == blocks - 1 else 0)
+        words = struct.unpack("<16I", block.ljust(64, b"\0"))
+        chain = compress(chain, words, number, len(block), flags | edge, 1)
+    return bytes_from(chain, 1)
+
+
+def blake3_python(data, key=IV, flags=0):
+    """32 bytes of BLAKE3 of `data`."""
+    last = max(0, (len(data) - 1) // 1024)
+    level = bytearray()
+    for first in range(0, last, LANES):
+        end = min(first + LANES, last)
+        level += full_chunks(data[1024 * first:1024 * end], first, key, flags)
+    level += last_chunk(data[1024 * last:], last, key, flags, ROOT if last == 0 else 0)
+    while len(level) > 32:  # pairs become parents; an odd one out goes up a level unchanged
+        pairs, above = len(level) // 64, bytearray()
+        for first in range(0, pairs, LANES):
+            lanes = min(LANES, pairs - first)
+            words = struct.unpack("<%dI" % (16 * lanes), level[64 * first:64 * (first + lanes)])
+            kind = flags | PARENT | (ROOT if len(level) == 64 else 0)
+            chain = [word * ones(lanes) for word in key]
+            above += bytes_from(compress(chain, lanes_from(words, 0, 16, lanes), 0, 64, kind, lanes), lanes)
+        level = above + level[64 * pairs:]
+    return bytes(level)
+
+
+def python_hash(data):
+    return blake3_python(data)
+
+
+def python_keyed(key, data):
+    return blake3_python(data, struct.unpack("<8I", key), KEYED)
+
+
+def python_derive(context, material):
+    key = blake3_python(context.encode(), IV, DERIVE_CONTEXT)
+    return blake3_python(material, struct.unpack("<8I", key), DERIVE_MATERIAL)
+
+
+try:
+    from blake3 import blake3 as _native
+
+    def b3(data):
+        return _native(data).digest()
+
+    def b3_keyed(key, data):
+        return _native(data, key=key).digest()
+
+    def b3_derive(context, material):
+        return _native(material, derive_key_context=context).digest()
+except ImportError:
+    b3, b3_keyed, b3_derive = python_hash, python_keyed, python_derive
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# AES-256-GCM and HPKE
+
+def open_gcm(key, number, sealed, associated, what):
+    """3.2: the nonce is a counter of 8 bytes and 4 zero bytes."""
+    try:
+        return AESGCM(key).decrypt(struct.pack("<QI", number, 0), sealed, associated)
+    except InvalidTag:
+        raise Damaged("%s does not open: it is damaged, moved, or of another key" % what) from None
+
+
+KEM, SUITE = b"KEM\x00\x20", b"HPKE\x00\x20\x00\x01\x00\x03"
+
+
+def extract(suite, salt, label, material):
+    return hmac.new(salt or bytes(32), b"HPKE-v1" + suite + label + material, hashlib.sha256).digest()
+
+
+def expand(suite, secret, label, info, length):
+    """RFC 9180 4 with RFC 5869 2.3; one block of HMAC is as much as is ever asked for."""
+    labeled = struct.pack(">H", length) + b"HPKE-v1" + suite + label + info
+    return hmac.new(secret, labeled + b"\1", hashlib.sha256).digest()[:length]
+
+
+def derive_private_key(material):
+    """RFC 9180 7.1.3 for X25519."""
+    secret = extract(KEM, b"", b"dkp_prk", material)
+    return X25519PrivateKey.from_private_bytes(expand(KEM, secret, b"sk", b"", 32))
+
+
+def open_hpke(private, enc, sealed, info, what):
+    """RFC 9180 base mode, first message."""
+    try:
+        shared = private.exchange(X25519PublicKey.from_public_bytes(enc))
+        public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        shared = expand(KEM, extract(KEM, b"", b"eae_prk", shared), b"shared_secret", enc + public, 32)
+        context = b"\0" + extract(SUITE, b"", b"psk_id_hash", b"") + extract(SUITE, b"", b"info_hash", info)
+        secret = extract(SUITE, shared, b"secret", b"")
+        key, nonce = expand(SUITE, secret, b"key", context, 32), expand(SUITE, secret, b"base_nonce", context, 12)
+        return ChaCha20Poly1305(key).decrypt(nonce, sealed, b"")
+    except (InvalidTag, ValueError):
+        raise Damaged("the key of %s does not open: the pack is damaged, or of another repository" % what) from None
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# 3.2 and 3.3: keys and envelopes
+
+def parse_key(text, prefix):
+    for line in text.splitlines():
+        if line.strip().startswith(prefix + "-"):
+            digits = line.strip()[len(prefix):].replace("-", "")
+            try:
+                raw = bytes.fromhex(digits)
+            except ValueError:
+                raw = b""
+            if len(raw) != 36:
+                raise Damaged("the line %s-… must hold 72 hexadecimal digits" % prefix)
+            if b3(prefix.encode() + raw[:32])[:4] != raw[32:]:
+                raise Damaged("the checksum of the line %s-… does not match: a digit is wrong" % prefix)
+            return raw[:32]
+    raise Damaged("there is no line that begins with %s-" % prefix)
+
+
+def argon2id(passphrase, salt, costs):
+    memory, passes, lanes = costs["memory_kib"], costs["passes"], costs["lanes"]
+    if memory > MEMORY_KIB_MAX or passes > PASSES_MAX:
+        raise Damaged("a key slot asks for more work than is allowed")
+    try:
+        from argon2.low_level import Type, hash_secret_raw
+        return hash_secret_raw(passphrase, salt, passes, memory, lanes, 32, Type.ID)
+    except ImportError:
+        pass
+    try:
+        from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+        return Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory).derive(passphrase)
+    except ImportError:
+        raise Damaged("a passphrase needs argon2id: install python3-argon2, or python3-cryptography 44 or newer, "
+                      "or use the recovery kit or a key file") from None
+
+
+def open_envelope(raw, kind, what):
+    """3.3: the body of an envelope, still sealed."""
+    if len(raw) < 48 or raw[:8] != b"SNAPKEEP":
+        raise Damaged("%s is not an object of Snapkeep, or cut short" % what)
+    if raw[8:10] != kind + b"\1" or raw[10:12] != b"\0\0":
+        raise Damaged("%s has type and version %r, which this program does not read" % (what, raw[8:12]))
+    if struct.unpack_from("<I", raw, 12)[0] != len(raw) - 48:
+        raise Damaged("%s is cut short or has grown" % what)
+    if b3(raw[:-32]) != raw[-32:]:
+        raise Damaged("%s is damaged: its checksum does not match" % what)
+    return raw[16:-32]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The repository
+
+class Repository:
+    def __init__(self, folder, use_index=True):
+        self.folder, self.use_index, self.config = folder, use_index, None
+        self.places = {DATA: {}, METADATA: {}}  # identity: [(pack, number, offset, length, length before, flags)]
+        self.checked_packs = {}
+
+    def read(self, name, limit):
+        path = os.path.join(self.folder, name)
+        if os.path.getsize(path) > limit:
+            raise Damaged("%s is larger than the limit of %d bytes" % (name, limit))
+        with open(path, "rb") as file:
+            return file.read()
+
+    def names(self, folder):
+        """Names of all files below a folder; those that begin with a dot are not the format's."""
+        found = []
+        for path, folders, files in os.walk(os.path.join(self.folder, folder)):
+            folders[:] = sorted(f for f in folders if not f.startswith("."))
+            found += [os.path.relpath(os.path.join(path, f), self.folder) for f in files if not f.startswith(".")]
+        return sorted(found)
+
+    def read_config(self):
+        """3.1. Every object proves itself, so a reader that holds the root key may go on without `config`."""
+        try:
+            lines = self.read("config", SMALL_MAX).split(b"\n")
+            signed = b"\n".join(lines[:2]) + b"\n"
+            if len(lines) != 5 or lines[4] or lines[2] != b"blake3 " + b3(signed).hex().encode():
+                raise Damaged("its checksum does not match")
+            self.config = json.loads(lines[1])
+        except (OSError, Damaged) as error:
+            warn("config cannot be used, going on without: %s" % error)
+            return
+        unknown = set(self.config["incompatible"]) - FEATURES
+        if self.config["version"] != 1 or unknown:
+            raise SystemExit("error: this repository has version %s and needs %s, which this program does not know"
+                             % (self.config["version"], sorted(unknown)))
+        self.signed, self.mac = signed, lines[3]
+
+    def unlock(self, kit=None, key_file=None, passphrase=None):
+        """Find the root key and derive all others (3.2)."""
+        self.read_config()
+        root = parse_key(kit, "snapkeep-recovery-1") if kit else None
+        secret = parse_key(key_file, "snapkeep-key-1") if key_file else None
+        problems = []
+        for name in [] if root else self.names("keys"):
+            try:
+                root = self.open_slot(name, secret, passphrase)
+            except (Damaged, OSError) as error:
+                problems.append(str(error))
+            if root:
+                break
+        if not root:
+            raise Damaged("no key slot opens with what was given%s" % "".join("\n  " + p for p in problems))
+        self.data_id, self.metadata_id, self.metadata, config = (
+            b3_derive("snapkeep 1 " + context, root)
+            for context in ("data chunk id", "metadata chunk id", "metadata", "config"))
+        self.private = derive_private_key(b3_derive("snapkeep 1 data key pair", root))
+        if self.config and self.mac != b"mac " + b3_keyed(config, self.signed).hex().encode():
+            raise Damaged("config was not made with this key: the key is another repository's, or config was changed")
+        self.read_index()
+
+    def open_slot(self, name, secret, passphrase):
+        slot = json.loads(open_envelope(self.read(name, SMALL_MAX), b"K", name))
+        if slot["kind"] == "open":
+            return bytes.fromhex(slot["root"])
+        salt = bytes.fromhex(slot["salt"])
+        if slot["kind"] == "key-file" and secret:
+            key = b3_keyed(secret, salt)
+        elif slot["kind"] == "passphrase" and passphrase:
+            key = argon2id(passphrase, salt, slot["argon2id"])
+        else:
+            return None
+        return open_gcm(key, 0, bytes.fromhex(slot["sealed"]), b"snapkeep 1 key slot", name)
+
+    def salted(self, salt, purpose):
+        return b3_keyed(self.metadata, salt + bytes([purpose]))
+
+    def open_sealed(self, name, kind):
+        """An index object or a snapshot: the name is authenticated, so a file that was moved does not open."""
+        raw = self.read(name, SEALED_MAX)
+        body = open_envelope(raw, kind, name)
+        return open_gcm(self.salted(body[:32], 0), 0, body[32:], raw[:16] + name.encode(), name)
+
+    # 3.4 and 3.5: where the blobs are
+
+    def add_entries(self, pack, kind, table, first, count, end):
+        for number in range(count):
+            identity, offset, length, plain, flags = struct.unpack_from("<32s4I", table, first + 48 * number)
+            if offset < 128 or offset + length > end or plain > CHUNK_MAX or flags > 1:
+                raise Damaged("%s: entry %d of its table is impossible" % (pack, number))
+            place = (pack, number, offset, length, plain, flags)
+            self.places[kind].setdefault(identity, []).append(place)
+
+    def read_index(self):
+        left = {name: None for name in self.names("packs")}
+        for name in self.names("index") if self.use_index else []:
+            try:
+                self.read_index_object(name, left)
+            except (Damaged, OSError, struct.error) as error:
+                warn("the packs are read instead of an index object: %s" % error)
+        for name in left:
+            try:
+                self.read_table(name)
+            except (Damaged, OSError, struct.error) as error:
+                warn("a pack cannot be used: %s" % error)
+
+    def read_index_object(self, name, left):
+        table = self.open_sealed(name, b"I")
+        at = 4
+        for _ in range(struct.unpack_from("<I", table)[0]):
+            pack, kind, length, count = struct.unpack_from("<32sB3xII", table, at)
+            at += 44
+            path = "packs/%s/%s" % (pack.hex()[:2], pack.hex())
+            if kind > METADATA or count > BLOBS_MAX or at + 48 * count > len(table):
+                raise Damaged("%s: what it says of %s is impossible" % (name, path))
+            if path in left:
+                self.add_entries(path, kind, table, at, count, length)
+                del left[path]
+            at += 48 * count
+
+    def read_table(self, name):
+        with open(os.path.join(self.folder, name), "rb") as file:
+            header, size = file.read(128), os.fstat(file.fileno()).st_size
+            if size < 144 or size > PACK_MAX or header[:10] != b"SNAPKEEPP\1" or header[10] > METADATA:
+                raise Damaged("%s is not a pack, or cut short" % name)
+            file.seek(size - 16)
+            length, count, magic = struct.unpack("<II8s", file.read(16))
+            if magic != b"SNAPPACK" or count > BLOBS_MAX or length != 48 * count + 16 or length > size - 144:
+                raise Damaged("%s has no table at its end: it is damaged or cut short" % name)
+            file.seek(size - 16 - length)
+            sealed = file.read(length)
+        table = open_gcm(self.salted(header[16:48], 2), 0, sealed, header, "the table of " + name)
+        self.add_entries(name, header[10], table, 0, count, size - 16 - length)
+
+    @functools.lru_cache(maxsize=1024)
+    def pack_key(self, name, kind):
+        with open(os.path.join(self.folder, name), "rb") as file:
+            header = file.read(128)
+        if len(header) < 128 or header[:16] != b"SNAPKEEPP\1" + bytes([kind]) + bytes(5):
+            raise Damaged("%s is not a pack of class %d, or damaged" % (name, kind))
+        salt = header[16:48]
+        if kind == METADATA:
+            return self.salted(salt, 1)
+        return open_hpke(self.private, header[48:80], header[80:128], b"snapkeep 1 pack key" + salt, name)
+
+    def blob(self, kind, identity):
+        """The plaintext of a chunk or node. Any copy will do, and what is returned has the identity (I4)."""
+        problems = []
+        for pack, number, offset, length, plain, flags in self.places[kind].get(identity, []):
+            try:
+                with open(os.path.join(self.folder, pack), "rb") as file:
+                    file.seek(offset)
+                    sealed = file.read(length)
+                what = "blob %d of %s" % (number, pack)
+                data = open_gcm(self.pack_key(pack, kind), number, sealed, identity, what)
+                if flags & 1:
+                    data = decompress(data, plain, what)
+                if len(data) != plain or self.identity(kind, data) != identity:
+                    raise Damaged("%s is not what its identity says" % what)
+                return data
+            except (Damaged, OSError) as error:
+                problems.append(str(error))
+        raise Damaged("%s %s cannot be read: %s" % ("node" if kind else "chunk", identity.hex(),
+                                                    "; ".join(problems) or "no pack holds it"))
+
+    def identity(self, kind, data):
+        return b3_keyed(self.metadata_id if kind == METADATA else self.data_id, data)
+
+    # 3.6 and 3.7: archives
+
+    def archives(self):
+        for name in self.names("snapshots"):
+            try:
+                yield name[len("snapshots/"):], json.loads(self.open_sealed(name, b"S"))
+            except (Damaged, OSError, ValueError) as error:
+                warn("an archive cannot be used: %s" % error)
+
+    def archive(self, name):
+        return json.loads(self.open_sealed("snapshots/" + name, b"S"))
+
+    def chunks(self, disk):
+        """All chunks of a disk that are not zero: (offset, length, identity), in order."""
+        size, chunk_size = disk["size"], disk["chunk_size"]
+        if not 0 <= size <= DISK_MAX or not 65536 <= chunk_size <= CHUNK_MAX or chunk_size & (chunk_size - 1):
+            raise Damaged("disk %s has an impossible size or chunk size" % disk["device"])
+        total, span = -(-size // chunk_size), 1  # span: chunks below one child of the node
+        while span * 64 < total:
+            span *= 64
+
+        def walk(identity, first, span):
+            node = self.blob(METADATA, identity)
+            bits = int.from_bytes(node[:8], "little")
+            if len(node) != 8 + 32 * bin(bits).count("1"):
+                raise Damaged("node %s is malformed" % identity.hex())
+            at = 8
+            for i in range(64):
+                if not bits >> i & 1:
+                    continue
+                child, number = node[at:at + 32], first + i * span
+                at += 32
+                if number >= total:
+                    raise Damaged("node %s names what lies behind the disk's end" % identity.hex())
+                if span > 1:
+                    yield from walk(child, number, span // 64)
+                else:
+                    yield number * chunk_size, min(chunk_size, size - number * chunk_size), child
+
+        if disk["root"] is not None:
+            yield from walk(bytes.fromhex(disk["root"]), 0, span)
+
+    def chunk(self, length, identity):
+        data = self.blob(DATA, identity)
+        if len(data) != length:
+            raise Damaged("chunk %s has %d bytes instead of %d" % (identity.hex(), len(data), length))
+        return data
+
+    def configuration(self, reference):
+        return self.chunk(reference["length"], bytes.fromhex(reference["chunk"])) if reference else b""
+
+
+def decompress(data, length, what):
+    try:
+        if zstandard.frame_content_size(data) not in (-1, length):
+            raise Damaged("%s: its zstd frame has another length than its table says" % what)
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=length)
+    except zstandard.ZstdError as error:
+        raise Damaged("%s does not decompress: %s" % (what, error)) from None
+
+
+def warn(text):
+    print("warning: " + text, file=sys.stderr)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Commands
+
+def list_archives(repository, _):
+    for name, snapshot in repository.archives():
+        disks = ", ".join("%s (%d bytes)" % (disk["device"], disk["size"]) for disk in snapshot["disks"])
+        print("%s  %s  %s" % (name, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(snapshot["time"])), disks))
+
+
+def show(repository, arguments):
+    snapshot = repository.archive(arguments.archive)
+    print(json.dumps(snapshot, indent=1))
+    for what in ("guest_config", "firewall_config"):
+        if snapshot[what]:
+            print("--- %s ---" % what)
+            print(repository.configuration(snapshot[what]).decode(errors="replace"))
+
+
+def restore(repository, arguments):
+    snapshot = repository.archive(arguments.archive)
+    found = [disk for disk in snapshot["disks"] if disk["device"] == arguments.device]
+    if not found:
+        raise Damaged("%s has no disk %s, but %s" % (
+            arguments.archive, arguments.device, ", ".join(disk["device"] for disk in snapshot["disks"])))
+    if os.path.exists(arguments.target):
+        raise Damaged("%s exists already; nothing is overwritten" % arguments.target)
+    partial, written = arguments.target + ".partial", 0
+    with open(partial, "wb") as file:
+        for offset, length, identity in repository.chunks(found[0]):
+            file.seek(offset)
+            file.write(repository.chunk(length, identity))
+            written += length
+        file.truncate(found[0]["size"])
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(partial, arguments.target)
+    print("%s: %d bytes, %d of them not zero" % (arguments.target, found[0]["size"], written))
+
+
+def verify(repository, arguments):
+    damaged, seen, names = 0, set(), repository.names("snapshots")
+
+    def attempt(what, action):
+        nonlocal damaged
+        try:
+            action()
+        except (Damaged, OSError, ValueError) as error:
+            damaged += 1
+            print("%s: %s" % (what, error))
+
+    def one_archive(name):
+        snapshot = repository.archive(name[len("snapshots/"):])
+        for reference in (snapshot["guest_config"], snapshot["firewall_config"]):
+            attempt(name, lambda: repository.configuration(reference))
+        for disk in snapshot["disks"]:
+            attempt("%s, disk %s" % (name, disk["device"]), lambda: one_disk(disk))
+
+    def one_disk(disk):
+        for _, length, identity in repository.chunks(disk):
+            if (identity, length) not in seen:
+                repository.chunk(length, identity)
+                seen.add((identity, length))
+
+    def one_pack(name):
+        if b3(repository.read(name, PACK_MAX)).hex() != os.path.basename(name):
+            raise Damaged("its content does not have the hash that is its name")
+
+    packs = repository.names("packs") if arguments.packs else []
+    for name in packs:
+        attempt(name, lambda: one_pack(name))
+    for name in names:
+        attempt(name, lambda: one_archive(name))
+    print("%d packs, %d archives and %d chunks read, %d damaged" % (len(packs), len(names), len(seen), damaged))
+    return 1 if damaged else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Restore disks from a Snapkeep repository without Snapkeep.")
+    parser.add_argument("--repository", required=True, metavar="FOLDER")
+    for name in ("recovery-kit", "key-file", "passphrase-file"):
+        parser.add_argument("--" + name, metavar="FILE")
+    parser.add_argument("--no-index", action="store_true", help="read the tables of the packs instead of index/")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("list", help="the archives").set_defaults(run=list_archives)
+    verb = verbs.add_parser("show", help="an archive's record and its guest's configuration")
+    verb.add_argument("archive", help="as printed by list")
+    verb.set_defaults(run=show)
+    verb = verbs.add_parser("restore", help="write a disk to a new, sparse, raw file")
+    for name in ("archive", "device", "target"):
+        verb.add_argument(name)
+    verb.set_defaults(run=restore)
+    verb = verbs.add_parser("verify", help="read every chunk of every archive")
+    verb.add_argument("--packs", action="store_true", help="also compare each pack's hash with its name")
+    verb.set_defaults(run=verify)
+    arguments = parser.parse_args()
+
+    def content(path):
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+
+    try:
+        repository = Repository(arguments.repository, not arguments.no_index)
+        repository.unlock(
+            arguments.recovery_kit and content(arguments.recovery_kit),
+            arguments.key_file and content(arguments.key_file),
+            arguments.passphrase_file and content(arguments.passphrase_file).rstrip("\r\n").encode())
+        return arguments.run(repository, arguments)
+    except (Damaged, OSError) as error:
+        print("error: %s" % error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
