@@ -2,17 +2,19 @@
 
 use std::os::unix::net::UnixStream;
 
+use snapkeep_api::Process;
+
 /// The process at the other end of a monitor's socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Owner {
-    /// Its process ID and start time, in clock ticks since boot, if it surely is a QEMU.
-    process: Option<(u32, u64)>,
+    /// The process, if it surely is a QEMU.
+    process: Option<Process>,
     /// Its user and group.
     pub(crate) user: Option<(u32, u32)>,
 }
 
 impl Owner {
-    pub(crate) fn incarnation(&self) -> Option<(u32, u64)> {
+    pub(crate) fn incarnation(&self) -> Option<Process> {
         self.process
     }
 }
@@ -26,7 +28,12 @@ pub(crate) fn owner(stream: &UnixStream) -> Owner {
     let pid = u32::try_from(credentials.pid.as_raw_nonzero().get()).ok();
     let process = pid.and_then(|pid| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        Some((pid, start_time(&stat)?))
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(Process {
+            boot: boot_id(&boot)?,
+            id: pid,
+            start: start_time(&stat)?,
+        })
     });
     Owner {
         process,
@@ -45,9 +52,27 @@ fn start_time(stat: &str) -> Option<u64> {
     after.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// The bytes of a boot ID, written as a UUID.
+fn boot_id(text: &str) -> Option<[u8; 16]> {
+    let digits = text.trim_end().replace('-', "");
+    let number = u128::from_str_radix(&digits, 16).ok()?;
+    (digits.len() == 32).then(|| number.to_be_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_boot_id_is_the_bytes_of_its_digits() {
+        let found = boot_id("00112233-4455-6677-8899-aabbccddeeff\n").unwrap();
+        assert_eq!(found[..4], [0, 0x11, 0x22, 0x33]);
+        assert_eq!(found[12..], [0xcc, 0xdd, 0xee, 0xff]);
+        assert_eq!(boot_id("00112233\n"), None);
+        assert_eq!(boot_id(""), None);
+        let here = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        assert!(boot_id(&here).is_some(), "{here}");
+    }
 
     #[test]
     fn the_start_time_is_found_behind_an_odd_name() {
