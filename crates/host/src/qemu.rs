@@ -35,8 +35,8 @@ const OPTIONS: &[(&str, &str)] = &[
     ("copy-before-write", "cbw-timeout"),
     ("copy-before-write", "bitmap"),
     ("snapshot-access", ""),
-    ("raw", "discard"),
-    ("file", "locking"),
+    ("raw", ""),
+    ("null-co", ""),
 ];
 
 /// A connection to the monitor of a running QEMU: `qemu-system-*` or `qemu-storage-daemon`.
@@ -151,7 +151,7 @@ impl Qemu {
 
     /// Whether this is a storage daemon, which has exports but no guest of its own.
     pub(crate) fn is_storage_daemon(&self) -> bool {
-        !self.schema.has_command("query-block")
+        !self.schema.has_command("query-status")
     }
 
     pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, Failure> {
