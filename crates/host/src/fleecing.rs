@@ -60,7 +60,7 @@ impl Folder {
             folder,
             _lock: lock,
         };
-        made.give(made.path(), qemu)?;
+        give(made.path(), qemu)?;
         let length = made.socket().as_os_str().len();
         if length > SOCKET_PATH_MAX {
             let what = format!(
@@ -100,32 +100,32 @@ impl Folder {
             );
             Error::with_source(ErrorKind::Target, what, e)
         })?;
-        self.give(&path, qemu)?;
+        give(&path, qemu)?;
         Ok(path)
-    }
-
-    /// Makes a file QEMU's, if QEMU runs as somebody else.
-    fn give(&self, path: &Path, qemu: Option<(u32, u32)>) -> Result<()> {
-        let Some((user, group)) = qemu else {
-            return Ok(());
-        };
-        if user == rustix::process::geteuid().as_raw() {
-            return Ok(());
-        }
-        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-        rustix::fs::chown(path, Some(user), Some(group)).map_err(|e| {
-            let what = format!(
-                "QEMU runs as user {user:?}, and {} cannot be made its own: run as root, or as that user",
-                path.display()
-            );
-            Error::with_source(ErrorKind::Target, what, std::io::Error::from(e))
-        })
     }
 
     /// Leaves the folder: QEMU may still use what is in it.
     pub(crate) fn keep(self) -> PathBuf {
         self.folder.keep()
     }
+}
+
+/// Makes a file QEMU's, if QEMU runs as somebody else.
+fn give(path: &Path, qemu: Option<(u32, u32)>) -> Result<()> {
+    let Some((user, group)) = qemu else {
+        return Ok(());
+    };
+    if user == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+    rustix::fs::chown(path, Some(user), Some(group)).map_err(|e| {
+        let what = format!(
+            "QEMU runs as user {user:?}, and {} cannot be made its own: run as root, or as that user",
+            path.display()
+        );
+        Error::with_source(ErrorKind::Target, what, std::io::Error::from(e))
+    })
 }
 
 /// Whether the backup that a folder belongs to still runs. The lock of one that has it is returned
@@ -176,7 +176,7 @@ pub(crate) fn remove(folder: &Path) -> std::io::Result<()> {
     }
     // Last, because the lock is how others know that nobody is at work here.
     match std::fs::remove_file(folder.join(LOCK)) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
         Ok(()) | Err(_) => std::fs::remove_dir(folder),
     }
 }

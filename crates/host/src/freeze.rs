@@ -166,7 +166,7 @@ fn add_mark(qemu: &mut Qemu, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn transaction(qemu: &mut Qemu, actions: Vec<Value>) -> Result<()> {
+fn transaction(qemu: &mut Qemu, actions: &[Value]) -> Result<()> {
     if !actions.is_empty() {
         qemu.execute("transaction", json!({"actions": actions}))?;
     }
@@ -194,7 +194,8 @@ fn insert_at_once(qemu: &mut Qemu, plans: &[Plan]) -> Result<Duration> {
     }
     let new = plans.iter().filter_map(Plan::add_new);
     let copies = (plans.iter().enumerate()).filter_map(|(number, plan)| plan.copy_old(number));
-    transaction(qemu, new.chain(copies.flatten()).collect())?;
+    let actions: Vec<Value> = new.chain(copies.flatten()).collect();
+    transaction(qemu, &actions)?;
     for (number, plan) in plans.iter().enumerate() {
         qemu.execute("blockdev-add", plan.filter(number, true))?;
         attach(qemu, &plan.disk.attachment, &format!("{FILTER}{number}"))?;
@@ -211,13 +212,14 @@ fn insert_at_once(qemu: &mut Qemu, plans: &[Plan]) -> Result<Duration> {
 /// Inserts the filters while the guest may write. The new bitmaps record before, and the old ones
 /// are copied after, the instant of the snapshot: so both have more than is needed, never less.
 fn insert_one_by_one(qemu: &mut Qemu, plans: &[Plan]) -> Result<()> {
-    transaction(qemu, plans.iter().filter_map(Plan::add_new).collect())?;
+    let new: Vec<Value> = plans.iter().filter_map(Plan::add_new).collect();
+    transaction(qemu, &new)?;
     for (number, plan) in plans.iter().enumerate() {
         qemu.execute("blockdev-add", plan.filter(number, false))?;
         attach(qemu, &plan.disk.attachment, &format!("{FILTER}{number}"))?;
     }
     let copies = (plans.iter().enumerate()).filter_map(|(number, plan)| plan.copy_old(number));
-    transaction(qemu, copies.flatten().collect())
+    transaction(qemu, &copies.flatten().collect::<Vec<_>>())
 }
 
 /// Starts the NBD server, unless the caller knows of one that runs.

@@ -34,7 +34,8 @@ struct Line {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub(crate) struct Node {
-    pub(crate) node_name: String,
+    #[serde(rename = "node-name")]
+    pub(crate) name: String,
     #[serde(rename = "drv")]
     pub(crate) driver: String,
     #[serde(rename = "ro")]
@@ -112,7 +113,7 @@ impl Graph {
         Ok(Self {
             nodes: nodes
                 .into_iter()
-                .map(|node| (node.node_name.clone(), node))
+                .map(|node| (node.name.clone(), node))
                 .collect(),
             edges: edges.collect(),
         })
@@ -146,7 +147,7 @@ impl Graph {
 
     /// The names of the nodes that begin so.
     pub(crate) fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Node> {
-        (self.nodes.values()).filter(move |node| node.node_name.starts_with(prefix))
+        (self.nodes.values()).filter(move |node| node.name.starts_with(prefix))
     }
 }
 

@@ -132,11 +132,15 @@ impl Monitor {
             self.socket.display()
         );
         self.give_up(Error::new(ErrorKind::Unavailable, what));
-        // Of no matter if it fails: then the other end has closed it.
-        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        // If it fails, the other end has closed it.
+        drop(self.stream.shutdown(std::net::Shutdown::Both));
     }
 
     /// Runs one command.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "arguments are made for one command"
+    )]
     pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, Failure> {
         let limit = if DRAINING.contains(&command) {
             self.timeouts.drain

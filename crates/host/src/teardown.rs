@@ -46,7 +46,7 @@ pub fn recover(qemu: &mut Qemu, log: &dyn TaskLog) -> Result<bool> {
 /// The folder of the backup that has nodes in QEMU.
 pub(crate) fn owner(graph: &Graph) -> Option<PathBuf> {
     let fleece = graph.with_prefix(FLEECE).next()?;
-    let file = graph.child(&fleece.node_name, "file");
+    let file = graph.child(&fleece.name, "file");
     let file = file
         .and_then(|file| graph.nodes.get(file))
         .unwrap_or(fleece);
@@ -87,17 +87,17 @@ fn try_clear(qemu: &mut Qemu, folder: &Path) -> Result<(), Failure> {
         delete(qemu, SERVER_MARK)?;
     }
     for node in graph.with_prefix(SNAPSHOT) {
-        delete(qemu, &node.node_name)?;
+        delete(qemu, &node.name)?;
     }
     for filter in graph.with_prefix(FILTER) {
-        detach(qemu, &graph, &filter.node_name)?;
-        delete(qemu, &filter.node_name)?;
+        detach(qemu, &graph, &filter.name)?;
+        delete(qemu, &filter.name)?;
     }
     // The last, because they say whose everything is.
     let mut fleeces: Vec<&Node> = graph.with_prefix(FLEECE).collect();
     fleeces.reverse();
     for fleece in fleeces {
-        delete(qemu, &fleece.node_name)?;
+        delete(qemu, &fleece.name)?;
     }
     Ok(())
 }
@@ -199,7 +199,7 @@ fn reopen_options(top: &Node, node: &str) -> Value {
     };
     json!({
         "driver": "raw",
-        "node-name": top.node_name,
+        "node-name": top.name,
         "read-only": top.read_only,
         "cache": {"direct": top.cache.direct, "no-flush": top.cache.no_flush},
         "detect-zeroes": detect_zeroes,

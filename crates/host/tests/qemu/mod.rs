@@ -211,8 +211,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 
@@ -412,7 +412,7 @@ impl Guest {
         let nodes = nodes.as_array().unwrap();
         let bitmaps = nodes
             .iter()
-            .flat_map(|node| node["dirty-bitmaps"].as_array());
+            .filter_map(|node| node["dirty-bitmaps"].as_array());
         let names = (bitmaps.flatten().map(|bitmap| &bitmap["name"]))
             .chain(nodes.iter().map(|node| &node["node-name"]))
             .chain(
