@@ -197,6 +197,20 @@ fn a_head_that_came_back_from_an_older_time_is_not_believed() {
     assert_eq!(next(&storage, &mut vm), BitmapMode::New);
 }
 
+/// What docs/THREATS.md says must be done.
+#[test]
+fn a_rolled_back_repository_without_its_heads_is_backed_up_in_full() {
+    let (storage, mut vm, _) = backed_up();
+    let earlier = Arc::new(storage.fork());
+    assert_eq!(next(&storage, &mut vm), BitmapMode::Reuse);
+    vm.write(5, 0xa5);
+    for head in heads(&earlier) {
+        earlier.remove(&head).unwrap();
+    }
+    assert_eq!(next(&earlier, &mut vm), BitmapMode::New);
+    assert_eq!(next(&earlier, &mut vm), BitmapMode::Reuse);
+}
+
 #[test]
 fn a_damaged_or_foreign_head_is_told_and_does_not_keep_backups_from_running() {
     let (storage, mut vm, _) = backed_up();
