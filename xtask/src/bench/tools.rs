@@ -256,7 +256,7 @@ impl<'a> Repository<'a> {
         match self.tool {
             Tool::Snapkeep | Tool::SnapkeepFile => {
                 file = to.join("disk.raw");
-                command.args(["restore", last, "--to"]).arg(&file);
+                command.args(["restore", "vm", last, "--to"]).arg(&file);
             }
             Tool::Restic => {
                 command
