@@ -217,7 +217,7 @@ impl DiskBackup<'_> {
         pieces: &[Region],
     ) -> Result<()> {
         let length = |bytes: u64| usize::try_from(bytes).expect("a window fits in memory");
-        buffer.clear();
+        // What is left of an earlier window lies in chunks of which nothing is dirty: never stored.
         buffer.resize(length(end - start), 0);
         for (number, chunk) in (0u64..).zip(buffer.chunks_mut(self.chunk())) {
             let from = start + number * self.chunk() as u64;
@@ -225,11 +225,12 @@ impl DiskBackup<'_> {
             let dirty: u64 = (pieces.iter())
                 .map(|p| p.end().min(to).saturating_sub(p.offset().max(from)))
                 .sum();
-            if let Some(base) = base
-                && dirty > 0
-                && dirty < chunk.len() as u64
-            {
-                (base.read_at(from, chunk)).map_err(|e| self.failed("cannot read its base", e))?;
+            if dirty > 0 && dirty < chunk.len() as u64 {
+                match base {
+                    None => chunk.fill(0),
+                    Some(base) => (base.read_at(from, chunk))
+                        .map_err(|e| self.failed("cannot read its base", e))?,
+                }
             }
         }
         for piece in pieces {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zstd_safe::DCtx;
 
-use crate::format::id::ChunkId;
+use crate::format::id::{ChunkId, PackId};
 use crate::format::node::{self, Children, FAN_OUT};
 use crate::format::pack::{self, Class, HEADER};
 use crate::format::snapshot::{BlobRef, DiskRecord};
@@ -18,6 +18,30 @@ use crate::{Error, ErrorKind, Result, limits};
 /// The chunk ids of one lowest node of a map; `None` is all zeroes.
 pub type Leaf = [Option<ChunkId>; FAN_OUT];
 
+/// What zstd decompresses with: one for each thread that reads, made once, for it is large.
+#[derive(Default)]
+pub(crate) struct Contexts(Mutex<Vec<DCtx<'static>>>);
+
+impl Contexts {
+    fn decompress(
+        &self,
+        target: &mut [u8],
+        blob: &[u8],
+    ) -> std::result::Result<usize, zstd_safe::ErrorCode> {
+        let idle = lock(&self.0).pop();
+        let mut context = idle.unwrap_or_else(DCtx::create);
+        let length = context.decompress(target, blob);
+        lock(&self.0).push(context);
+        length
+    }
+}
+
+impl std::fmt::Debug for Contexts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Contexts").finish_non_exhaustive()
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -26,19 +50,41 @@ impl Repository {
     /// Reads a chunk and proves that it is the one with this identity. If a copy is damaged, the
     /// next one is read; if all are, the error is about the first.
     pub(crate) fn read_chunk(&self, class: Class, id: &ChunkId) -> Result<Vec<u8>> {
+        self.any_copy(id, |copy| {
+            let mut chunk = vec![0; copy.plain as usize];
+            self.read_copy(class, id, copy, &mut chunk)?;
+            Ok(chunk)
+        })
+    }
+
+    /// The same, to where it is wanted, which has the chunk's length.
+    fn read_chunk_to(&self, class: Class, id: &ChunkId, target: &mut [u8]) -> Result<()> {
+        self.any_copy(id, |copy| self.read_copy(class, id, copy, target))
+    }
+
+    fn any_copy<T>(&self, id: &ChunkId, mut read: impl FnMut(&Location) -> Result<T>) -> Result<T> {
         let index = || self.index.read().unwrap_or_else(PoisonError::into_inner);
         let first = {
             let index = index();
             index.find(id).ok_or_else(|| index.absent(id))?
         };
-        self.read_copy(class, id, &first).or_else(|error| {
+        read(&first).or_else(|error| {
             let copies = index().copies(id).to_vec();
-            let mut read = copies.iter().map(|copy| self.read_copy(class, id, copy));
-            read.find_map(Result::ok).ok_or(error)
+            (copies.iter())
+                .find_map(|copy| read(copy).ok())
+                .ok_or(error)
         })
     }
 
-    fn read_copy(&self, class: Class, id: &ChunkId, location: &Location) -> Result<Vec<u8>> {
+    /// Decrypts and decompresses into the target and proves what is there; after an error that is
+    /// anything.
+    fn read_copy(
+        &self,
+        class: Class,
+        id: &ChunkId,
+        location: &Location,
+        target: &mut [u8],
+    ) -> Result<()> {
         let pack = {
             let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
             let pack = index.pack(location.pack).cloned();
@@ -47,13 +93,36 @@ impl Repository {
         if pack.class != class {
             return Err(pack::corrupt(&pack.id, "has the wrong class"));
         }
-        let cipher = self.pack_cipher(&pack.id)?;
+        let pack = &pack.id;
+        let corrupt = |why: &str| Error::corrupt(format!("chunk {id} in pack {pack} {why}"));
+        if location.plain as usize != target.len() {
+            return Err(corrupt("has another length than its place"));
+        }
+        let cipher = self.pack_cipher(pack)?;
         let range = u64::from(location.offset)..u64::from(location.offset + location.stored);
-        let blob = self.storage.read(&pack_file(&pack.id), range)?;
-        self.decode(class, id, &pack.id, location, &cipher, blob)
+        let mut sealed = self.storage.read(&pack_file(pack), range)?;
+        let blob = cipher
+            .open_in_place(u64::from(location.number), &id.0, &mut sealed)
+            .ok_or_else(|| corrupt("does not open: it was changed"))?;
+        let length = if location.compressed {
+            self.contexts.decompress(target, blob).map_err(|code| {
+                let why = zstd_safe::get_error_name(code);
+                corrupt(&format!("does not decompress: {why}"))
+            })?
+        } else {
+            let length = blob.len();
+            if let Some(target) = target.get_mut(..length) {
+                target.copy_from_slice(blob);
+            }
+            length
+        };
+        if length != target.len() || self.keys.chunk_id(class, target) != *id {
+            return Err(corrupt("is not what its identity says"));
+        }
+        Ok(())
     }
 
-    fn pack_cipher(&self, id: &crate::PackId) -> Result<Arc<Cipher>> {
+    fn pack_cipher(&self, id: &PackId) -> Result<Arc<Cipher>> {
         if let Some(cipher) = lock(&self.pack_keys).get(id) {
             return Ok(Arc::clone(cipher));
         }
@@ -73,39 +142,6 @@ impl Repository {
             }
             None => Err(pack::corrupt(id, "has a header that does not open")),
         }
-    }
-
-    fn decode(
-        &self,
-        class: Class,
-        id: &ChunkId,
-        pack: &crate::PackId,
-        location: &Location,
-        cipher: &Cipher,
-        blob: Vec<u8>,
-    ) -> Result<Vec<u8>> {
-        let corrupt = |why: &str| Error::corrupt(format!("chunk {id} in pack {pack} {why}"));
-        let blob = cipher
-            .open(u64::from(location.number), &id.0, blob)
-            .ok_or_else(|| corrupt("does not open: it was changed"))?;
-        let plain = location.plain as usize;
-        let chunk = if location.compressed {
-            let mut chunk = Vec::with_capacity(plain);
-            let mut context = DCtx::create();
-            (context.decompress(&mut chunk, &blob)).map_err(|code| {
-                corrupt(&format!(
-                    "does not decompress: {}",
-                    zstd_safe::get_error_name(code)
-                ))
-            })?;
-            chunk
-        } else {
-            blob
-        };
-        if chunk.len() != plain || self.keys.chunk_id(class, &chunk) != *id {
-            return Err(corrupt("is not what its identity says"));
-        }
-        Ok(chunk)
     }
 
     /// Bytes that lie in one data chunk.
@@ -224,6 +260,10 @@ impl DiskReader {
             let target = &mut buffer[done..done + take];
             match self.chunk_id(number)? {
                 None => target.fill(0),
+                // What is read whole is rarely read again soon.
+                Some(id) if within == 0 && self.is_whole(position, take) => {
+                    (self.repository).read_chunk_to(Class::Data, &id, target)?;
+                }
                 Some(id) => {
                     let chunk = self.chunk(&id)?;
                     let found = chunk.get(within..within + take).ok_or_else(|| {
@@ -235,6 +275,12 @@ impl DiskReader {
             done += take;
         }
         Ok(())
+    }
+
+    /// Whether a chunk that begins at this offset has this length.
+    fn is_whole(&self, start: u64, length: usize) -> bool {
+        let whole = u64::from(self.record.chunk_size).min(self.size() - start);
+        whole == length as u64
     }
 
     /// The identity of a chunk of the disk; `None` if it is all zeroes.

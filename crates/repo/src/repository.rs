@@ -14,6 +14,7 @@ use crate::format::slot::Slot;
 use crate::format::snapshot::{Snapshot, SnapshotName};
 use crate::index::Index;
 use crate::keys::{Cipher, KeyFile, Keys, RecoveryKit, Unlock};
+use crate::reader::Contexts;
 use crate::storage::{FileName, Storage, read_all};
 use crate::{Error, ErrorKind, Random, Result, limits, random};
 
@@ -37,6 +38,7 @@ pub struct Repository {
     pub(crate) index: RwLock<Index>,
     /// Keys of packs that were opened: each costs a read and a public-key operation.
     pub(crate) pack_keys: Mutex<HashMap<PackId, Arc<Cipher>>>,
+    pub(crate) contexts: Contexts,
     config: Config,
     /// Why this program may not write to it, if it may not.
     read_only: Option<Error>,
@@ -74,6 +76,7 @@ impl Repository {
             keys,
             index,
             pack_keys: Mutex::default(),
+            contexts: Contexts::default(),
             config,
             read_only: None,
         })
@@ -105,6 +108,7 @@ impl Repository {
             keys,
             index,
             pack_keys: Mutex::default(),
+            contexts: Contexts::default(),
             config,
             read_only,
         })

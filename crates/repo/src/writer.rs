@@ -22,6 +22,9 @@ const LEVEL: i32 = 1;
 /// A chunk that does not shrink below this share (in 256ths) is stored as it is.
 const WORTHWHILE: usize = 250;
 
+/// Room for a pack: one chunk more than its target, and its table.
+const PACK_ROOM: usize = limits::PACK_TARGET + limits::CHUNK_MAX;
+
 /// What became of a chunk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Stored {
@@ -37,6 +40,8 @@ pub struct Writer {
     repository: Arc<Repository>,
     id: [u8; 16],
     open: [Mutex<Option<OpenPack>>; 2],
+    /// Buffers of packs that were put: no more than were ever in use at once.
+    spare: Mutex<Vec<Vec<u8>>>,
     seen: Mutex<HashSet<ChunkId>>,
     done: Mutex<Done>,
     poison: Mutex<Option<Error>>,
@@ -63,6 +68,7 @@ impl Writer {
             repository,
             id,
             open: [Mutex::new(None), Mutex::new(None)],
+            spare: Mutex::default(),
             seen: Mutex::default(),
             done: Mutex::default(),
             poison: Mutex::default(),
@@ -143,9 +149,12 @@ impl Writer {
         self.check()?;
         let Repository { keys, random, .. } = &*self.repository;
         let mut open = lock(&self.open[usize::from(class.byte())]);
-        let mut pack = match open.take() {
-            Some(pack) => pack,
-            None => OpenPack::new(keys, &**random, class)?,
+        let mut pack = if let Some(pack) = open.take() {
+            pack
+        } else {
+            let spare = lock(&self.spare).pop();
+            let buffer = spare.unwrap_or_else(|| Vec::with_capacity(PACK_ROOM));
+            OpenPack::new(keys, &**random, class, buffer)?
         };
         pack.add(id, blob, plain, compressed);
         if !pack.is_full() {
@@ -208,6 +217,7 @@ impl Writer {
             length: length_u32(bytes.len()),
             entries,
         });
+        lock(&self.spare).push(bytes);
         Ok(())
     }
 

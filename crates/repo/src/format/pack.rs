@@ -120,7 +120,13 @@ pub(crate) struct SealedPack {
 }
 
 impl OpenPack {
-    pub(crate) fn new(keys: &Keys, random: &dyn Random, class: Class) -> Result<Self> {
+    /// An empty pack in this buffer, whose room is used.
+    pub(crate) fn new(
+        keys: &Keys,
+        random: &dyn Random,
+        class: Class,
+        mut bytes: Vec<u8>,
+    ) -> Result<Self> {
         let salt: [u8; 32] = random::fresh(random)?;
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(MAGIC);
@@ -134,11 +140,13 @@ impl OpenPack {
                 Cipher::new(&key)
             }
         };
+        bytes.clear();
+        bytes.extend_from_slice(&header);
         Ok(Self {
             class,
             header,
             cipher,
-            bytes: header.to_vec(),
+            bytes,
             entries: Vec::new(),
         })
     }
