@@ -14,6 +14,7 @@
 mod bench;
 mod follow;
 mod fuzz;
+mod golden;
 mod setup;
 mod shell;
 mod test;
@@ -50,6 +51,11 @@ const VERBS: &[Verb] = &[
         name: "fuzz",
         help: "look for bytes from an NBD peer that cause a panic, for --seconds N",
         run: fuzz::run,
+    },
+    Verb {
+        name: "golden",
+        help: "the golden repositories (--remake: make them anew)",
+        run: golden::run,
     },
     Verb {
         name: "tidy",

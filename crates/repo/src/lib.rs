@@ -26,6 +26,7 @@ pub use format::config::{Config, FORMAT_VERSION};
 pub use format::head::{HeadName, HeadPlace};
 pub use format::id::{ChunkId, PackId};
 pub use format::pack::Class;
+pub use format::slot::Stretch;
 pub use format::snapshot::{BlobRef, DiskRecord, Lineage, Snapshot, SnapshotName, Stats};
 pub use keys::{KeyFile, RecoveryKit, Unlock};
 pub use map::{MAP_FAN_OUT, update_map};

@@ -10,7 +10,7 @@ use crate::format::config::{Config, Proof};
 use crate::format::envelope::{self, Kind};
 use crate::format::features;
 use crate::format::id::PackId;
-use crate::format::slot::Slot;
+use crate::format::slot::{Slot, Stretch};
 use crate::format::snapshot::{Snapshot, SnapshotName};
 use crate::index::Index;
 use crate::keys::{Cipher, KeyFile, Keys, RecoveryKit, Unlock};
@@ -23,6 +23,8 @@ use crate::{Error, ErrorKind, Random, Result, limits, random};
 pub enum Protect {
     /// A passphrase.
     Passphrase(Zeroizing<String>),
+    /// A passphrase at another cost than the usual one, for machines with little memory.
+    Stretched(Zeroizing<String>, Stretch),
     /// A key file.
     KeyFile(KeyFile),
     /// Nothing: whoever has the repository reads it. The user has asked for this by name.
@@ -206,10 +208,11 @@ fn add_slot(
     protect: &Protect,
 ) -> Result<String> {
     let slot = match protect {
-        Protect::Passphrase(text) if text.is_empty() => {
+        Protect::Passphrase(text) | Protect::Stretched(text, _) if text.is_empty() => {
             return Err(Error::new(ErrorKind::Invalid, "the passphrase is empty"));
         }
-        Protect::Passphrase(text) => Slot::passphrase(random, keys, text)?,
+        Protect::Passphrase(text) => Slot::passphrase(random, keys, text, Stretch::default())?,
+        Protect::Stretched(text, cost) => Slot::passphrase(random, keys, text, *cost)?,
         Protect::KeyFile(file) => Slot::key_file(random, keys, file)?,
         Protect::Open => Slot::open(keys),
     };

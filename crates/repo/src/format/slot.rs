@@ -14,13 +14,6 @@ use crate::keys::{Cipher, KeyFile, Keys};
 use crate::{Error, ErrorKind, Random, Result, limits, random};
 
 const ASSOCIATED: &[u8] = b"snapkeep 1 key slot";
-/// New passphrase slots: 64 MiB, three passes, one lane.
-const NEW_SLOT: Stretch = Stretch {
-    memory_kib: 64 << 10,
-    passes: 3,
-    lanes: 1,
-};
-
 /// A key slot.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
@@ -39,13 +32,27 @@ pub(crate) enum Slot {
     },
 }
 
-/// The cost parameters of argon2id.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+/// What opening by a passphrase costs: the parameters of argon2id.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Stretch {
-    memory_kib: u32,
-    passes: u32,
-    lanes: u32,
+pub struct Stretch {
+    /// Memory in KiB.
+    pub memory_kib: u32,
+    /// Passes over the memory.
+    pub passes: u32,
+    /// Lanes that could be computed at once.
+    pub lanes: u32,
+}
+
+impl Default for Stretch {
+    /// What new slots get: 64 MiB, three passes, one lane.
+    fn default() -> Self {
+        Self {
+            memory_kib: 64 << 10,
+            passes: 3,
+            lanes: 1,
+        }
+    }
 }
 
 impl Stretch {
@@ -79,11 +86,16 @@ fn file_key(file: &KeyFile, salt: &[u8; 32]) -> Zeroizing<[u8; 32]> {
 }
 
 impl Slot {
-    pub(crate) fn passphrase(random: &dyn Random, keys: &Keys, passphrase: &str) -> Result<Self> {
+    pub(crate) fn passphrase(
+        random: &dyn Random,
+        keys: &Keys,
+        passphrase: &str,
+        cost: Stretch,
+    ) -> Result<Self> {
         let salt = random::fresh(random)?;
-        let key = NEW_SLOT.key(passphrase, &salt)?;
+        let key = cost.key(passphrase, &salt)?;
         Ok(Self::Passphrase {
-            argon2id: NEW_SLOT,
+            argon2id: cost,
             salt: hex(&salt),
             sealed: seal(&key, keys),
         })
