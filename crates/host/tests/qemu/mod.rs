@@ -329,6 +329,7 @@ impl Guest {
             let device = format!("virtio-blk-pci,id={DEVICE},drive=d0");
             add(&["-device".to_owned(), device]);
             self.process = Some(Process::start("qemu-system-x86_64", &args, &backups));
+            self.monitor = Some(Monitor::connect(&mine));
             self.way = Some(Way::Device);
         } else {
             let nbd = self.path("nbd");
@@ -352,6 +353,8 @@ impl Guest {
             let export = format!("nbd,id={DEVICE},node-name=top,name=guest,writable=on");
             add(&["--export".to_owned(), export]);
             self.process = Some(Process::start("qemu-storage-daemon", &args, &backups));
+            // It answers when everything else is there.
+            self.monitor = Some(Monitor::connect(&mine));
             let options = ClientOptions {
                 export: "guest".to_owned(),
                 connections: 1,
@@ -360,7 +363,6 @@ impl Guest {
             let client = Client::connect(&Address::Unix(nbd), &options).unwrap();
             self.way = Some(Way::Export(client));
         }
-        self.monitor = Some(Monitor::connect(&mine));
     }
 
     /// Ends QEMU in good order.
@@ -403,6 +405,27 @@ impl Guest {
                 assert_eq!(said, "", "{line}");
             }
         }
+    }
+
+    /// The guest asks for what it wrote to be durable.
+    pub(crate) fn flush(&mut self) {
+        match self.way.as_ref().unwrap() {
+            Way::Export(client) => client.flush().unwrap(),
+            Way::Device => {
+                let path = format!("/machine/peripheral/{DEVICE}/virtio-backend");
+                let line = format!("qemu-io -d {path} flush");
+                self.execute("human-monitor-command", &json!({"command-line": line}));
+            }
+        }
+    }
+
+    /// Folders of backups, running or killed.
+    pub(crate) fn folders(&self) -> usize {
+        let entries = std::fs::read_dir(self.folder.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names
+            .filter(|name| name.starts_with("snapkeep-run-"))
+            .count()
     }
 
     /// What QEMU has of ours: nodes, exports and bitmaps.
