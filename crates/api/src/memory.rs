@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
@@ -18,29 +19,55 @@ use crate::{
 
 /// Volumes larger than this, in bytes, are refused: they are held in memory whole.
 const VOLUME_SIZE_MAX: u64 = 1 << 30;
-/// Bytes read from a source at a time.
-const READ_SIZE: u64 = 1 << 20;
 /// Holes are told in units of this many bytes.
 const BLOCK_SIZE: usize = 4096;
 
 /// A provider that keeps its archives in memory. Clones share their archives.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct MemoryProvider {
-    store: Arc<Store>,
+    shelf: Arc<Mutex<Shelf>>,
     mechanism: VmMechanism,
+}
+
+#[derive(Default)]
+struct Shelf {
+    archives: BTreeMap<ArchiveName, Stored>,
+    /// Backups ever started; makes archive names unique within one second.
+    started: u64,
+}
+
+/// An archive. What is opened is a clone.
+#[derive(Clone)]
+struct Stored {
+    guest: GuestId,
+    guest_config: Vec<u8>,
+    firewall_config: Option<Vec<u8>>,
+    volumes: BTreeMap<DeviceName, Arc<[u8]>>,
+    infos: BTreeMap<DeviceName, VolumeInfo>,
 }
 
 impl MemoryProvider {
     /// An empty provider that asks for this mechanism.
     pub fn new(mechanism: VmMechanism) -> Self {
-        let store = Arc::default();
-        Self { store, mechanism }
+        let shelf = Arc::default();
+        Self { shelf, mechanism }
     }
 
-    /// The names of all archives, in order.
-    pub fn archive_names(&self) -> Vec<ArchiveName> {
-        self.store.lock().archives.keys().cloned().collect()
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        // An archive is inserted whole, so a panic elsewhere leaves nothing half done.
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl fmt::Debug for MemoryProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let archives = self.shelf();
+        f.debug_set().entries(archives.archives.keys()).finish()
+    }
+}
+
+fn error<T>(kind: ErrorKind, what: String) -> Result<T> {
+    Err(Error::new(kind, what))
 }
 
 impl Provider for MemoryProvider {
@@ -53,12 +80,9 @@ impl Provider for MemoryProvider {
     }
 
     fn open_archive(&self, name: &ArchiveName) -> Result<Box<dyn Archive>> {
-        match self.store.find(name) {
-            Some(archive) => Ok(Box::new(OpenArchive(archive))),
-            None => Err(Error::new(
-                ErrorKind::NotFound,
-                format!("there is no archive {name}"),
-            )),
+        match self.shelf().archives.get(name).cloned() {
+            Some(archive) => Ok(Box::new(archive)),
+            None => error(ErrorKind::NotFound, format!("there is no archive {name}")),
         }
     }
 }
@@ -66,16 +90,14 @@ impl Provider for MemoryProvider {
 impl BackupJob for MemoryProvider {
     fn start_vm(&mut self, guest: &GuestId, start_time: UnixTime) -> Result<Box<dyn VmBackup>> {
         let number = {
-            let mut shelf = self.store.lock();
+            let mut shelf = self.shelf();
             shelf.started += 1;
             shelf.started
         };
-        let name = format!("memory/vm/{guest}/{}-{number}", start_time.0).parse()?;
-        Ok(Box::new(MemoryBackup {
-            store: Arc::clone(&self.store),
-            mechanism: self.mechanism,
+        Ok(Box::new(Running {
+            provider: self.clone(),
             guest: guest.clone(),
-            name,
+            name: format!("memory/vm/{guest}/{}-{number}", start_time.0).parse()?,
             bases: BTreeMap::new(),
         }))
     }
@@ -85,10 +107,8 @@ impl BackupJob for MemoryProvider {
         guest: &GuestId,
         _start_time: UnixTime,
     ) -> Result<Box<dyn ContainerBackup>> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("cannot back up container {guest}: only virtual machines are kept in memory"),
-        ))
+        let what = format!("cannot back up container {guest}: only virtual machines are kept");
+        error(ErrorKind::Unsupported, what)
     }
 
     fn finish(self: Box<Self>, _outcome: &Outcome) -> Result<()> {
@@ -96,56 +116,21 @@ impl BackupJob for MemoryProvider {
     }
 }
 
-#[derive(Default)]
-struct Store(Mutex<Shelf>);
-
-#[derive(Default)]
-struct Shelf {
-    archives: BTreeMap<ArchiveName, Arc<StoredArchive>>,
-    /// Backups ever started; makes archive names unique within one second.
-    started: u64,
-}
-
-struct StoredArchive {
-    guest: GuestId,
-    guest_config: Vec<u8>,
-    firewall_config: Option<Vec<u8>>,
-    volumes: BTreeMap<DeviceName, Arc<[u8]>>,
-}
-
-impl Store {
-    fn lock(&self) -> MutexGuard<'_, Shelf> {
-        // An archive is inserted whole, so a panic elsewhere leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn find(&self, name: &ArchiveName) -> Option<Arc<StoredArchive>> {
-        self.lock().archives.get(name).cloned()
-    }
-}
-
-impl fmt::Debug for Store {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.lock().archives.keys()).finish()
-    }
-}
-
-struct MemoryBackup {
-    store: Arc<Store>,
-    mechanism: VmMechanism,
+struct Running {
+    provider: MemoryProvider,
     guest: GuestId,
     name: ArchiveName,
-    /// What a reused bitmap is relative to.
+    /// The bitmaps that were asked for, and what they are relative to.
     bases: BTreeMap<DeviceName, (BitmapName, Arc<[u8]>)>,
 }
 
-impl VmBackup for MemoryBackup {
+impl VmBackup for Running {
     fn archive_name(&self) -> &ArchiveName {
         &self.name
     }
 
     fn mechanism(&self) -> VmMechanism {
-        self.mechanism
+        self.provider.mechanism
     }
 
     fn choose_bitmaps(
@@ -153,44 +138,43 @@ impl VmBackup for MemoryBackup {
         _incarnation: &Incarnation,
         volumes: &BTreeMap<DeviceName, VolumeInfo>,
     ) -> Result<BTreeMap<DeviceName, BitmapRequest>> {
-        self.bases.clear();
-        let mut requests = BTreeMap::new();
-        for (device, volume) in volumes {
-            let request = match self.find_base(device, volume) {
-                Some((bitmap, base)) => {
-                    self.bases.insert(device.clone(), (bitmap.clone(), base));
-                    BitmapRequest::Use(bitmap)
-                }
-                None => BitmapRequest::New,
-            };
-            requests.insert(device.clone(), request);
-        }
-        Ok(requests)
+        let bases = volumes.iter();
+        self.bases = bases
+            .filter_map(|(device, volume)| Some((device.clone(), self.find_base(device, volume)?)))
+            .collect();
+        let request = |device| match self.bases.get(device) {
+            Some((bitmap, _)) => BitmapRequest::Use(bitmap.clone()),
+            None => BitmapRequest::New,
+        };
+        Ok(volumes.keys().map(|d| (d.clone(), request(d))).collect())
     }
 
     fn run(&mut self, vm: VmSource) -> Result<BackupStats> {
-        if self.store.find(&self.name).is_some() {
-            let what = format!("archive {} is already committed", self.name);
-            return Err(Error::new(ErrorKind::Protocol, what));
+        if self.provider.shelf().archives.contains_key(&self.name) {
+            return error(ErrorKind::Protocol, "a backup is run once".to_owned());
         }
         let mut stats = BackupStats::default();
         let mut volumes = BTreeMap::new();
+        let mut infos = BTreeMap::new();
         for (device, volume) in vm.volumes {
-            let content = self.read_volume(&device, volume, &mut stats)?;
-            stats.guest_size += content.len() as u64;
+            let size = volume.size;
+            let content = self.read(&device, volume, &mut stats)?;
+            let bitmaps = Vec::new();
+            infos.insert(device.clone(), VolumeInfo { size, bitmaps });
             volumes.insert(device, content);
+            stats.guest_size += size;
         }
-        stats.archive_size = stats.guest_size;
+        (stats.archive_size, stats.stored) = (stats.guest_size, stats.guest_size);
         stats.new = stats.read;
-        stats.stored = stats.guest_size;
-        let archive = StoredArchive {
+        let archive = Stored {
             guest: self.guest.clone(),
             guest_config: vm.guest_config,
             firewall_config: vm.firewall_config.filter(|config| !config.is_empty()),
             volumes,
+            infos,
         };
-        let name = self.name.clone();
-        self.store.lock().archives.insert(name, Arc::new(archive));
+        let mut shelf = self.provider.shelf();
+        shelf.archives.insert(self.name.clone(), archive);
         Ok(stats)
     }
 
@@ -199,150 +183,114 @@ impl VmBackup for MemoryBackup {
     }
 }
 
-impl MemoryBackup {
+impl Running {
     /// The newest bitmap that can be trusted, and the volume it is relative to.
-    fn find_base(
-        &self,
-        device: &DeviceName,
-        volume: &VolumeInfo,
-    ) -> Option<(BitmapName, Arc<[u8]>)> {
-        volume.bitmaps.iter().find_map(|bitmap| {
-            let archive = self.store.find(bitmap.base.as_ref()?)?;
+    fn find_base(&self, device: &DeviceName, now: &VolumeInfo) -> Option<(BitmapName, Arc<[u8]>)> {
+        let shelf = self.provider.shelf();
+        now.bitmaps.iter().find_map(|bitmap| {
+            let archive = shelf.archives.get(bitmap.base.as_ref()?)?;
             let base = archive.volumes.get(device)?;
-            (archive.guest == self.guest && base.len() as u64 == volume.size)
-                .then(|| (bitmap.name.clone(), Arc::clone(base)))
+            let same = archive.guest == self.guest && base.len() as u64 == now.size;
+            same.then(|| (bitmap.name.clone(), Arc::clone(base)))
         })
     }
 
-    fn read_volume(
+    /// What the volume holds before its dirty regions are read.
+    fn old(&self, device: &DeviceName, volume: &Volume) -> Result<Vec<u8>> {
+        if volume.bitmap != BitmapMode::Reuse {
+            let length = usize::try_from(volume.size).ok();
+            return match length.filter(|_| volume.size <= VOLUME_SIZE_MAX) {
+                Some(length) => Ok(vec![0; length]),
+                None => error(
+                    ErrorKind::Invalid,
+                    format!("device {device}: {} bytes are too many", volume.size),
+                ),
+            };
+        }
+        let handed_over = match &volume.access {
+            SnapshotAccess::Nbd { bitmap, .. } => bitmap.as_ref(),
+            SnapshotAccess::FileHandle { .. } => None,
+        };
+        match self.bases.get(device) {
+            Some((asked, base))
+                if base.len() as u64 == volume.size && handed_over.is_none_or(|b| b == asked) =>
+            {
+                Ok(base.to_vec())
+            }
+            _ => error(
+                ErrorKind::Protocol,
+                format!("device {device}: the bitmap that is reused is not the one asked for"),
+            ),
+        }
+    }
+
+    fn read(
         &self,
         device: &DeviceName,
         volume: Volume,
         stats: &mut BackupStats,
     ) -> Result<Arc<[u8]>> {
-        let mut content = match volume.bitmap {
-            BitmapMode::None | BitmapMode::New => zeroes(device, volume.size)?,
-            BitmapMode::Reuse => self.base_of(device, &volume)?.to_vec(),
-        };
+        let mut content = self.old(device, &volume)?;
         let (source, dirty) = volume.open(device)?;
         let mut discards = true;
         for region in dirty {
             let region = region?;
-            let mut offset = region.offset();
-            while offset < region.end() {
-                let length = READ_SIZE.min(region.end() - offset);
-                let piece = Region::new(offset, length)?;
-                source.read_at(offset, slice_of(&mut content, device, piece)?)?;
-                // Without discards the fleecing image only grows larger.
-                discards = discards && source.discard(piece).is_ok();
-                stats.read += length;
-                offset = piece.end();
-            }
+            let bytes = part(&content, region.offset(), region.length())?;
+            source.read_at(region.offset(), &mut content[bytes])?;
+            // Without discards the fleecing image only grows larger.
+            discards = discards && source.discard(region).is_ok();
+            stats.read += region.length();
         }
         Ok(content.into())
     }
+}
 
-    fn base_of(&self, device: &DeviceName, volume: &Volume) -> Result<&Arc<[u8]>> {
-        let protocol = |why: &str| {
-            let what = format!("device {device}: a bitmap is reused, but {why}");
-            Error::new(ErrorKind::Protocol, what)
-        };
-        let (chosen, base) = self
-            .bases
-            .get(device)
-            .ok_or_else(|| protocol("none was asked for"))?;
-        if base.len() as u64 != volume.size {
-            return Err(protocol("the volume has another size than its base"));
-        }
-        match &volume.access {
-            SnapshotAccess::Nbd {
-                bitmap: Some(other),
-                ..
-            } if other != chosen => Err(protocol("it is not the one asked for")),
-            SnapshotAccess::Nbd { .. } | SnapshotAccess::FileHandle { .. } => Ok(base),
-        }
+/// Where a range lies in a volume.
+fn part(volume: &[u8], offset: u64, length: u64) -> Result<Range<usize>> {
+    let start = usize::try_from(offset).ok();
+    let range = start.zip(usize::try_from(length).ok());
+    let range = range.and_then(|(start, length)| Some(start..start.checked_add(length)?));
+    match range.filter(|range| range.end <= volume.len()) {
+        Some(range) => Ok(range),
+        None => error(
+            ErrorKind::Protocol,
+            format!("{length} bytes at offset {offset} pass the end of the volume"),
+        ),
     }
 }
 
-fn zeroes(device: &DeviceName, size: u64) -> Result<Vec<u8>> {
-    match usize::try_from(size) {
-        Ok(length) if size <= VOLUME_SIZE_MAX => Ok(vec![0; length]),
-        _ => Err(Error::new(
-            ErrorKind::Invalid,
-            format!("device {device}: {size} bytes are too many to hold in memory"),
-        )),
-    }
-}
-
-fn slice_of<'a>(
-    content: &'a mut [u8],
-    device: &DeviceName,
-    region: Region,
-) -> Result<&'a mut [u8]> {
-    let range = usize::try_from(region.offset())
-        .ok()
-        .zip(usize::try_from(region.end()).ok());
-    range
-        .and_then(|(start, end)| content.get_mut(start..end))
-        .ok_or_else(|| {
-            let what = format!("device {device}: a region runs past the end of the volume");
-            Error::new(ErrorKind::Protocol, what)
-        })
-}
-
-struct OpenArchive(Arc<StoredArchive>);
-
-impl Archive for OpenArchive {
+impl Archive for Stored {
     fn guest_kind(&self) -> GuestKind {
         GuestKind::Qemu
     }
 
     fn guest_config(&self) -> Result<Vec<u8>> {
-        Ok(self.0.guest_config.clone())
+        Ok(self.guest_config.clone())
     }
 
     fn firewall_config(&self) -> Result<Option<Vec<u8>>> {
-        Ok(self.0.firewall_config.clone())
+        Ok(self.firewall_config.clone())
     }
 
     fn restore_vm(self: Box<Self>) -> Result<Box<dyn VmRestore>> {
-        let info = |content: &Arc<[u8]>| VolumeInfo {
-            size: content.len() as u64,
-            bitmaps: Vec::new(),
-        };
-        let volumes = self.0.volumes.iter();
-        let infos = volumes.map(|(d, v)| (d.clone(), info(v))).collect();
-        Ok(Box::new(MemoryRestore {
-            archive: self.0,
-            infos,
-        }))
+        Ok(self)
     }
 
     fn restore_container(self: Box<Self>) -> Result<Box<dyn ContainerRestore>> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            "cannot restore a virtual machine's archive as a container",
-        ))
+        let what = format!("{} is a virtual machine", self.guest);
+        error(ErrorKind::Unsupported, what)
     }
 }
 
-struct MemoryRestore {
-    archive: Arc<StoredArchive>,
-    infos: BTreeMap<DeviceName, VolumeInfo>,
-}
-
-impl VmRestore for MemoryRestore {
+impl VmRestore for Stored {
     fn volumes(&self) -> &BTreeMap<DeviceName, VolumeInfo> {
         &self.infos
     }
 
     fn open_volume(&mut self, device: &DeviceName) -> Result<Box<dyn VolumeReader>> {
-        match self.archive.volumes.get(device) {
-            Some(content) => Ok(Box::new(MemoryReader(Arc::clone(content)))),
-            None => Err(Error::new(
-                ErrorKind::NotFound,
-                format!("the archive has no device {device}"),
-            )),
+        match self.volumes.get(device) {
+            Some(content) => Ok(Box::new(Reader(Arc::clone(content)))),
+            None => error(ErrorKind::NotFound, format!("there is no device {device}")),
         }
     }
 
@@ -351,51 +299,27 @@ impl VmRestore for MemoryRestore {
     }
 }
 
-struct MemoryReader(Arc<[u8]>);
+struct Reader(Arc<[u8]>);
 
-impl VolumeReader for MemoryReader {
+impl VolumeReader for Reader {
     fn size(&self) -> u64 {
         self.0.len() as u64
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let found = usize::try_from(offset)
-            .ok()
-            .and_then(|start| self.0.get(start..start.checked_add(buffer.len())?));
-        match found {
-            Some(bytes) => {
-                buffer.copy_from_slice(bytes);
-                Ok(())
-            }
-            None => Err(Error::new(
-                ErrorKind::Protocol,
-                format!(
-                    "cannot read {} bytes at offset {offset} of a volume of {} bytes",
-                    buffer.len(),
-                    self.0.len()
-                ),
-            )),
-        }
+        let bytes = part(&self.0, offset, buffer.len() as u64)?;
+        buffer.copy_from_slice(&self.0[bytes]);
+        Ok(())
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Region>> {
-        let Ok(from) = usize::try_from(offset) else {
-            return Ok(None);
-        };
-        let blocks = self.0.chunks(BLOCK_SIZE).enumerate();
-        let mut run: Option<(usize, usize)> = None;
-        for (number, block) in blocks.skip(from / BLOCK_SIZE) {
-            let start = (number * BLOCK_SIZE).max(from);
-            let end = number * BLOCK_SIZE + block.len();
-            let data = start < end && block.iter().any(|&byte| byte != 0);
-            match (data, &mut run) {
-                (true, None) => run = Some((start, end)),
-                (true, Some((_, run_end))) => *run_end = end,
-                (false, Some(_)) => break,
-                (false, None) => {}
-            }
-        }
-        run.map(|(start, end)| Region::new(start as u64, (end - start) as u64))
+        let blocks = (0u64..).step_by(BLOCK_SIZE).zip(self.0.chunks(BLOCK_SIZE));
+        let ends = blocks.map(|(start, block)| (start, start + block.len() as u64, block));
+        let mut data =
+            ends.filter(|(_, end, block)| *end > offset && block.iter().any(|b| *b != 0));
+        let found = data.next().map(|(start, end, _)| (start.max(offset), end));
+        found
+            .map(|(from, to)| Region::new(from, to - from))
             .transpose()
     }
 }
