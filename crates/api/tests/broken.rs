@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
@@ -27,6 +28,8 @@ enum Flaw {
     AsksForAllocation,
     BelievesAnySize,
     CountsTwice,
+    DiscardsNothing,
+    KnowsBetter,
 }
 
 #[derive(Clone)]
@@ -156,6 +159,12 @@ fn by_file_handle(flaw: Flaw, volume: &mut Volume) {
     } else if flaw == Flaw::SwallowsListErrors {
         let regions: Vec<_> = dirty.by_ref().flatten().map(Ok).collect();
         *dirty = Box::new(regions.into_iter());
+    } else if flaw == Flaw::DiscardsNothing {
+        // Punching holes takes a file that is open for writing.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        *file = File::open(path).expect("a file");
+    } else if flaw == Flaw::KnowsBetter && volume.bitmap == BitmapMode::Reuse {
+        *dirty = Box::new(std::iter::empty());
     } else if flaw == Flaw::BelievesAnySize {
         volume.size = file.metadata().expect("a file").len();
         let whole = Region::new(0, volume.size);
@@ -184,7 +193,14 @@ fn by_nbd(flaw: Flaw, device: &DeviceName, volume: &mut Volume) {
         drop(client().block_status(BASE_ALLOCATION, 0, volume.size));
     } else if flaw == Flaw::BelievesAnySize {
         volume.size = client().size();
-    } else if flaw == Flaw::FillsWithZeroes && volume.bitmap != BitmapMode::Reuse {
+    } else if flaw == Flaw::KnowsBetter && volume.bitmap == BitmapMode::Reuse {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(volume.size).expect("a file");
+        let dirty = Box::new(std::iter::empty());
+        volume.access = SnapshotAccess::FileHandle { file, dirty };
+    } else if matches!(flaw, Flaw::FillsWithZeroes | Flaw::DiscardsNothing)
+        && volume.bitmap != BitmapMode::Reuse
+    {
         volume.access = copied(&client(), volume.size);
     }
 }
@@ -363,4 +379,20 @@ fn counting_what_was_not_read_is_caught() {
         Flaw::CountsTwice,
         &["what_was_committed_restores_byte_for_byte"],
     );
+}
+
+#[test]
+fn keeping_what_was_read_is_caught() {
+    for mechanism in [VmMechanism::FileHandle, VmMechanism::Nbd] {
+        let property = "what_was_read_is_discarded";
+        expect_caught(mechanism, Flaw::DiscardsNothing, &[property]);
+    }
+}
+
+#[test]
+fn taking_a_disk_for_unchanged_without_a_look_at_its_bitmap_is_caught() {
+    for mechanism in [VmMechanism::FileHandle, VmMechanism::Nbd] {
+        let property = "a_reused_bitmap_is_read_to_its_end";
+        expect_caught(mechanism, Flaw::KnowsBetter, &[property]);
+    }
 }

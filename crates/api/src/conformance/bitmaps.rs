@@ -39,7 +39,7 @@ pub(super) fn a_clean_bitmap_reads_nothing(factory: Factory<'_>) -> Check {
     let disk = disk();
     let base = base(&*provider, &disk)?;
     let next = back_up(&*provider, GUEST, &[&disk], Some(&base), Fault::None)?;
-    if next.reused == 1 && next.ran.as_ref().is_ok_and(|stats| stats.read != 0) {
+    if next.seen.reused == 1 && next.ran.as_ref().is_ok_and(|stats| stats.read != 0) {
         return Err("bytes were counted as read".to_owned());
     }
     expect_disks(&*provider, &next.archive()?, &[&disk])
@@ -52,7 +52,7 @@ pub(super) fn only_dirty_regions_are_read(factory: Factory<'_>) -> Check {
     disk.fill(3 * CLUSTER, 1, 3);
     disk.fill(7 * CLUSTER, 1, 7);
     let next = back_up(&*provider, GUEST, &[&disk], Some(&base), Fault::None)?;
-    if next.reused == 1 && next.ran.as_ref().is_ok_and(|s| s.read > 2 * GRANULARITY) {
+    if next.seen.reused == 1 && next.ran.as_ref().is_ok_and(|s| s.read > 2 * GRANULARITY) {
         return Err("more than the dirty regions were counted as read".to_owned());
     }
     expect_disks(&*provider, &next.archive()?, &[&disk])
@@ -65,6 +65,40 @@ pub(super) fn nothing_is_discarded_before_it_was_read(factory: Factory<'_>) -> C
     expect_disks(&*provider, &base, &[&disk])?;
     disk.fill(0, 2 * MIB, 9);
     increment(&*provider, &disk, &base)
+}
+
+pub(super) fn what_was_read_is_discarded(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let mut disk = disk();
+    let full = back_up(&*provider, GUEST, &[&disk], None, Fault::None)?;
+    let kept = full.seen.kept;
+    let base = full.archive()?;
+    disk.fill(3 * CLUSTER, 1, 3);
+    disk.fill(MIB, 512, 7);
+    let next = back_up(&*provider, GUEST, &[&disk], Some(&base), Fault::None)?;
+    match (kept, next.seen.kept) {
+        (0, 0) => expect_disks(&*provider, &next.archive()?, &[&disk]),
+        (first, second) => Err(format!(
+            "{first} and then {second} bytes were not discarded"
+        )),
+    }
+}
+
+pub(super) fn a_reused_bitmap_is_read_to_its_end(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let mut disk = disk();
+    let base = base(&*provider, &disk)?;
+    for at in [None, Some(0), Some(MIB + 511)] {
+        if let Some(at) = at {
+            disk.fill(at, 1, 0xA7);
+        }
+        let next = back_up(&*provider, GUEST, &[&disk], Some(&base), Fault::None)?;
+        if next.seen.unasked > 0 {
+            return Err("a backup was made without knowing the whole bitmap".to_owned());
+        }
+        expect_disks(&*provider, &next.archive()?, &[&disk])?;
+    }
+    Ok(())
 }
 
 pub(super) fn a_discard_that_fails_costs_nothing(factory: Factory<'_>) -> Check {

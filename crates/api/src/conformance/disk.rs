@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -91,7 +93,7 @@ impl Disk {
     }
 
     /// Snapshot access by file handle to the disk as it is now.
-    pub(super) fn volume(&self, bitmap: BitmapMode, fault: Fault) -> Result<Volume> {
+    pub(super) fn volume(&self, bitmap: BitmapMode, fault: Fault) -> Result<(Volume, Trap)> {
         let reuse = bitmap == BitmapMode::Reuse;
         let regions = self.regions(bitmap);
         let failed =
@@ -100,7 +102,11 @@ impl Disk {
         if fault == Fault::Size {
             file.set_len(self.size() - 512).map_err(failed)?;
         }
-        let trap = file.try_clone().map_err(failed)?;
+        let trap = Trap {
+            file: Arc::new(file.try_clone().map_err(failed)?),
+            regions: regions.iter().flatten().copied().collect(),
+            listed: Arc::default(),
+        };
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         // A disk without dirty regions is never read at all.
         let file = if regions.is_empty() {
@@ -110,7 +116,7 @@ impl Disk {
         } else {
             file
         };
-        Ok(Volume {
+        let volume = Volume {
             size: self.size(),
             bitmap,
             access: SnapshotAccess::FileHandle {
@@ -119,10 +125,11 @@ impl Disk {
                     list: regions,
                     next: 0,
                     fault,
-                    trap,
+                    trap: trap.clone(),
                 }),
             },
-        })
+        };
+        Ok((volume, trap))
     }
 
     /// The disk as a file; outside of these regions, if any are given, with other bytes.
@@ -143,18 +150,53 @@ impl Disk {
     }
 }
 
+/// What the kit keeps of a disk that it handed out.
+#[derive(Clone)]
+pub(super) struct Trap {
+    file: Arc<File>,
+    regions: Vec<Region>,
+    /// Whether the list was taken to its end.
+    listed: Arc<AtomicBool>,
+}
+
+impl Trap {
+    pub(super) fn was_listed(&self) -> bool {
+        self.listed.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the regions in clusters that still hold something: a discard leaves zeroes.
+    pub(super) fn kept(&self) -> Result<u64> {
+        let mut kept = 0;
+        let mut cluster = vec![0; CLUSTER];
+        for region in &self.regions {
+            cluster.fill(0);
+            // What the disk's own fault cut off is not there any more.
+            self.file
+                .read_at(&mut cluster, region.offset())
+                .map_err(|e| {
+                    Error::with_source(ErrorKind::Source, "cannot look at a disk again", e)
+                })?;
+            let length = usize::try_from(region.length()).unwrap_or(CLUSTER);
+            if cluster.iter().take(length).any(|&byte| byte != 0) {
+                kept += region.length();
+            }
+        }
+        Ok(kept)
+    }
+}
+
 /// A list of regions that springs its disk's trap on the way.
 struct Regions {
     list: Vec<Result<Region>>,
     next: usize,
     fault: Fault,
-    trap: File,
+    trap: Trap,
 }
 
 impl Regions {
     fn cut_file(&self, length: u64) -> Result<()> {
         let failed = |e| Error::with_source(ErrorKind::Source, "cannot cut a disk", e);
-        self.trap.set_len(length).map_err(failed)
+        self.trap.file.set_len(length).map_err(failed)
     }
 }
 
@@ -163,7 +205,10 @@ impl Iterator for Regions {
 
     fn next(&mut self) -> Option<Self::Item> {
         let middle = self.next == self.list.len() / 2;
-        let region = self.list.get(self.next)?.clone();
+        let Some(region) = self.list.get(self.next).cloned() else {
+            self.trap.listed.store(true, Ordering::Relaxed);
+            return None;
+        };
         let cut = match (self.fault, &region) {
             (Fault::Read, Ok(region)) if middle => self.cut_file(region.offset()),
             (Fault::List | Fault::Bitmap, _) if middle => {

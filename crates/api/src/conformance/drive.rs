@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Check;
-use super::disk::{Disk, Fault};
+use super::disk::{Disk, Fault, Trap};
 use super::export::Exports;
 use crate::{
     ArchiveName, BackupJob, BackupStats, BitmapInfo, BitmapMode, BitmapName, BitmapRequest,
@@ -24,8 +24,19 @@ const READ_SIZE: usize = 100_000;
 pub(super) struct Finished {
     pub(super) name: ArchiveName,
     pub(super) ran: Result<BackupStats>,
+    pub(super) seen: Seen,
+}
+
+/// What a provider did with the disks it was given, all of them together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
     /// The devices whose bitmap was reused.
     pub(super) reused: usize,
+    /// Bytes that were read and not discarded.
+    pub(super) kept: u64,
+    /// The devices with a reused bitmap of which the provider does not know the whole: the list of
+    /// regions was not taken to its end, or block status not asked for all of the export.
+    pub(super) unasked: usize,
 }
 
 impl Finished {
@@ -63,14 +74,14 @@ pub(super) fn back_up(
     let chosen = backup
         .choose_bitmaps(&Incarnation::default(), &volumes)
         .map_err(|e| text(&e))?;
-    let (ran, reused) = run(&mut *backup, disks, &chosen, fault)?;
+    let (ran, seen) = run(&mut *backup, disks, &chosen, fault)?;
     let outcome = match &ran {
         Ok(_) => Outcome::Success,
         Err(error) => Outcome::Failure(error.chain()),
     };
     backup.finish(&outcome).map_err(|e| text(&e))?;
     job.finish(&outcome).map_err(|e| text(&e))?;
-    Ok(Finished { name, ran, reused })
+    Ok(Finished { name, ran, seen })
 }
 
 /// Starts the backup of a guest.
@@ -108,14 +119,14 @@ pub(super) fn bitmap() -> Result<BitmapName> {
 }
 
 /// Hands these disks over, by the mechanism that was asked for and by what was chosen of their
-/// bitmaps: how the run ended, and how many bitmaps were reused. Fails if the provider did what it
+/// bitmaps: how the run ended, and what was seen of it. Fails if the provider did what it
 /// must not do.
 pub(super) fn run(
     backup: &mut dyn VmBackup,
     disks: &[&Disk],
     chosen: &BTreeMap<DeviceName, BitmapRequest>,
     fault: Fault,
-) -> std::result::Result<(Result<BackupStats>, usize), String> {
+) -> std::result::Result<(Result<BackupStats>, Seen), String> {
     let source = VmSource {
         guest_config: CONFIG.to_vec(),
         firewall_config: None,
@@ -127,8 +138,17 @@ pub(super) fn run(
     let reused = reused.count();
     match backup.mechanism() {
         VmMechanism::FileHandle => {
-            let volumes = by_file_handle(&modes, fault).map_err(|e| text(&e))?;
-            Ok((backup.run(VmSource { volumes, ..source }), reused))
+            let (volumes, traps) = by_file_handle(&modes, fault).map_err(|e| text(&e))?;
+            let ran = backup.run(VmSource { volumes, ..source });
+            let mut seen = Seen {
+                reused,
+                ..Seen::default()
+            };
+            for ((_, mode), trap) in modes.iter().zip(traps) {
+                seen.kept += trap.kept().map_err(|e| text(&e))?;
+                seen.unasked += usize::from(*mode == BitmapMode::Reuse && !trap.was_listed());
+            }
+            Ok((ran, seen))
         }
         VmMechanism::Nbd => {
             let bitmap = bitmap().map_err(|e| text(&e))?;
@@ -142,7 +162,13 @@ pub(super) fn run(
                     "{bytes} bytes were read, but counted as {counted:?}"
                 ));
             }
-            Ok((ran, reused))
+            let (kept, unasked) = (exports.bytes_kept(), exports.unasked());
+            let seen = Seen {
+                reused,
+                kept,
+                unasked,
+            };
+            Ok((ran, seen))
         }
     }
 }
@@ -168,10 +194,15 @@ fn modes<'a>(
 fn by_file_handle(
     disks: &[(&Disk, BitmapMode)],
     fault: Fault,
-) -> Result<BTreeMap<DeviceName, Volume>> {
-    let volumes = disks.iter();
-    let volumes = volumes.map(|(disk, mode)| Ok((name(disk.device)?, disk.volume(*mode, fault)?)));
-    volumes.collect()
+) -> Result<(BTreeMap<DeviceName, Volume>, Vec<Trap>)> {
+    let mut volumes = BTreeMap::new();
+    let mut traps = Vec::new();
+    for (disk, mode) in disks {
+        let (volume, trap) = disk.volume(*mode, fault)?;
+        volumes.insert(name(disk.device)?, volume);
+        traps.push(trap);
+    }
+    Ok((volumes, traps))
 }
 
 fn by_nbd(

@@ -19,8 +19,10 @@ const UNREAD: u8 = 0;
 const READ: u8 = 1;
 /// A byte was read, then discarded: it is gone.
 const DISCARDED: u8 = 2;
-/// A cluster of zeroes.
+/// A cluster of zeroes, or one that was not read.
 static ZEROES: [u8; CLUSTER] = [0; CLUSTER];
+/// A cluster that was read and discarded.
+static GONE: [u8; CLUSTER] = [DISCARDED; CLUSTER];
 
 /// Tells the sockets of this process apart.
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -78,6 +80,31 @@ impl Exports {
     pub(super) fn bytes_read(&self) -> u64 {
         self.watched.iter().map(|e| e.state().bytes_read).sum()
     }
+
+    /// Bytes of all disks that were read and not discarded.
+    pub(super) fn bytes_kept(&self) -> u64 {
+        let kept = |e: &Arc<Watched>| -> u64 {
+            let state = e.state();
+            // Most of it is all of one kind, and is compared faster than counted.
+            let mixed = state
+                .bytes
+                .chunks(CLUSTER)
+                .filter(|bytes| *bytes != &GONE[..bytes.len()] && *bytes != &ZEROES[..bytes.len()]);
+            let kept = mixed.flatten().map(|&byte| u64::from(byte == READ));
+            kept.sum()
+        };
+        self.watched.iter().map(kept).sum()
+    }
+
+    /// The disks with a reused bitmap that was not asked for to its end.
+    pub(super) fn unasked(&self) -> usize {
+        let reused = self.watched.iter().filter(|e| e.mode == BitmapMode::Reuse);
+        let unasked = reused.filter(|e| {
+            let clusters = e.size().div_ceil(GRANULARITY);
+            (e.state().asked.len() as u64) < clusters
+        });
+        unasked.count()
+    }
 }
 
 struct Watched {
@@ -95,6 +122,8 @@ struct Watched {
 struct State {
     bytes: Vec<u8>,
     bytes_read: u64,
+    /// The clusters whose bit of the bitmap was told.
+    asked: BTreeSet<u64>,
     complaints: Vec<String>,
 }
 
@@ -105,6 +134,7 @@ impl Watched {
         let state = State {
             bytes: vec![UNREAD; content.len()],
             bytes_read: 0,
+            asked: BTreeSet::new(),
             complaints: Vec::new(),
         };
         Self {
@@ -251,6 +281,9 @@ impl Export for Watched {
             }
             let end = ((cluster + 1) * GRANULARITY).min(offset + length);
             let flags = self.flags(context, cluster).ok_or_else(impossible)?;
+            if context == self.context {
+                self.state().asked.insert(cluster);
+            }
             extents.push(Extent {
                 offset: position,
                 length: end - position,
