@@ -7,10 +7,12 @@
 //! a server's error reply is no such failure.
 
 mod connection;
+mod patience;
 mod pool;
 mod walk;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
@@ -37,7 +39,8 @@ pub struct ClientOptions {
     /// Connections to open if the server allows several; at least 1, at most
     /// [`limits::MAX_CONNECTIONS`]. Fewer are used if it has fewer to give.
     pub connections: usize,
-    /// A peer that makes no progress for so long is given up.
+    /// A peer that makes no progress for so long is given up; so is one that has not completed a
+    /// reply after [`limits::REPLY_TIMEOUTS`] times as long, however it dribbles.
     pub timeout: Duration,
 }
 
@@ -275,8 +278,14 @@ impl Client {
     /// Walks a range by repeated [`block_status`](Self::block_status) calls. The extents cover the
     /// range without gap or overlap, neighbours differ in their flags, and the walk ends with the
     /// first error.
-    pub fn extents<'a>(&'a self, context: &str, offset: u64, length: u64) -> Extents<'a> {
+    pub fn extents(&self, context: &str, offset: u64, length: u64) -> Extents<&Self> {
         Extents::new(self, context, offset, length)
+    }
+
+    /// [`extents`](Self::extents) of the whole export, by an iterator that keeps the client alive.
+    pub fn all_extents(self: Arc<Self>, context: &str) -> Extents<Arc<Self>> {
+        let size = self.size();
+        Extents::new(self, context, 0, size)
     }
 
     /// Runs a job on a connection of its own and makes of its status what `finish` does, whose

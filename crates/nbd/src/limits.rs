@@ -38,6 +38,13 @@ pub const MAX_CONNECTIONS: usize = 16;
 /// Requests the client has in flight on one connection.
 pub const MAX_CLIENT_IN_FLIGHT: usize = 16;
 
+/// How many times the client's time-out a server may take until some reply is complete, however it
+/// dribbles: its every byte may come just in time.
+pub const REPLY_TIMEOUTS: u32 = 4;
+
+/// Bytes of one system call that sends: its time-out may start again for each piece the kernel cuts.
+pub const SEND_STEP_BYTES: usize = 256 * 1024;
+
 /// Largest read or write the client sends as one request.
 pub const MAX_CLIENT_REQUEST_BYTES: u32 = 2 * 1024 * 1024;
 
@@ -114,6 +121,9 @@ pub const LISTEN_BACKLOG: i32 = 64;
 
 /// How long a client of our server may take for its handshake, unless the options say otherwise.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a server that stops waits for the requests in flight, unless the options say otherwise.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// How long the client tries to open each connection beyond its first. A server that has no more
 /// to give often does not say so but just leaves clients waiting.

@@ -1,6 +1,6 @@
 //! Does the IO of a handshake, whichever side's.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::time::{Duration, Instant};
 
 use crate::error::Fault;
@@ -18,7 +18,11 @@ pub(crate) fn hands<M: Machine>(
     let deadline = Instant::now() + limit;
     let mut buffer = [0; 4096];
     loop {
-        send(stream, &machine.take_output(), deadline).map_err(failed)?;
+        stream
+            .write_both(&machine.take_output(), &[], |stream| {
+                hurry(stream, deadline)
+            })
+            .map_err(failed)?;
         if let Some(outcome) = machine.take_outcome() {
             return Ok(outcome);
         }
@@ -30,24 +34,14 @@ pub(crate) fn hands<M: Machine>(
         }
         if let Err(fault) = machine.feed(&buffer[..count]) {
             // A good-bye is polite; what counts is the fault that led to it.
-            send(stream, &machine.take_output(), deadline).ok();
+            stream
+                .write_both(&machine.take_output(), &[], |stream| {
+                    hurry(stream, deadline)
+                })
+                .ok();
             return Err(fault);
         }
     }
-}
-
-/// Like `write_all`, but the deadline is for all of it.
-fn send(stream: &mut Stream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
-    while !bytes.is_empty() {
-        hurry(stream, deadline)?;
-        match stream.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Limits the next read or write to the time that is left.

@@ -74,6 +74,15 @@ impl Stream {
         })
     }
 
+    /// Ends one direction: what has arrived can still be read, then comes the end.
+    pub(crate) fn shutdown_reading(&self) {
+        // It fails only if the peer is already gone.
+        match self {
+            Self::Unix(stream) => stream.shutdown(Shutdown::Read).ok(),
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Read).ok(),
+        };
+    }
+
     /// Ends both directions; whoever is blocked on the socket wakes up.
     pub(crate) fn shutdown(&self) {
         // It fails only if the peer is already gone.
@@ -83,10 +92,18 @@ impl Stream {
         };
     }
 
-    /// Writes both slices completely, in as few system calls as the socket allows.
-    pub(crate) fn write_both(&mut self, mut head: &[u8], mut body: &[u8]) -> io::Result<()> {
-        while !head.is_empty() {
-            match self.write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
+    /// Writes both slices completely, in few system calls; `check` is called before each and ends
+    /// it by failing.
+    pub(crate) fn write_both(
+        &mut self,
+        mut head: &[u8],
+        mut body: &[u8],
+        mut check: impl FnMut(&Self) -> io::Result<()>,
+    ) -> io::Result<()> {
+        while !head.is_empty() || !body.is_empty() {
+            check(self)?;
+            let part = &body[..body.len().min(limits::SEND_STEP_BYTES)];
+            match self.write_vectored(&[IoSlice::new(head), IoSlice::new(part)]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     let of_head = count.min(head.len());
@@ -97,7 +114,7 @@ impl Stream {
                 Err(error) => return Err(error),
             }
         }
-        self.write_all(body)
+        Ok(())
     }
 
     /// Reads some bytes; 0 only at the end of the stream.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use snapkeep_nbd::{Address, Client, ClientOptions, Extent};
+use snapkeep_nbd::{Address, BASE_ALLOCATION, Client, ClientOptions, Extent};
 
 use crate::{BitmapName, BlockSource, DeviceName, DirtyRegions, Error, ErrorKind, Region, Result};
 
@@ -17,8 +17,6 @@ const CONNECTIONS: usize = 4;
 /// A server that has not answered for so long is taken for dead. QEMU breaks a snapshot whose
 /// fleecing image cannot keep up after 45 seconds.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// The metadata context that tells holes from data (proto.md, "base:allocation" metadata context).
-const ALLOCATION: &str = "base:allocation";
 
 pub(super) struct NbdSource {
     client: Arc<Client>,
@@ -34,7 +32,7 @@ impl NbdSource {
     ) -> Result<(Box<dyn BlockSource>, DirtyRegions)> {
         let context = match &bitmap {
             Some(name) => format!("qemu:dirty-bitmap:{name}"),
-            None => ALLOCATION.to_owned(),
+            None => BASE_ALLOCATION.to_owned(),
         };
         let options = ClientOptions {
             export: device.as_str().to_owned(),
@@ -61,12 +59,16 @@ impl NbdSource {
                 Some(_) => Extent::is_dirty,
                 None => |extent| !extent.is_zero(),
             };
-            Box::new(Regions::new(
-                Arc::clone(&client),
-                device.clone(),
-                context,
-                wanted,
-            ))
+            let device = device.clone();
+            let extents = Arc::clone(&client).all_extents(&context);
+            Box::new(extents.filter_map(move |extent| match extent {
+                Ok(extent) => wanted(&extent).then(|| Region::new(extent.offset, extent.length)),
+                Err(e) => {
+                    let what =
+                        format!("cannot learn the regions of device {device} from {context}");
+                    Some(Err(Error::with_source(ErrorKind::Source, what, e)))
+                }
+            }))
         } else if let Some(name) = bitmap {
             return Err(Error::new(
                 ErrorKind::Protocol,
@@ -113,77 +115,5 @@ impl BlockSource for NbdSource {
                 let what = format!("cannot discard part of device {}", self.device);
                 Error::with_source(ErrorKind::Source, what, e)
             })
-    }
-}
-
-/// The wanted extents of one metadata context, asked for piece by piece.
-struct Regions {
-    client: Arc<Client>,
-    device: DeviceName,
-    context: String,
-    wanted: fn(&Extent) -> bool,
-    position: u64,
-    queue: std::vec::IntoIter<Extent>,
-    over: bool,
-}
-
-impl Regions {
-    /// Block status is asked for this many bytes at a time.
-    const STEP: u64 = 1 << 40;
-
-    fn new(
-        client: Arc<Client>,
-        device: DeviceName,
-        context: String,
-        wanted: fn(&Extent) -> bool,
-    ) -> Self {
-        let queue = Vec::new().into_iter();
-        Self {
-            client,
-            device,
-            context,
-            wanted,
-            position: 0,
-            queue,
-            over: false,
-        }
-    }
-}
-
-impl Iterator for Regions {
-    type Item = Result<Region>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if self.over {
-                return None;
-            }
-            if let Some(extent) = self.queue.next() {
-                self.position = extent.offset + extent.length;
-                if (self.wanted)(&extent) {
-                    return Some(Region::new(extent.offset, extent.length));
-                }
-                continue;
-            }
-            let left = self.client.size() - self.position;
-            if left == 0 {
-                self.over = true;
-                return None;
-            }
-            match self
-                .client
-                .block_status(&self.context, self.position, left.min(Self::STEP))
-            {
-                Ok(extents) => self.queue = extents.into_iter(),
-                Err(e) => {
-                    self.over = true;
-                    let what = format!(
-                        "cannot learn the regions of device {} from {}",
-                        self.device, self.context
-                    );
-                    return Some(Err(Error::with_source(ErrorKind::Source, what, e)));
-                }
-            }
-        }
     }
 }

@@ -1,8 +1,9 @@
 //! One connection: runs one job at a time, many requests of it in flight.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
+use super::patience::Patience;
 use crate::address::Address;
 use crate::error::{ErrorKind, Fault};
 use crate::handshake::Agreed;
@@ -23,8 +24,7 @@ pub(super) struct Connection {
     style: Style,
     replies: Replies,
     next_cookie: u64,
-    /// Of the stream, for messages.
-    timeout: Duration,
+    patience: Patience,
     /// Headers come through here; data never does.
     scratch: Vec<u8>,
 }
@@ -75,7 +75,7 @@ impl Connection {
         Ok((stream, outcome))
     }
 
-    /// A connection whose handshake is over; every silence of the server is limited.
+    /// A connection whose handshake is over; every silence of the server and every dribble is limited.
     pub(super) fn new(stream: Stream, agreed: &Agreed, timeout: Duration) -> Result<Self, Fault> {
         stream
             .set_timeouts(Some(timeout), Some(timeout))
@@ -86,7 +86,7 @@ impl Connection {
             style: agreed.style,
             replies: Replies::new(agreed.style, contexts),
             next_cookie: 1,
-            timeout,
+            patience: Patience::new(timeout),
             scratch: vec![0; limits::PAYLOAD_STEP_BYTES],
         })
     }
@@ -102,6 +102,7 @@ impl Connection {
             step,
             mut memory,
         } = job;
+        self.patience.renew();
         let mut status = Status::new();
         let mut refusal = None;
         // A flush has no range but is one request all the same.
@@ -116,19 +117,12 @@ impl Connection {
                 let part = (length - done).min(step);
                 self.request(command, asked, offset + done, part, &mut outbox)?;
                 if let Memory::Send(bytes) = &memory {
-                    let body = slice(done, part);
-                    self.stream
-                        .write_both(&outbox, &bytes[body])
-                        .map_err(|error| Fault::socket(error, "sending a request", self.timeout))?;
+                    self.send(&outbox, &bytes[slice(done, part)])?;
                     outbox.clear();
                 }
                 sent = Some(done + part);
             }
-            if !outbox.is_empty() {
-                self.stream
-                    .write_all(&outbox)
-                    .map_err(|error| Fault::socket(error, "sending a request", self.timeout))?;
-            }
+            self.send(&outbox, &[])?;
             if self.replies.in_flight() == 0 {
                 break;
             }
@@ -141,6 +135,14 @@ impl Connection {
             None => Ok(status),
             Some(refusal) => Err(Failure::Refused(refusal)),
         }
+    }
+
+    fn send(&mut self, head: &[u8], body: &[u8]) -> Result<(), Fault> {
+        let patience = &self.patience;
+        let check = |_: &Stream| patience.check().map_err(|_| io::ErrorKind::TimedOut.into());
+        self.stream
+            .write_both(head, body, check)
+            .map_err(|error| patience.fault(error, "sending a request"))
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -201,10 +203,11 @@ impl Connection {
     fn reply(&mut self, base: u64, memory: &mut Memory<'_>) -> Result<Finished, Fault> {
         let doing = "waiting for a reply";
         loop {
+            self.patience.check()?;
             let progress = match self.replies.next() {
                 Next::Bytes(most) => {
                     let count = self.stream.read_some(&mut self.scratch[..most]);
-                    match count.map_err(|error| Fault::socket(error, doing, self.timeout))? {
+                    match count.map_err(|error| self.patience.fault(error, doing))? {
                         0 => return Err(Fault::closed(doing)),
                         count => self.replies.feed(&self.scratch[..count])?,
                     }
@@ -214,7 +217,7 @@ impl Connection {
                     match self
                         .stream
                         .read_some(place)
-                        .map_err(|error| Fault::socket(error, "reading data", self.timeout))?
+                        .map_err(|error| self.patience.fault(error, "reading data"))?
                     {
                         0 => return Err(Fault::closed("reading data")),
                         count => self.replies.data_arrived(count)?,
@@ -227,6 +230,7 @@ impl Connection {
                 destination(memory, offset - base, length)?.fill(0);
             }
             if let Some(finished) = finished {
+                self.patience.renew();
                 return Ok(finished);
             }
         }

@@ -1,5 +1,6 @@
 //! Walking the extents of a range.
 
+use std::ops::Deref;
 use std::vec;
 
 use super::Client;
@@ -8,9 +9,11 @@ use crate::extent::Extent;
 use crate::limits;
 
 /// The extents of a range in one metadata context, in order; see [`Client::extents`].
+///
+/// Neighbours have been joined: an extent is given out once the next one's flags differ.
 #[derive(Debug)]
-pub struct Extents<'a> {
-    client: &'a Client,
+pub struct Extents<C> {
+    client: C,
     context: String,
     start: u64,
     /// Where the next call begins.
@@ -23,8 +26,8 @@ pub struct Extents<'a> {
     failed: bool,
 }
 
-impl<'a> Extents<'a> {
-    pub(super) fn new(client: &'a Client, context: &str, offset: u64, length: u64) -> Self {
+impl<C: Deref<Target = Client>> Extents<C> {
+    pub(super) fn new(client: C, context: &str, offset: u64, length: u64) -> Self {
         Self {
             client,
             context: context.to_owned(),
@@ -67,7 +70,7 @@ impl<'a> Extents<'a> {
     }
 }
 
-impl Iterator for Extents<'_> {
+impl<C: Deref<Target = Client>> Iterator for Extents<C> {
     type Item = Result<Extent>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -156,7 +156,7 @@ fn work_off(queue: &Queue<Work>, writer: &Mutex<Stream>, answers: &Answers<'_>) 
             // A reply must not be interleaved with another. A thread that panicked here would have
             // left half a reply: the poison is an error like any other.
             let mut stream = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let sent = stream.write_both(&head, &buffer[..body]);
+            let sent = stream.write_both(&head, &buffer[..body], |_| Ok(()));
             if sent.is_err() {
                 // Half a reply may be out, so nothing may follow it; this also ends the reading.
                 stream.shutdown();

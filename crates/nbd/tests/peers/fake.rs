@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     /// Bytes after which each connection is closed, or falls silent.
     pub(crate) cut: usize,
     pub(crate) silent: bool,
+    /// Sends byte by byte.
+    pub(crate) dribble: bool,
     /// Connections that are closed as they come: from this one on.
     pub(crate) most: usize,
 }
@@ -56,6 +58,7 @@ impl Plan {
             answer: Arc::new(|style, asked, _| Some(honest(style, asked))),
             cut: usize::MAX,
             silent: false,
+            dribble: false,
             most: usize::MAX,
         }
     }
@@ -246,7 +249,14 @@ impl Wire<'_> {
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let left = self.plan.cut - self.sent;
         let now = &bytes[..bytes.len().min(left)];
-        io::Write::write_all(&mut self.stream, now)?;
+        let step = if self.plan.dribble {
+            1
+        } else {
+            now.len().max(1)
+        };
+        for part in now.chunks(step) {
+            io::Write::write_all(&mut self.stream, part)?;
+        }
         self.sent += now.len();
         self.state.sent.fetch_max(self.sent, Ordering::SeqCst);
         if now.len() == bytes.len() {

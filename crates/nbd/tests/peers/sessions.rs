@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use snapkeep_nbd::{BASE_ALLOCATION, Errno, Error, ErrorKind};
+use snapkeep_nbd::{BASE_ALLOCATION, Errno, Error, ErrorKind, limits};
 
 use crate::fake::{self, Fake, Plan, SIZE, disk};
 use crate::raw::{self, Request, STYLES, Style};
@@ -82,6 +82,25 @@ fn a_server_that_falls_silent_is_given_up() {
         );
         server.names_export_and_address(&error.to_string());
     }
+}
+
+#[test]
+fn a_server_that_dribbles_is_given_up_although_it_is_never_silent() {
+    // The longest answer there is lasts for many times what is borne, byte by byte.
+    let answer = |style, asked: &Request| {
+        let payload = vec![0; 16 * limits::MAX_STATUS_DESCRIPTORS];
+        raw::chunk(style, asked, true, raw::STATUS_EXT, &payload)
+    };
+    let server = Fake::start(Plan {
+        dribble: true,
+        ..Plan::answering(Style::Extended, raw::BLOCK_STATUS, answer)
+    });
+    let timeout = Duration::from_millis(500);
+    let client = server
+        .connect_within(timeout, 1, &[BASE_ALLOCATION])
+        .unwrap();
+    let error = client.block_status(BASE_ALLOCATION, 0, SIZE).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }
 
 #[test]
