@@ -18,7 +18,7 @@ use std::fmt;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -142,6 +142,8 @@ pub struct ServerOptions {
     /// How long a client may take for its handshake; [`limits::HANDSHAKE_TIMEOUT`] by default.
     /// Afterwards it may be silent for ever.
     pub handshake_timeout: Duration,
+    /// How long [`Server::stop`] lets clients take their answers; [`limits::STOP_GRACE`] by default.
+    pub stop_grace: Duration,
     /// In `base:allocation`, holes shorter than this are reported as data: every extent costs a
     /// client such as `qemu-img` two round trips, and reading some zeroes is cheaper.
     pub coalesce_bytes: u64,
@@ -155,6 +157,7 @@ impl Default for ServerOptions {
             max_connections: 32,
             in_flight: limits::MIN_SERVER_IN_FLIGHT,
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+            stop_grace: limits::STOP_GRACE,
             coalesce_bytes: 1024 * 1024,
             log: None,
         }
@@ -167,6 +170,7 @@ impl fmt::Debug for ServerOptions {
             .field("max_connections", &self.max_connections)
             .field("in_flight", &self.in_flight)
             .field("handshake_timeout", &self.handshake_timeout)
+            .field("stop_grace", &self.stop_grace)
             .field("coalesce_bytes", &self.coalesce_bytes)
             .finish_non_exhaustive()
     }
@@ -188,6 +192,8 @@ struct Shared {
     options: ServerOptions,
     stopping: AtomicBool,
     connections: Mutex<BTreeMap<u64, Running>>,
+    /// Notified whenever a connection has ended.
+    ended: Condvar,
 }
 
 /// A connection that is being served.
@@ -221,6 +227,7 @@ impl Server {
             options,
             stopping,
             connections: Mutex::default(),
+            ended: Condvar::new(),
         });
         let accepting = {
             let shared = Arc::clone(&shared);
@@ -242,8 +249,10 @@ impl Server {
         &self.shared.address
     }
 
-    /// Ends every connection, waits until no export is being called any more, and removes the
-    /// socket. Must not be called from an export. Later calls do nothing.
+    /// Takes no more requests, answers those that have come, ends every connection, and removes the
+    /// socket. Clients that do not take their answers within [`ServerOptions::stop_grace`] do
+    /// without, but an export that is being called is waited for. Must not be called from an export.
+    /// Later calls do nothing.
     pub fn stop(&self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         // A waker that cannot take one more byte has been written to before.
@@ -254,7 +263,8 @@ impl Server {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         join(accepting);
-        let mut running = std::mem::take(&mut *self.shared.connections());
+        // No connection is added any more.
+        let mut running = self.shared.finish();
         for stream in running
             .values()
             .filter_map(|running| running.stream.as_ref())
@@ -289,6 +299,27 @@ impl Shared {
         if let Some(log) = &self.options.log {
             log(&format!("NBD server at {}: {who}: {what}", self.address));
         }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Lets every connection answer what it has read, within the grace; returns all of them.
+    fn finish(&self) -> BTreeMap<u64, Running> {
+        let connections = self.connections();
+        for stream in connections.values().filter_map(|one| one.stream.as_ref()) {
+            stream.shutdown_reading();
+        }
+        let are_left = |connections: &mut BTreeMap<u64, Running>| {
+            connections.values().any(|one| one.stream.is_some())
+        };
+        let grace = self.options.stop_grace;
+        let (mut connections, _) = self
+            .ended
+            .wait_timeout_while(connections, grace, are_left)
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *connections)
     }
 
     fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, Running>> {

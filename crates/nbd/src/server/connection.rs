@@ -1,7 +1,6 @@
 //! One connection: its handshake, then its requests.
 
 use std::io::{self, Read};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -35,7 +34,7 @@ pub(super) fn serve(mut stream: Stream, number: u64, shared: &Shared) {
     });
     if let Err(fault) = result {
         // A client that just goes away, as many do, is no news; nor is the end of the server.
-        let silent = fault.kind == ErrorKind::Unavailable || shared.stopping.load(Ordering::SeqCst);
+        let silent = fault.kind == ErrorKind::Unavailable || shared.is_stopping();
         if !silent {
             shared.log(&who, &fault.message);
         }
@@ -81,6 +80,9 @@ fn transmit(
     thread::scope(|scope| {
         let mut threads = 0;
         let result = loop {
+            if shared.is_stopping() {
+                break Ok(());
+            }
             let work = match next_request(stream, agreed, &queue) {
                 Ok(Some(work)) => work,
                 Ok(None) => break Ok(()),
@@ -102,6 +104,8 @@ fn transmit(
         match &result {
             // proto.md: what is in flight when a client says good-bye is still handled.
             Ok(()) => queue.close(),
+            // The end of the server is the end of reading only.
+            Err(_) if shared.is_stopping() => queue.close(),
             Err(_) => queue.abandon(),
         }
         result

@@ -7,7 +7,6 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::{fs, thread};
 
@@ -87,7 +86,7 @@ impl Drop for Listener {
 /// Accepts until the server stops.
 pub(super) fn accept(listener: &Listener, woken: &UnixStream, shared: &Arc<Shared>) {
     let mut next = 0;
-    while !shared.stopping.load(Ordering::SeqCst) {
+    while !shared.is_stopping() {
         let mut ready = [
             PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(woken.as_fd(), PollFlags::IN),
@@ -99,7 +98,7 @@ pub(super) fn accept(listener: &Listener, woken: &UnixStream, shared: &Arc<Share
             shared.log("no more clients are accepted", &error.to_string());
             return;
         }
-        if shared.stopping.load(Ordering::SeqCst) {
+        if shared.is_stopping() {
             return;
         }
         if !ready[0].revents().is_empty() {
@@ -171,6 +170,7 @@ impl Drop for Closing<'_> {
         if let Some(running) = self.shared.connections().get_mut(&self.number) {
             running.stream = None;
         }
+        self.shared.ended.notify_all();
     }
 }
 

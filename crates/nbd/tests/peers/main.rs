@@ -19,4 +19,5 @@ mod raw_client;
 mod real_clients;
 mod real_servers;
 mod sessions;
+mod stopping;
 mod tools;
