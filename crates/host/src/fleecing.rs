@@ -37,6 +37,13 @@ impl Folder {
         };
         // QEMU's own working folder is another one.
         let parent = parent.canonicalize().map_err(failed)?;
+        if parent.to_str().is_none() {
+            let what = format!(
+                "the path of the fleecing folder {} is not UTF-8, which QEMU's monitor needs",
+                parent.display()
+            );
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
         let space = rustix::fs::statvfs(&parent).map_err(|e| failed(e.into()))?;
         let free = space.f_bavail.saturating_mul(space.f_frsize);
         if free < FLEECING_SPACE_MIN {

@@ -173,7 +173,8 @@ fn transaction(qemu: &mut Qemu, actions: &[Value]) -> Result<()> {
     Ok(())
 }
 
-/// Pauses the guest, if it runs, and inserts the filters.
+/// Pauses the guest, if it runs, and inserts the filters. The frozen copies of the bitmaps are
+/// complete because nothing is written between.
 fn insert_at_once(qemu: &mut Qemu, plans: &[Plan]) -> Result<Duration> {
     let status = qemu.execute("query-status", json!({}))?;
     let status = status["status"].as_str().unwrap_or_default();
@@ -184,14 +185,14 @@ fn insert_at_once(qemu: &mut Qemu, plans: &[Plan]) -> Result<Duration> {
         );
         return Err(Error::new(ErrorKind::Unavailable, what));
     }
-    let runs = RUNNING.contains(&status);
-    if runs {
-        add_mark(qemu, PAUSED_MARK)?;
+    if !RUNNING.contains(&status) {
+        // It stands still, but whoever stopped it may let it go on at any time.
+        insert_one_by_one(qemu, plans)?;
+        return Ok(Duration::ZERO);
     }
+    add_mark(qemu, PAUSED_MARK)?;
     let start = qemu.clock.monotonic();
-    if runs {
-        qemu.execute("stop", json!({}))?;
-    }
+    qemu.execute("stop", json!({}))?;
     let new = plans.iter().filter_map(Plan::add_new);
     let copies = (plans.iter().enumerate()).filter_map(|(number, plan)| plan.copy_old(number));
     let actions: Vec<Value> = new.chain(copies.flatten()).collect();
@@ -200,8 +201,13 @@ fn insert_at_once(qemu: &mut Qemu, plans: &[Plan]) -> Result<Duration> {
         qemu.execute("blockdev-add", plan.filter(number, true))?;
         attach(qemu, &plan.disk.attachment, &format!("{FILTER}{number}"))?;
     }
-    if !runs {
-        return Ok(Duration::ZERO);
+    let status = qemu.execute("query-status", json!({}))?;
+    if status["status"] != "paused" {
+        let what = format!(
+            "the guest at {} was let go on by somebody else while its disks were frozen: try again",
+            qemu.socket().display()
+        );
+        return Err(Error::new(ErrorKind::Unavailable, what));
     }
     qemu.execute("cont", json!({}))?;
     let paused = qemu.clock.monotonic().saturating_sub(start);

@@ -216,6 +216,32 @@ impl Drop for Process {
     }
 }
 
+/// A file system in memory, for as long as it is wanted.
+pub(crate) struct Mount(PathBuf);
+
+impl Mount {
+    /// `None` if this process may not mount; says so aloud.
+    pub(crate) fn tmpfs(test: &str, at: &Path, size: &str) -> Option<Self> {
+        let options = format!("size={size}");
+        let output = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(at)
+            .output()
+            .unwrap();
+        if !output.status.success() {
+            eprintln!("SKIP: {test}: needs mount");
+            return None;
+        }
+        Some(Self(at.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg(&self.0).output());
+    }
+}
+
 /// The test's own monitor.
 struct Monitor {
     reader: BufReader<UnixStream>,
@@ -264,6 +290,8 @@ pub(crate) struct Guest {
     pub(crate) image: PathBuf,
     format: &'static str,
     system: bool,
+    /// More arguments for QEMU's next start.
+    pub(crate) more: Vec<String>,
     /// The disk as it must be.
     pub(crate) model: Vec<u8>,
 }
@@ -288,6 +316,7 @@ impl Guest {
             image,
             format,
             system,
+            more: Vec::new(),
             model: vec![0; at(SIZE)],
         };
         guest.start();
@@ -328,6 +357,7 @@ impl Guest {
             add(&["-blockdev".to_owned(), node.to_string()]);
             let device = format!("virtio-blk-pci,id={DEVICE},drive=d0");
             add(&["-device".to_owned(), device]);
+            add(&self.more);
             self.process = Some(Process::start("qemu-system-x86_64", &args, &backups));
             self.monitor = Some(Monitor::connect(&mine));
             self.way = Some(Way::Device);

@@ -1,0 +1,211 @@
+//! A monitor that breaks, stalls or lies, in front of a real QEMU or instead of one.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod qemu;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use qemu::{DEVICE, Guest, Log, back_up, provider, request, restored, tool};
+use serde_json::Value;
+use snapkeep_api::{BitmapMode, ErrorKind, SystemClock};
+use snapkeep_host::Qemu;
+use snapkeep_host::limits::Timeouts;
+use tempfile::TempDir;
+
+/// Stands between a client and a monitor, and hangs up once: before it passes the `at`th command
+/// on (`before`), or after it was done and before its reply is passed back.
+struct Between {
+    socket: PathBuf,
+    commands: Arc<AtomicUsize>,
+    hung_up: Arc<AtomicBool>,
+}
+
+impl Between {
+    fn start(folder: &Path, monitor: PathBuf, at: usize, before: bool) -> Self {
+        let socket = folder.join(format!("between-{at}-{before}"));
+        let listener = UnixListener::bind(&socket).unwrap();
+        let commands = Arc::new(AtomicUsize::new(0));
+        let hung_up = Arc::new(AtomicBool::new(false));
+        let (count, once) = (Arc::clone(&commands), Arc::clone(&hung_up));
+        std::thread::spawn(move || {
+            while let Ok((client, _)) = listener.accept() {
+                let Ok(server) = UnixStream::connect(&monitor) else {
+                    return;
+                };
+                serve(&client, &server, &count, &once, at, before);
+                drop(client.shutdown(Shutdown::Both));
+                drop(server.shutdown(Shutdown::Both));
+            }
+        });
+        Self {
+            socket,
+            commands,
+            hung_up,
+        }
+    }
+}
+
+/// Passes lines on, one command and its replies at a time.
+fn serve(
+    client: &UnixStream,
+    server: &UnixStream,
+    count: &AtomicUsize,
+    hung_up: &AtomicBool,
+    at: usize,
+    before: bool,
+) -> Option<()> {
+    let (mut to_client, mut to_server) = (client, server);
+    let mut commands = BufReader::new(client).lines();
+    let mut replies = BufReader::new(server).lines();
+    let greeting = replies.next()?.ok()?;
+    writeln!(to_client, "{greeting}").ok()?;
+    loop {
+        let command = commands.next()?.ok()?;
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        let now = number == at && !hung_up.swap(number == at, Ordering::SeqCst);
+        if now && before {
+            return None;
+        }
+        writeln!(to_server, "{command}").ok()?;
+        loop {
+            let reply = replies.next()?.ok()?;
+            let is_event = serde_json::from_str::<Value>(&reply).ok()?["event"].is_string();
+            if now && !is_event {
+                return None;
+            }
+            writeln!(to_client, "{reply}").ok()?;
+            if !is_event {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_monitor_that_breaks_anywhere_leaves_nothing_and_loses_no_write() {
+    let test = "a_monitor_that_breaks_anywhere_leaves_nothing_and_loses_no_write";
+    if !tool(test, "qemu-system-x86_64") || !tool(test, "qemu-img") {
+        return;
+    }
+    let mut guest = Guest::new(true, "raw");
+    let log = Log::default();
+    let provider = provider(&log);
+    let folder = guest.folder.path().to_owned();
+    let clock = Arc::new(SystemClock::new());
+    back_up(
+        &mut guest.connect(),
+        &provider,
+        request(&folder),
+        &log,
+        None,
+    )
+    .unwrap();
+    let mut at = 0;
+    let (mut failed, mut done) = (0, 0);
+    loop {
+        guest.write(
+            qemu::MIB * (at as u64 % 20),
+            100,
+            u8::try_from(at % 200).unwrap(),
+        );
+        let before = at % 2 == 0;
+        let between = Between::start(&folder, guest.socket(), at, before);
+        let ran = Qemu::connect(&between.socket, Arc::clone(&clock) as _)
+            .and_then(|mut qemu| back_up(&mut qemu, &provider, request(&folder), &log, None));
+        let place = format!("hung up at command {at}, before: {before}\n{}", log.text());
+        match &ran {
+            Ok(finished) => {
+                assert!(
+                    restored(&provider, &finished.archive, DEVICE) == guest.model,
+                    "{place}"
+                );
+                done += 1;
+            }
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::Unavailable, "{}\n{place}", e.chain());
+                failed += 1;
+            }
+        }
+        let all = between.commands.load(Ordering::SeqCst);
+        if !between.hung_up.load(Ordering::SeqCst) {
+            assert!(all > 20 && ran.is_ok(), "{place}");
+            break;
+        }
+        let status = guest.execute("query-status", &serde_json::json!({}));
+        assert_eq!(status["status"], "running", "{place}");
+        let ours = guest.ours();
+        let nodes = ours.iter().filter(|name| !name.contains('@'));
+        assert_eq!(nodes.count(), 0, "{ours:?}\n{place}");
+        assert_eq!(guest.folders(), 0, "{place}");
+        at += 1;
+    }
+    assert!(failed > 15 && done > 5, "{failed} failed, {done} done");
+    let finished = back_up(
+        &mut guest.connect(),
+        &provider,
+        request(&folder),
+        &log,
+        None,
+    )
+    .unwrap();
+    assert_eq!(
+        finished.bitmaps[&DEVICE.parse().unwrap()],
+        BitmapMode::Reuse
+    );
+    assert!(restored(&provider, &finished.archive, DEVICE) == guest.model);
+}
+
+/// What a client is told that connects to a monitor which says this and nothing more.
+fn told(says: &'static [u8]) -> snapkeep_api::Error {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("monitor");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let peer = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        drop(client.write_all(says));
+        // Until the client leaves.
+        drop(std::io::copy(&mut client, &mut std::io::sink()));
+    });
+    let short = Duration::from_millis(200);
+    let timeouts = Timeouts {
+        greeting: short,
+        command: short,
+        drain: short,
+        export: short,
+    };
+    let error = Qemu::connect_within(&socket, Arc::new(SystemClock::new()), timeouts).unwrap_err();
+    peer.join().unwrap();
+    error
+}
+
+#[test]
+fn a_peer_that_is_no_monitor_is_told_from_one_that_is_busy() {
+    for (says, kind, words) in [
+        (&b""[..], ErrorKind::Unavailable, "one client at a time"),
+        (b"SSH-2.0-x\r\n", ErrorKind::Protocol, "does not speak QMP"),
+        (b"[]\n", ErrorKind::Protocol, "does not speak QMP"),
+        (b"{}\n", ErrorKind::Protocol, "no greeting"),
+        (
+            b"{\"QMP\": {\"version\": {\"qemu\": {}}}}\n",
+            ErrorKind::Unavailable,
+            "did not answer",
+        ),
+        (
+            b"{\"QMP\": {\"version\": {\"qemu\": {\"major\": 8, \"minor\": 2, \"micro\": 1}}}}\n\
+              {\"return\": {}, \"id\": 1}\n",
+            ErrorKind::Unsupported,
+            "8.2.1",
+        ),
+    ] {
+        let error = told(says);
+        assert_eq!(error.kind(), kind, "{}", error.chain());
+        assert!(error.chain().contains(words), "{}", error.chain());
+    }
+}
