@@ -222,7 +222,8 @@ impl DiskReader {
         for level in (0..self.levels).rev() {
             let below = map::span(level);
             let Some(id) = next else {
-                let whole = map::span(level + 1);
+                // A node that is `level` above the lowest has so many of those below it.
+                let whole = map::span(level);
                 return Ok(Err(whole - leaf % whole));
             };
             let node = self.node(&id)?;

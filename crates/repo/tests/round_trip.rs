@@ -5,8 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use snapkeep_repo::{
-    ErrorKind, FaultPoint, Faulty, LocalStorage, MemoryStorage, Protect, Repository, Result,
-    Storage, SystemRandom, Unlock, verify,
+    ErrorKind, FaultPoint, Faulty, LocalStorage, MAP_FAN_OUT, MemoryStorage, Protect, Repository,
+    Result, Storage, SystemRandom, Unlock, verify,
 };
 
 use support::{CHUNK, backup, disk, init, key, name, open, restore};
@@ -46,6 +46,20 @@ fn a_disk_of_zeroes_and_an_empty_disk_have_no_map() {
         assert_eq!(snapshot.disks[0].root, None);
         assert_eq!(restore(&repository, &name(text)).unwrap(), bytes);
     }
+}
+
+#[test]
+fn data_behind_lowest_nodes_that_are_not_there_is_found() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let repository = init(&storage, &key()).expect("a new repository");
+    let node = MAP_FAN_OUT * CHUNK;
+    // Holes before, between and behind; the last one is found only by asking node by node.
+    let mut bytes = vec![0; 6 * node];
+    for at in [node, 3 * node + CHUNK, 5 * node] {
+        bytes[at..at + 10].fill(9);
+    }
+    backup(&repository, &name("1"), None, &bytes).expect("a backup");
+    assert!(restore(&repository, &name("1")).unwrap() == bytes);
 }
 
 #[test]
