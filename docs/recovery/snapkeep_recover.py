@@ -7,15 +7,17 @@ section numbers below are those of that document. It only reads. It needs Python
 
     apt install python3-cryptography python3-zstandard
 
-and uses the packages `blake3` (faster) and `argon2` (passphrases) where they are installed.
+and uses the Python packages `blake3` and `argon2` where they are installed: they are faster than what is here.
 """
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import hmac
 import json
 import os
+import re
 import struct
 import sys
 import time
@@ -26,14 +28,46 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+FIRST_LINE = b"snapkeep repository, format 1 (draft: not frozen yet)"
 FEATURES = {"draft-1"}
 DATA, METADATA = 0, 1
 CHUNK_MAX, PACK_MAX, BLOBS_MAX, SEALED_MAX, SMALL_MAX = 4 << 20, 64 << 20, 65536, 64 << 20, 64 << 10
-DISK_MAX, MEMORY_KIB_MAX, PASSES_MAX = 2**63 - 1, 1 << 20, 16
+DISK_MAX, DISKS_MAX, GUEST_CONFIG_MAX, SLOTS_MAX = 2**63 - 1, 256, 1 << 20, 64
+MEMORY_KIB_MAX, PASSES_MAX, ARGON2_LANES_MAX = 1 << 20, 16, 16
+
+# Chapter 3: a file whose name is none of these is not part of the repository.
+PART = r"(?!\.)[A-Za-z0-9.+=_:-]{1,128}"
+NAMES = {folder: re.compile(folder + pattern) for folder, pattern in (
+    ("keys", "/[0-9a-f]{16}"), ("packs", "/([0-9a-f]{2})/\\1[0-9a-f]{62}"), ("index", "/[0-9a-f]{32}/[0-9]{8}"),
+    ("snapshots", "(/" + PART + "){4}"), ("features", "/" + PART))}
 
 
 class Damaged(Exception):
     """An object that is not what it must be; the message names it."""
+
+
+@contextlib.contextmanager
+def reading(what):
+    """Whatever goes wrong while an object is taken apart is damage to this object."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError,
+            struct.error) as error:
+        raise Damaged("%s is malformed: %s: %s" % (what, type(error).__name__, error)) from None
+
+
+def unhex(text, length):
+    """Hexadecimal of so many bytes, in lower case."""
+    if not isinstance(text, str) or not re.fullmatch("[0-9a-f]{%d}" % (2 * length), text):
+        raise ValueError("there should be %d hexadecimal digits" % (2 * length))
+    return bytes.fromhex(text)
+
+
+def whole(value, least, most):
+    """A whole number between two limits."""
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError("%r is not a number from %d to %d" % (value, least, most))
+    return value
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -224,20 +258,112 @@ def parse_key(text, prefix):
 
 
 def argon2id(passphrase, salt, costs):
-    memory, passes, lanes = costs["memory_kib"], costs["passes"], costs["lanes"]
-    if memory > MEMORY_KIB_MAX or passes > PASSES_MAX:
-        raise Damaged("a key slot asks for more work than is allowed")
+    """The key of a passphrase slot, by the fastest means there is."""
+    if set(costs) != {"memory_kib", "passes", "lanes"}:
+        raise ValueError("argon2id has other parameters")
+    lanes = whole(costs["lanes"], 1, ARGON2_LANES_MAX)
+    memory, passes = whole(costs["memory_kib"], 8 * lanes, MEMORY_KIB_MAX), whole(costs["passes"], 1, PASSES_MAX)
     try:
         from argon2.low_level import Type, hash_secret_raw
         return hash_secret_raw(passphrase, salt, passes, memory, lanes, 32, Type.ID)
     except ImportError:
         pass
     try:
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
         return Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory).derive(passphrase)
-    except ImportError:
-        raise Damaged("a passphrase needs argon2id: install python3-argon2, or python3-cryptography 44 or newer, "
-                      "or use the recovery kit or a key file") from None
+    except (ImportError, UnsupportedAlgorithm):
+        pass
+    if memory * passes > 4096:
+        warn("argon2id in plain Python takes minutes; python3-argon2 would take a second")
+    return argon2id_python(passphrase, salt, passes, memory, lanes)
+
+
+# Argon2id, RFC 9106, in plain Python: a block is a list of 128 words of 64 bits.
+
+M64, M32 = 2**64 - 1, 2**32 - 1
+ROWS = [range(16 * i, 16 * i + 16) for i in range(8)]
+ROUNDS = ROWS + [[16 * i + j + k for i in range(8) for k in (0, 1)] for j in range(0, 16, 2)]
+
+
+def blake2_long(data, length):
+    """H' of RFC 9106 3.3."""
+    data = struct.pack("<I", length) + data
+    if length <= 64:
+        return hashlib.blake2b(data, digest_size=length).digest()
+    part, out = hashlib.blake2b(data).digest(), b""
+    while length - len(out) > 64:
+        out += part[:32]
+        rest = length - len(out)
+        part = hashlib.blake2b(part, digest_size=min(64, rest)).digest()
+    return out + part
+
+
+def argon2_compress(x, y):
+    """G of RFC 9106 3.5: rows, then columns, go through the permutation of BLAKE2b with multiplications."""
+    r = [a ^ b for a, b in zip(x, y)]
+    v = list(r)
+    for places in ROUNDS:
+        w = [v[i] for i in places]
+        for a, b, c, d in COLUMNS + DIAGONALS:
+            va, vb, vc, vd = w[a], w[b], w[c], w[d]
+            for first, second in ((32, 24), (16, 63)):
+                va = (va + vb + 2 * (va & M32) * (vb & M32)) & M64
+                vd ^= va
+                vd = (vd >> first | vd << (64 - first)) & M64
+                vc = (vc + vd + 2 * (vc & M32) * (vd & M32)) & M64
+                vb ^= vc
+                vb = (vb >> second | vb << (64 - second)) & M64
+            w[a], w[b], w[c], w[d] = va, vb, vc, vd
+        for i, word in zip(places, w):
+            v[i] = word
+    return [a ^ b for a, b in zip(r, v)]
+
+
+def argon2id_python(password, salt, passes, memory, lanes, secret=b"", associated=b""):
+    """32 bytes of argon2id, version 0x13."""
+    first = struct.pack("<6I", lanes, 32, memory, passes, 0x13, 2)
+    for part in (password, salt, secret, associated):
+        first += struct.pack("<I", len(part)) + part
+    first = hashlib.blake2b(first).digest()
+    segment = memory // (4 * lanes)
+    columns = 4 * segment
+    blocks = [[None] * columns for _ in range(lanes)]
+    for lane in range(lanes):
+        for column in (0, 1):
+            seed = first + struct.pack("<II", column, lane)
+            blocks[lane][column] = struct.unpack("<128Q", blake2_long(seed, 1024))
+    for turn in range(passes):
+        for part in range(4):
+            for lane in range(lanes):
+                argon2_segment(blocks, turn, part, lane, segment, passes)
+    last = [0] * 128
+    for lane in blocks:
+        last = [a ^ b for a, b in zip(last, lane[-1])]
+    return blake2_long(struct.pack("<128Q", *last), 32)
+
+
+def argon2_segment(blocks, turn, part, lane, segment, passes):
+    lanes, columns, zero = len(blocks), 4 * segment, [0] * 128
+    row, addresses = blocks[lane], None
+    for i in range(2 if turn == 0 and part == 0 else 0, segment):
+        column = part * segment + i
+        previous = row[column - 1]
+        if turn == 0 and part < 2:  # the first half of the first pass does not depend on the password
+            if addresses is None or i % 128 == 0:
+                counted = [turn, lane, part, lanes * columns, passes, 2, i // 128 + 1] + [0] * 121
+                addresses = argon2_compress(zero, argon2_compress(zero, counted))
+            word = addresses[i % 128]
+        else:
+            word = previous[0]
+        other = lane if turn == 0 and part == 0 else (word >> 32) % lanes
+        start = 0 if turn == 0 else (part + 1) % 4 * segment
+        size = part * segment if turn == 0 else 3 * segment
+        size += i - 1 if other == lane else (-1 if i == 0 else 0)
+        x = (word & M32) ** 2 >> 32
+        reference = blocks[other][(start + size - 1 - (size * x >> 32)) % columns]
+        new = argon2_compress(previous, reference)
+        row[column] = [a ^ b for a, b in zip(new, row[column])] if turn else new
 
 
 def open_envelope(raw, kind, what):
@@ -257,50 +383,70 @@ def open_envelope(raw, kind, what):
 # The repository
 
 class Repository:
-    def __init__(self, folder, use_index=True):
-        self.folder, self.use_index, self.config = folder, use_index, None
+    def __init__(self, folder, use_index=True, use_config=True):
+        self.folder, self.use_index, self.use_config, self.config = folder, use_index, use_config, None
         self.places = {DATA: {}, METADATA: {}}  # identity: [(pack, number, offset, length, length before, flags)]
         self.checked_packs = {}
 
     def read(self, name, limit):
         path = os.path.join(self.folder, name)
-        if os.path.getsize(path) > limit:
-            raise Damaged("%s is larger than the limit of %d bytes" % (name, limit))
         with open(path, "rb") as file:
-            return file.read()
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise Damaged("%s is larger than the limit of %d bytes" % (name, limit))
+        return content
 
     def names(self, folder):
-        """Names of all files below a folder; those that begin with a dot are not the format's."""
+        """Names of all files of the format below a folder, in order."""
         found = []
         for path, folders, files in os.walk(os.path.join(self.folder, folder)):
             folders[:] = sorted(f for f in folders if not f.startswith("."))
-            found += [os.path.relpath(os.path.join(path, f), self.folder) for f in files if not f.startswith(".")]
-        return sorted(found)
+            found += [os.path.relpath(os.path.join(path, f), self.folder) for f in files]
+        return sorted(name for name in found if NAMES[folder].fullmatch(name))
 
     def read_config(self):
-        """3.1. Every object proves itself, so a reader that holds the root key may go on without `config`."""
-        try:
-            lines = self.read("config", SMALL_MAX).split(b"\n")
-            signed = b"\n".join(lines[:2]) + b"\n"
-            if len(lines) != 5 or lines[4] or lines[2] != b"blake3 " + b3(signed).hex().encode():
-                raise Damaged("its checksum does not match")
-            self.config = json.loads(lines[1])
-        except (OSError, Damaged) as error:
-            warn("config cannot be used, going on without: %s" % error)
+        """3.1 and chapter 9. Every object proves itself, so who asks for it may go on without `config`."""
+        if not self.use_config:
             return
-        unknown = set(self.config["incompatible"]) - FEATURES
-        if self.config["version"] != 1 or unknown:
-            raise SystemExit("error: this repository has version %s and needs %s, which this program does not know"
-                             % (self.config["version"], sorted(unknown)))
-        self.signed, self.mac = signed, lines[3]
+        lines = self.read("config", SMALL_MAX).split(b"\n")
+        if lines[0] != FIRST_LINE:
+            raise Damaged("config begins with %r: it is damaged, or of a version that this program does not know"
+                          % lines[0][:80])
+        self.signed = b"\n".join(lines[:2]) + b"\n"
+        if len(lines) != 5 or lines[4] or lines[2] != b"blake3 " + b3(self.signed).hex().encode():
+            raise Damaged("config is damaged: its checksum does not match; --ignore-config goes on without it")
+        self.mac = lines[3]
+        with reading("config"):
+            config = json.loads(lines[1])
+            lists = ("incompatible", "read_only_compatible", "compatible")
+            unknown = set(config) - {"version", "repository", "chunk_size"} - set(lists)
+            if config["version"] != 1 or unknown:
+                raise Damaged("config has version %r and the unknown fields %s" % (config["version"], sorted(unknown)))
+            if any(type(config[key]) is not list or any(type(f) is not str for f in config[key]) for key in lists):
+                raise ValueError("its features are no lists of names")
+            unhex(config["repository"], 16)
+            chunk_size(config["chunk_size"])
+            unknown = set(config["incompatible"]) - FEATURES
+        if unknown:
+            raise Damaged("this repository needs %s, which this program does not know" % ", ".join(sorted(unknown)))
+        self.config = config
+
+    def read_features(self):
+        """Chapter 9: what was added to the repository later."""
+        for name in self.names("features"):
+            kind, _, feature = name[len("features/"):].partition("-")
+            if kind not in ("compatible", "read_only_compatible") and not (
+                    kind == "incompatible" and feature in FEATURES):
+                raise Damaged("this repository needs %s, which this program does not know" % name)
 
     def unlock(self, kit=None, key_file=None, passphrase=None):
         """Find the root key and derive all others (3.2)."""
         self.read_config()
+        self.read_features()
         root = parse_key(kit, "snapkeep-recovery-1") if kit else None
         secret = parse_key(key_file, "snapkeep-key-1") if key_file else None
         problems = []
-        for name in [] if root else self.names("keys"):
+        for name in [] if root else self.names("keys")[:SLOTS_MAX]:
             try:
                 root = self.open_slot(name, secret, passphrase)
             except (Damaged, OSError) as error:
@@ -308,7 +454,7 @@ class Repository:
             if root:
                 break
         if not root:
-            raise Damaged("no key slot opens with what was given%s" % "".join("\n  " + p for p in problems))
+            raise Damaged("no key slot in keys/ opens with what was given%s" % "".join("\n  " + p for p in problems))
         self.data_id, self.metadata_id, self.metadata, config = (
             b3_derive("snapkeep 1 " + context, root)
             for context in ("data chunk id", "metadata chunk id", "metadata", "config"))
@@ -318,17 +464,20 @@ class Repository:
         self.read_index()
 
     def open_slot(self, name, secret, passphrase):
-        slot = json.loads(open_envelope(self.read(name, SMALL_MAX), b"K", name))
-        if slot["kind"] == "open":
-            return bytes.fromhex(slot["root"])
-        salt = bytes.fromhex(slot["salt"])
-        if slot["kind"] == "key-file" and secret:
-            key = b3_keyed(secret, salt)
-        elif slot["kind"] == "passphrase" and passphrase:
-            key = argon2id(passphrase, salt, slot["argon2id"])
-        else:
-            return None
-        return open_gcm(key, 0, bytes.fromhex(slot["sealed"]), b"snapkeep 1 key slot", name)
+        """The root key, or None if nothing was given for a slot of this kind."""
+        body = open_envelope(self.read(name, SMALL_MAX), b"K", name)
+        with reading(name):
+            slot = json.loads(body)
+            if slot["kind"] == "open":
+                return unhex(slot["root"], 32)
+            if slot["kind"] == "key-file" and secret:
+                key = b3_keyed(secret, unhex(slot["salt"], 32))
+            elif slot["kind"] == "passphrase" and passphrase:
+                key = argon2id(passphrase, unhex(slot["salt"], 32), slot["argon2id"])
+            else:
+                return None
+            sealed = unhex(slot["sealed"], 48)
+        return open_gcm(key, 0, sealed, b"snapkeep 1 key slot", name)
 
     def salted(self, salt, purpose):
         return b3_keyed(self.metadata, salt + bytes([purpose]))
@@ -337,32 +486,43 @@ class Repository:
         """An index object or a snapshot: the name is authenticated, so a file that was moved does not open."""
         raw = self.read(name, SEALED_MAX)
         body = open_envelope(raw, kind, name)
+        if len(body) < 48:
+            raise Damaged("%s is too short for what is sealed in it" % name)
         return open_gcm(self.salted(body[:32], 0), 0, body[32:], raw[:16] + name.encode(), name)
 
     # 3.4 and 3.5: where the blobs are
 
-    def add_entries(self, pack, kind, table, first, count, end):
+    def add_entries(self, pack, kind, table, first, count, size):
+        """Takes the entries of a pack's table. Blobs lie without gaps from the header to the table."""
+        at, entries = 128, []
         for number in range(count):
             identity, offset, length, plain, flags = struct.unpack_from("<32s4I", table, first + 48 * number)
-            if offset < 128 or offset + length > end or plain > CHUNK_MAX or flags > 1:
+            if offset != at or length < 16 or plain > CHUNK_MAX or flags > 1:
                 raise Damaged("%s: entry %d of its table is impossible" % (pack, number))
-            place = (pack, number, offset, length, plain, flags)
+            at += length
+            entries.append((identity, (pack, number, offset, length, plain, flags)))
+        if at + 48 * count + 16 + 16 != size:
+            raise Damaged("%s: its table does not lie behind its blobs" % pack)
+        for identity, place in entries:
             self.places[kind].setdefault(identity, []).append(place)
 
     def read_index(self):
-        left = {name: None for name in self.names("packs")}
+        left = {name: os.path.getsize(os.path.join(self.folder, name)) for name in self.names("packs")}
         for name in self.names("index") if self.use_index else []:
             try:
-                self.read_index_object(name, left)
-            except (Damaged, OSError, struct.error) as error:
+                with reading(name):
+                    self.read_index_object(name, left)
+            except (Damaged, OSError) as error:
                 warn("the packs are read instead of an index object: %s" % error)
         for name in left:
             try:
-                self.read_table(name)
-            except (Damaged, OSError, struct.error) as error:
+                with reading(name):
+                    self.read_table(name)
+            except (Damaged, OSError) as error:
                 warn("a pack cannot be used: %s" % error)
 
     def read_index_object(self, name, left):
+        """3.5. A pack that is not there, or has another length, is left for its own table to tell of."""
         table = self.open_sealed(name, b"I")
         at = 4
         for _ in range(struct.unpack_from("<I", table)[0]):
@@ -371,15 +531,17 @@ class Repository:
             path = "packs/%s/%s" % (pack.hex()[:2], pack.hex())
             if kind > METADATA or count > BLOBS_MAX or at + 48 * count > len(table):
                 raise Damaged("%s: what it says of %s is impossible" % (name, path))
-            if path in left:
+            if left.get(path) == length:
                 self.add_entries(path, kind, table, at, count, length)
                 del left[path]
             at += 48 * count
+        if at != len(table):
+            raise Damaged("%s has %d bytes behind its last pack" % (name, len(table) - at))
 
     def read_table(self, name):
         with open(os.path.join(self.folder, name), "rb") as file:
             header, size = file.read(128), os.fstat(file.fileno()).st_size
-            if size < 144 or size > PACK_MAX or header[:10] != b"SNAPKEEPP\1" or header[10] > METADATA:
+            if size < 144 or size > PACK_MAX or header[:10] != b"SNAPKEEPP\1" or header[10] > METADATA or any(header[11:16]):
                 raise Damaged("%s is not a pack, or cut short" % name)
             file.seek(size - 16)
             length, count, magic = struct.unpack("<II8s", file.read(16))
@@ -388,7 +550,7 @@ class Repository:
             file.seek(size - 16 - length)
             sealed = file.read(length)
         table = open_gcm(self.salted(header[16:48], 2), 0, sealed, header, "the table of " + name)
-        self.add_entries(name, header[10], table, 0, count, size - 16 - length)
+        self.add_entries(name, header[10], table, 0, count, size)
 
     @functools.lru_cache(maxsize=1024)
     def pack_key(self, name, kind):
@@ -429,26 +591,52 @@ class Repository:
     def archives(self):
         for name in self.names("snapshots"):
             try:
-                yield name[len("snapshots/"):], json.loads(self.open_sealed(name, b"S"))
-            except (Damaged, OSError, ValueError) as error:
+                yield name[len("snapshots/"):], self.archive(name[len("snapshots/"):])
+            except (Damaged, OSError) as error:
                 warn("an archive cannot be used: %s" % error)
 
     def archive(self, name):
-        return json.loads(self.open_sealed("snapshots/" + name, b"S"))
+        """3.7, with everything that a restore relies on checked."""
+        name = "snapshots/" + name
+        if not NAMES["snapshots"].fullmatch(name):
+            raise Damaged("%s is not an archive's name" % name)
+        body = self.open_sealed(name, b"S")
+        with reading(name):
+            snapshot = json.loads(body)
+            needs = set(snapshot.get("needs", [])) - FEATURES
+            if needs:
+                raise Damaged("%s needs %s, which this program does not know" % (name, ", ".join(sorted(needs))))
+            if self.config and snapshot["repository"] != self.config["repository"]:
+                raise Damaged("%s was copied here from the repository %s" % (name, snapshot["repository"]))
+            whole(snapshot["time"], -2**35, 2**35)
+            if len(snapshot["disks"]) > DISKS_MAX:
+                raise ValueError("it has %d disks" % len(snapshot["disks"]))
+            for disk in snapshot["disks"]:
+                if not isinstance(disk["device"], str):
+                    raise ValueError("a disk has no name")
+                whole(disk["size"], 0, DISK_MAX)
+                chunk_size(disk["chunk_size"])
+                if disk["root"] is not None:
+                    unhex(disk["root"], 32)
+            for reference in (snapshot["guest_config"], snapshot["firewall_config"] or {"chunk": None, "length": 0}):
+                whole(reference["length"], 0, GUEST_CONFIG_MAX)
+                if (reference["chunk"] is None) != (reference["length"] == 0):
+                    raise ValueError("a configuration has length %d" % reference["length"])
+                if reference["chunk"] is not None:
+                    unhex(reference["chunk"], 32)
+        return snapshot
 
     def chunks(self, disk):
         """All chunks of a disk that are not zero: (offset, length, identity), in order."""
-        size, chunk_size = disk["size"], disk["chunk_size"]
-        if not 0 <= size <= DISK_MAX or not 65536 <= chunk_size <= CHUNK_MAX or chunk_size & (chunk_size - 1):
-            raise Damaged("disk %s has an impossible size or chunk size" % disk["device"])
-        total, span = -(-size // chunk_size), 1  # span: chunks below one child of the node
+        size, step = disk["size"], disk["chunk_size"]
+        total, span = -(-size // step), 1  # span: chunks below one child of the node
         while span * 64 < total:
             span *= 64
 
         def walk(identity, first, span):
             node = self.blob(METADATA, identity)
             bits = int.from_bytes(node[:8], "little")
-            if len(node) != 8 + 32 * bin(bits).count("1"):
+            if len(node) < 8 or len(node) != 8 + 32 * bin(bits).count("1"):
                 raise Damaged("node %s is malformed" % identity.hex())
             at = 8
             for i in range(64):
@@ -461,7 +649,7 @@ class Repository:
                 if span > 1:
                     yield from walk(child, number, span // 64)
                 else:
-                    yield number * chunk_size, min(chunk_size, size - number * chunk_size), child
+                    yield number * step, min(step, size - number * step), child
 
         if disk["root"] is not None:
             yield from walk(bytes.fromhex(disk["root"]), 0, span)
@@ -473,7 +661,15 @@ class Repository:
         return data
 
     def configuration(self, reference):
-        return self.chunk(reference["length"], bytes.fromhex(reference["chunk"])) if reference else b""
+        """The bytes of a guest's or firewall's configuration; None where there is none."""
+        if reference is None:
+            return None
+        return self.chunk(reference["length"], bytes.fromhex(reference["chunk"])) if reference["chunk"] else b""
+
+
+def chunk_size(value):
+    if whole(value, 65536, CHUNK_MAX) & (value - 1):
+        raise ValueError("the chunk size %d is no power of two" % value)
 
 
 def decompress(data, length, what):
@@ -502,9 +698,10 @@ def show(repository, arguments):
     snapshot = repository.archive(arguments.archive)
     print(json.dumps(snapshot, indent=1))
     for what in ("guest_config", "firewall_config"):
-        if snapshot[what]:
+        content = repository.configuration(snapshot[what])
+        if content is not None:
             print("--- %s ---" % what)
-            print(repository.configuration(snapshot[what]).decode(errors="replace"))
+            print(content.decode(errors="replace"))
 
 
 def restore(repository, arguments):
@@ -515,17 +712,28 @@ def restore(repository, arguments):
             arguments.archive, arguments.device, ", ".join(disk["device"] for disk in snapshot["disks"])))
     if os.path.exists(arguments.target):
         raise Damaged("%s exists already; nothing is overwritten" % arguments.target)
-    partial, written = arguments.target + ".partial", 0
-    with open(partial, "wb") as file:
-        for offset, length, identity in repository.chunks(found[0]):
-            file.seek(offset)
-            file.write(repository.chunk(length, identity))
-            written += length
-        file.truncate(found[0]["size"])
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(partial, arguments.target)
+    partial = arguments.target + ".partial"
+    with open(partial, "xb") as file:
+        try:
+            written = write_disk(repository, found[0], file)
+            os.rename(partial, arguments.target)
+        except BaseException:
+            os.unlink(partial)  # half a disk must not be taken for a whole one
+            raise
     print("%s: %d bytes, %d of them not zero" % (arguments.target, found[0]["size"], written))
+
+
+def write_disk(repository, disk, file):
+    """Writes what is not zero; the rest of the file is a hole."""
+    written = 0
+    for offset, length, identity in repository.chunks(disk):
+        file.seek(offset)
+        file.write(repository.chunk(length, identity))
+        written += length
+    file.truncate(disk["size"])
+    file.flush()
+    os.fsync(file.fileno())
+    return written
 
 
 def verify(repository, arguments):
@@ -535,7 +743,7 @@ def verify(repository, arguments):
         nonlocal damaged
         try:
             action()
-        except (Damaged, OSError, ValueError) as error:
+        except (Damaged, OSError) as error:
             damaged += 1
             print("%s: %s" % (what, error))
 
@@ -570,6 +778,7 @@ def main():
     parser.add_argument("--repository", required=True, metavar="FOLDER")
     for name in ("recovery-kit", "key-file", "passphrase-file"):
         parser.add_argument("--" + name, metavar="FILE")
+    parser.add_argument("--ignore-config", action="store_true", help="go on although config is damaged or lost")
     parser.add_argument("--no-index", action="store_true", help="read the tables of the packs instead of index/")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="the archives").set_defaults(run=list_archives)
@@ -586,16 +795,19 @@ def main():
     arguments = parser.parse_args()
 
     def content(path):
-        with open(path, encoding="utf-8") as file:
+        with reading(path), open(path, encoding="utf-8") as file:
             return file.read()
 
     try:
-        repository = Repository(arguments.repository, not arguments.no_index)
+        repository = Repository(arguments.repository, not arguments.no_index, not arguments.ignore_config)
         repository.unlock(
             arguments.recovery_kit and content(arguments.recovery_kit),
             arguments.key_file and content(arguments.key_file),
             arguments.passphrase_file and content(arguments.passphrase_file).rstrip("\r\n").encode())
         return arguments.run(repository, arguments)
+    except (MemoryError, BrokenPipeError, KeyboardInterrupt) as error:
+        print("error: stopped by %s" % type(error).__name__, file=sys.stderr)
+        return 1
     except (Damaged, OSError) as error:
         print("error: %s" % error, file=sys.stderr)
         return 1

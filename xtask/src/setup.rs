@@ -37,6 +37,7 @@ const FOR_TESTS: &[Package] = &[
     Package::new(SYSTEM, Programs(&["qemu-system-x86_64"])),
     Package::new("libnbd-bin", Programs(&["nbdinfo", "nbdcopy"])),
     Package::new("nbdkit", Programs(&["nbdkit"])),
+    Package::new("b3sum", Programs(&["b3sum"])),
     Package::new("python3", PythonModule("json")),
     Package::new("python3-cryptography", PythonModule("cryptography")),
     Package::new("python3-zstandard", PythonModule("zstandard")),

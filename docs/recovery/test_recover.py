@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Tests of snapkeep_recover.py on the golden repositories: test_recover.py FOLDER-OF-THEM
+
+The folder's expected.json was written by the Rust program. Our own BLAKE3 and argon2id are used, whatever is
+installed, because they are what must be right where nothing is.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import unittest
+
+sys.dont_write_bytecode = True
+sys.modules["blake3"] = sys.modules["argon2"] = None
+sys.modules["cryptography.hazmat.primitives.kdf.argon2"] = None
+import snapkeep_recover as recover  # noqa: E402
+
+GOLDEN = sys.argv.pop(1)
+
+
+def content(name):
+    with open(os.path.join(GOLDEN, name), encoding="utf-8") as file:
+        return file.read()
+
+
+def opened(folder, **how):
+    options = {key: how.pop(key) for key in ("use_index", "use_config") if key in how}
+    repository = recover.Repository(folder, **options)
+    repository.unlock(**(how or ({"key_file": content("key-file")} if "encrypted" in folder else {})))
+    return repository
+
+
+def everything(repository):
+    """What expected.json has of a repository."""
+    found = {}
+    for name in repository.names("snapshots"):
+        name = name[len("snapshots/"):]
+        snapshot, disks = repository.archive(name), {}
+        for disk in snapshot["disks"]:
+            whole = bytearray(disk["size"])
+            for offset, length, identity in repository.chunks(disk):
+                whole[offset:offset + length] = repository.chunk(length, identity)
+            disks[disk["device"]] = [disk["size"], recover.b3(bytes(whole)).hex()]
+        guest, firewall = (repository.configuration(snapshot[what]) for what in ("guest_config", "firewall_config"))
+        found[name] = {"disks": disks, "guest_config": recover.b3(guest).hex(),
+                       "firewall_config": None if firewall is None else recover.b3(firewall).hex()}
+    return found
+
+
+def pieces(repository):
+    """The same without hashing zeroes: what is in which place."""
+    found = {}
+    for name in repository.names("snapshots"):
+        snapshot = repository.archive(name[len("snapshots/"):])
+        found[name] = [(d["device"], d["size"], [(at, repository.chunk(n, i)) for at, n, i in repository.chunks(d)])
+                       for d in snapshot["disks"]]
+        found[name] += [repository.configuration(snapshot[w]) for w in ("guest_config", "firewall_config")]
+    return found
+
+
+def run(*arguments):
+    """The program itself: exit code, standard output, standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    old, sys.argv = sys.argv, ["snapkeep_recover.py", *arguments]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = recover.main()
+    finally:
+        sys.argv = old
+    return code or 0, out.getvalue(), err.getvalue()
+
+
+class Tests(unittest.TestCase):
+    maxDiff = None
+
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="snapkeep-recover-")
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def copy(self, name):
+        return shutil.copytree(os.path.join(GOLDEN, name), os.path.join(self.folder, name))
+
+    def test_argon2id_gives_what_rfc_9106_says(self):
+        tag = recover.argon2id_python(b"\1" * 32, b"\2" * 16, 3, 32, 4, b"\3" * 8, b"\4" * 12)
+        self.assertEqual(tag.hex(), "0d640df58d78766c08c037a34a8b53c9d01ef0452d75b65eb52520e96b01e659")
+
+    def test_both_golden_repositories_restore_to_what_the_rust_program_restores(self):
+        for name, expected in json.loads(content("expected.json")).items():
+            for use_index in (True, False):
+                repository = opened(os.path.join(GOLDEN, name), use_index=use_index)
+                self.assertEqual(everything(repository), expected)
+
+    def test_each_of_the_keys_opens_the_encrypted_one(self):
+        folder = os.path.join(GOLDEN, "encrypted")
+        for how in ({"passphrase": content("passphrase").rstrip("\n").encode()}, {"kit": content("recovery-kit")},
+                    {"key_file": content("key-file")}):
+            self.assertEqual(len(list(opened(folder, **how).archives())), 3)
+        for how in ({"passphrase": b"wrong"}, {"kit": content("key-file")}, {}):
+            with self.assertRaises(recover.Damaged):
+                recover.Repository(folder).unlock(**how)
+
+    def test_the_commands_list_show_and_restore(self):
+        key = ("--repository", os.path.join(GOLDEN, "encrypted"), "--key-file", os.path.join(GOLDEN, "key-file"))
+        code, out, _ = run(*key, "list")
+        self.assertEqual((code, out.count("\n")), (0, 3))
+        archive = out.split()[0]
+        self.assertIn("name: golden", run(*key, "show", archive)[1])
+        target = os.path.join(self.folder, "disk")
+        self.assertEqual(run(*key, "restore", archive, "drive-scsi0", target)[0], 0)
+        size, digest = json.loads(content("expected.json"))["encrypted"][archive]["disks"]["drive-scsi0"]
+        with open(target, "rb") as file:
+            self.assertEqual(recover.b3(file.read()).hex(), digest)
+        self.assertEqual(os.path.getsize(target), size)
+        code, _, err = run(*key, "restore", archive, "drive-scsi0", target)
+        self.assertEqual(code, 1)
+        self.assertIn("exists already", err)
+
+    def test_a_restore_that_fails_leaves_no_file(self):
+        folder = self.copy("open")
+        pack = max(opened(folder).names("packs"), key=lambda name: os.path.getsize(os.path.join(folder, name)))
+        flip(os.path.join(folder, pack), 2000)
+        archive = run("--repository", folder, "list")[1].split()[0]
+        target = os.path.join(self.folder, "disk")
+        code, _, err = run("--repository", folder, "restore", archive, "drive-scsi0", target)
+        self.assertEqual(code, 1)
+        self.assertIn(pack, err)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["open"])
+
+    def test_an_unknown_feature_is_refused_by_name(self):
+        for feature, refused in (("incompatible-rings-1", True), ("strange-rings-1", True), ("compatible-rings-1", False)):
+            folder = self.copy("open")
+            os.mkdir(os.path.join(folder, "features"))
+            open(os.path.join(folder, "features", feature), "wb").close()
+            code, _, err = run("--repository", folder, "list")
+            self.assertEqual((code == 1, "rings-1" in err), (refused, refused))
+            shutil.rmtree(folder)
+
+    def test_a_damaged_config_is_refused_unless_it_is_ignored(self):
+        folder = self.copy("open")
+        flip(os.path.join(folder, "config"), 80)
+        code, _, err = run("--repository", folder, "list")
+        self.assertEqual(code, 1)
+        self.assertIn("config is damaged", err)
+        self.assertEqual(run("--repository", folder, "--ignore-config", "list")[0], 0)
+
+    def test_a_bad_key_slot_does_not_block_the_others(self):
+        folder = self.copy("encrypted")
+        for number, body in enumerate((b"[]", b'{"kind":"key-file","salt":7}', b"\xff", b'{"kind":"new"}')):
+            raw = b"SNAPKEEPK\1\0\0" + len(body).to_bytes(4, "little") + body
+            with open(os.path.join(folder, "keys", "%016x" % number), "wb") as file:
+                file.write(raw + recover.b3(raw))
+        self.assertEqual(len(list(opened(folder).archives())), 3)
+
+    def test_an_index_that_tells_of_another_length_does_not_count(self):
+        folder = self.copy("open")
+        for name in opened(folder).names("packs"):
+            with open(os.path.join(folder, name), "ab") as file:
+                file.write(b"x")
+        with self.assertRaisesRegex(recover.Damaged, "no pack holds it"):
+            everything(opened(folder))
+
+    def test_flipped_bytes_are_refused_or_change_nothing(self):
+        for name in ("encrypted", "open"):
+            folder = self.copy(name)
+            good = pieces(opened(folder))
+            tried = [0, 0]
+            files = [os.path.join(path, file) for path, _, names in os.walk(folder) for file in sorted(names)]
+            for path in sorted(files):
+                size = os.path.getsize(path)
+                for at in sorted({*range(0, size, 83 if size < 4096 else 9973), size - 1, size - 20}):
+                    flip(path, at)
+                    try:
+                        self.assertEqual(pieces(opened(folder)), good, "%s at %d" % (path, at))
+                        tried[1] += 1
+                    except (recover.Damaged, OSError) as error:
+                        self.assertTrue(named(path, str(error)), "%s at %d: %s" % (path, at, error))
+                        tried[0] += 1
+                    flip(path, at)
+            print("%s: %d bytes flipped: %d refused, %d without effect, 0 wrong" % (name, sum(tried), *tried))
+
+    def test_files_that_are_cut_are_refused_or_change_nothing(self):
+        folder = self.copy("open")
+        good = pieces(opened(folder))
+        for path in [os.path.join(path, file) for path, _, names in os.walk(folder) for file in names]:
+            with open(path, "rb") as file:
+                whole = file.read()
+            for length in (0, 1, 15, 16, 47, 128, len(whole) // 2, len(whole) - 1):
+                with open(path, "wb") as file:
+                    file.write(whole[:length])
+                try:
+                    self.assertEqual(pieces(opened(folder)), good, "%s at %d" % (path, length))
+                except (recover.Damaged, OSError):
+                    pass
+            with open(path, "wb") as file:
+                file.write(whole)
+
+
+def named(path, error):
+    """Whether an error says which object it is about: the file, or a chunk or node that lay in it."""
+    parts = path.split(os.sep)
+    return parts[-1] in error or "keys" in parts and "keys/" in error or "packs" in parts and "no pack holds it" in error
+
+
+def flip(path, at):
+    with open(path, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 0x20]))
+
+
+recover.warn = lambda text: None
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
