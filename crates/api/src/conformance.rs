@@ -36,6 +36,7 @@ pub fn vm_properties() -> Vec<(&'static str, Property)> {
         vm::volumes_of_odd_sizes_restore,
         vm::odd_device_names_restore,
         vm::a_failed_run_leaves_no_archive,
+        vm::one_failing_disk_fails_the_backup_by_its_name,
         vm::a_failed_run_harms_no_earlier_archive,
         vm::an_archive_outlives_a_failed_finish,
         vm::configurations_are_kept_byte_for_byte,

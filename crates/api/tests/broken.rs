@@ -30,6 +30,7 @@ enum Flaw {
     CountsTwice,
     DiscardsNothing,
     KnowsBetter,
+    HidesTheDisk,
 }
 
 #[derive(Clone)]
@@ -130,6 +131,9 @@ impl VmBackup for BrokenBackup {
         let mut ran = self.inner.run(vm);
         if let (Ok(stats), Flaw::CountsTwice) = (&mut ran, flaw) {
             stats.read *= 2;
+        }
+        if flaw == Flaw::HidesTheDisk {
+            ran = ran.map_err(|e| Error::new(e.kind(), "a disk cannot be read"));
         }
         if ran.is_err() && flaw == Flaw::CommitsWhatFailed {
             self.inner.run(empty)?;
@@ -394,5 +398,13 @@ fn taking_a_disk_for_unchanged_without_a_look_at_its_bitmap_is_caught() {
     for mechanism in [VmMechanism::FileHandle, VmMechanism::Nbd] {
         let property = "a_reused_bitmap_is_read_to_its_end";
         expect_caught(mechanism, Flaw::KnowsBetter, &[property]);
+    }
+}
+
+#[test]
+fn not_telling_which_disk_failed_is_caught() {
+    for mechanism in [VmMechanism::FileHandle, VmMechanism::Nbd] {
+        let property = "one_failing_disk_fails_the_backup_by_its_name";
+        expect_caught(mechanism, Flaw::HidesTheDisk, &[property]);
     }
 }

@@ -41,6 +41,8 @@ pub(super) enum Fault {
 pub(super) struct Disk {
     pub(super) device: &'static str,
     pub(super) content: Vec<u8>,
+    /// Whether it is spared what goes wrong with the others.
+    pub(super) spared: bool,
     dirty: BTreeSet<u64>,
 }
 
@@ -60,8 +62,14 @@ impl Disk {
         Self {
             device,
             content,
+            spared: false,
             dirty: BTreeSet::new(),
         }
+    }
+
+    /// What goes wrong with this disk.
+    pub(super) fn fault(&self, fault: Fault) -> Fault {
+        if self.spared { Fault::None } else { fault }
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -94,6 +102,7 @@ impl Disk {
 
     /// Snapshot access by file handle to the disk as it is now.
     pub(super) fn volume(&self, bitmap: BitmapMode, fault: Fault) -> Result<(Volume, Trap)> {
+        let fault = self.fault(fault);
         let reuse = bitmap == BitmapMode::Reuse;
         let regions = self.regions(bitmap);
         let failed =

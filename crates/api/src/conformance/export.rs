@@ -129,6 +129,7 @@ struct State {
 
 impl Watched {
     fn new(disk: &Disk, mode: BitmapMode, bitmap: &BitmapName, fault: Fault) -> Self {
+        let fault = disk.fault(fault);
         let cut = if fault == Fault::Size { 512 } else { 0 };
         let content = disk.content[..disk.content.len() - cut].to_vec();
         let state = State {

@@ -67,6 +67,33 @@ pub(super) fn a_failed_run_leaves_no_archive(factory: Factory<'_>) -> Check {
     expect_failure(&*factory(), Fault::Read)
 }
 
+pub(super) fn one_failing_disk_fails_the_backup_by_its_name(factory: Factory<'_>) -> Check {
+    for fault in [Fault::Read, Fault::List, Fault::ListCut, Fault::Size] {
+        let provider = factory();
+        let mut disks =
+            ["drive-scsi0", "drive-scsi1", "drive-virtio2"].map(|device| Disk::new(device, MIB, 8));
+        disks[0].spared = true;
+        disks[2].spared = true;
+        let disks: Vec<_> = disks.iter().collect();
+        let failed = back_up(&*provider, GUEST, &disks, None, fault)?;
+        let Err(error) = failed.ran else {
+            return Err(format!(
+                "the backup succeeded in spite of the fault {fault:?}"
+            ));
+        };
+        if !text(&error).contains("drive-scsi1") {
+            return Err(format!(
+                "{fault:?} does not name its disk: {}",
+                text(&error)
+            ));
+        }
+        if provider.open_archive(&failed.name).is_ok() {
+            return Err(format!("archive {} was left behind", failed.name));
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn a_failed_run_harms_no_earlier_archive(factory: Factory<'_>) -> Check {
     let provider = factory();
     let (mine, other) = (disk(), Disk::new("drive-scsi0", MIB, 9));

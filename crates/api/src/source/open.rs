@@ -85,7 +85,8 @@ impl Iterator for Checked {
             Some(Ok(region)) => region,
             Some(Err(error)) => {
                 self.over = true;
-                return Some(Err(error));
+                let what = format!("device {}: its dirty regions cannot be listed", self.device);
+                return Some(Err(Error::with_source(error.kind(), what, error)));
             }
             None if self.whole && self.position != self.size => {
                 let why = format!("ends at {} of {} bytes", self.position, self.size);
