@@ -158,3 +158,24 @@ fn a_fleecing_image_that_is_full_fails_the_backup_and_not_the_guest() {
     let finished = back_up(&mut qemu, &provider, request(&folder), &log, None).unwrap();
     assert!(restored(&provider, &finished.archive, qemu::DEVICE) == guest.model);
 }
+
+#[test]
+fn an_nbd_server_that_nobody_named_is_let_alone() {
+    let test = "an_nbd_server_that_nobody_named_is_let_alone";
+    if !tool(test, "qemu-storage-daemon") || !tool(test, "qemu-img") {
+        return;
+    }
+    let mut guest = Guest::new(false, "raw");
+    let clock = std::sync::Arc::new(snapkeep_api::SystemClock::new());
+    let mut qemu = snapkeep_host::Qemu::connect(&guest.socket(), clock).unwrap();
+    let log = Log::default();
+    let request = request(guest.folder.path());
+    let error = back_up(&mut qemu, &provider(&log), request, &log, None).unwrap_err();
+    assert!(
+        error.chain().contains("name its socket"),
+        "{}",
+        error.chain()
+    );
+    assert!(guest.ours().is_empty(), "{:?}", guest.ours());
+    guest.write(0, 512, 9);
+}

@@ -385,14 +385,18 @@ impl Guest {
             self.process = Some(Process::start("qemu-storage-daemon", &args, &backups));
             // It answers when everything else is there.
             self.monitor = Some(Monitor::connect(&mine));
-            let options = ClientOptions {
-                export: "guest".to_owned(),
-                connections: 1,
-                ..ClientOptions::default()
-            };
-            let client = Client::connect(&Address::Unix(nbd), &options).unwrap();
-            self.way = Some(Way::Export(client));
+            self.way = Some(Way::Export(self.client()));
         }
+    }
+
+    /// Another way to the disk behind a storage daemon.
+    pub(crate) fn client(&self) -> Client {
+        let options = ClientOptions {
+            export: "guest".to_owned(),
+            connections: 1,
+            ..ClientOptions::default()
+        };
+        Client::connect(&Address::Unix(self.path("nbd")), &options).unwrap()
     }
 
     /// Ends QEMU in good order.
