@@ -4,89 +4,18 @@
 
 mod qemu;
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use qemu::between::{self, Moment};
 use qemu::{DEVICE, Guest, Log, back_up, provider, request, restored, tool};
-use serde_json::Value;
 use snapkeep_api::{BitmapMode, ErrorKind, SystemClock};
 use snapkeep_host::Qemu;
 use snapkeep_host::limits::Timeouts;
 use tempfile::TempDir;
-
-/// Stands between a client and a monitor, and hangs up once: before it passes the `at`th command
-/// on (`before`), or after it was done and before its reply is passed back.
-struct Between {
-    socket: PathBuf,
-    commands: Arc<AtomicUsize>,
-    hung_up: Arc<AtomicBool>,
-}
-
-impl Between {
-    fn start(folder: &Path, monitor: PathBuf, at: usize, before: bool) -> Self {
-        let socket = folder.join(format!("between-{at}-{before}"));
-        let listener = UnixListener::bind(&socket).unwrap();
-        let commands = Arc::new(AtomicUsize::new(0));
-        let hung_up = Arc::new(AtomicBool::new(false));
-        let (count, once) = (Arc::clone(&commands), Arc::clone(&hung_up));
-        std::thread::spawn(move || {
-            while let Ok((client, _)) = listener.accept() {
-                let Ok(server) = UnixStream::connect(&monitor) else {
-                    return;
-                };
-                serve(&client, &server, &count, &once, at, before);
-                drop(client.shutdown(Shutdown::Both));
-                drop(server.shutdown(Shutdown::Both));
-            }
-        });
-        Self {
-            socket,
-            commands,
-            hung_up,
-        }
-    }
-}
-
-/// Passes lines on, one command and its replies at a time.
-fn serve(
-    client: &UnixStream,
-    server: &UnixStream,
-    count: &AtomicUsize,
-    hung_up: &AtomicBool,
-    at: usize,
-    before: bool,
-) -> Option<()> {
-    let (mut to_client, mut to_server) = (client, server);
-    let mut commands = BufReader::new(client).lines();
-    let mut replies = BufReader::new(server).lines();
-    let greeting = replies.next()?.ok()?;
-    writeln!(to_client, "{greeting}").ok()?;
-    loop {
-        let command = commands.next()?.ok()?;
-        let number = count.fetch_add(1, Ordering::SeqCst);
-        let now = number == at && !hung_up.swap(number == at, Ordering::SeqCst);
-        if now && before {
-            return None;
-        }
-        writeln!(to_server, "{command}").ok()?;
-        loop {
-            let reply = replies.next()?.ok()?;
-            let is_event = serde_json::from_str::<Value>(&reply).ok()?["event"].is_string();
-            if now && !is_event {
-                return None;
-            }
-            writeln!(to_client, "{reply}").ok()?;
-            if !is_event {
-                break;
-            }
-        }
-    }
-}
 
 #[test]
 fn a_monitor_that_breaks_anywhere_leaves_nothing_and_loses_no_write() {
@@ -107,7 +36,7 @@ fn a_monitor_that_breaks_anywhere_leaves_nothing_and_loses_no_write() {
         None,
     )
     .unwrap();
-    let mut at = 0;
+    let mut at = 1;
     let (mut failed, mut done) = (0, 0);
     loop {
         guest.write(
@@ -115,11 +44,27 @@ fn a_monitor_that_breaks_anywhere_leaves_nothing_and_loses_no_write() {
             100,
             u8::try_from(at % 200).unwrap(),
         );
-        let before = at % 2 == 0;
-        let between = Between::start(&folder, guest.socket(), at, before);
-        let ran = Qemu::connect(&between.socket, Arc::clone(&clock) as _)
+        let moment = if at % 2 == 0 {
+            Moment::Before
+        } else {
+            Moment::After
+        };
+        let commands = Arc::new(AtomicUsize::new(0));
+        let hung_up = Arc::new(AtomicBool::new(false));
+        let (count, once) = (Arc::clone(&commands), Arc::clone(&hung_up));
+        let pass = move |number, when| {
+            count.store(number, Ordering::SeqCst);
+            let now = number == at && when == moment;
+            once.fetch_or(now, Ordering::SeqCst);
+            !now
+        };
+        let socket = between::start(&folder, &format!("between-{at}"), guest.socket(), pass);
+        let ran = Qemu::connect(&socket, Arc::clone(&clock) as _)
             .and_then(|mut qemu| back_up(&mut qemu, &provider, request(&folder), &log, None));
-        let place = format!("hung up at command {at}, before: {before}\n{}", log.text());
+        let place = format!(
+            "hung up at command {at}, {moment:?} it was done\n{}",
+            log.text()
+        );
         match &ran {
             Ok(finished) => {
                 assert!(
@@ -133,8 +78,8 @@ fn a_monitor_that_breaks_anywhere_leaves_nothing_and_loses_no_write() {
                 failed += 1;
             }
         }
-        let all = between.commands.load(Ordering::SeqCst);
-        if !between.hung_up.load(Ordering::SeqCst) {
+        let all = commands.load(Ordering::SeqCst);
+        if !hung_up.load(Ordering::SeqCst) {
             assert!(all > 20 && ran.is_ok(), "{place}");
             break;
         }

@@ -27,6 +27,8 @@ use snapkeep_provider::{Options, RepositoryProvider};
 use snapkeep_repo::{MemoryStorage, Protect, Repository, SystemRandom};
 use tempfile::TempDir;
 
+pub(crate) mod between;
+
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const KIB: u64 = 1 << 10;
 /// Bytes of a disk; no cluster and no chunk divides it.
