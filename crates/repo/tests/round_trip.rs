@@ -5,8 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use snapkeep_repo::{
-    ErrorKind, FaultPoint, Faulty, LocalStorage, MAP_FAN_OUT, MemoryStorage, Protect, Repository,
-    Result, Storage, SystemRandom, Unlock, verify,
+    Class, ErrorKind, FaultPoint, Faulty, LocalStorage, MAP_FAN_OUT, MemoryStorage, Protect,
+    Repository, Result, Storage, SystemRandom, Unlock, Writer, verify,
 };
 
 use support::{CHUNK, backup, disk, init, key, name, open, restore};
@@ -220,6 +220,45 @@ fn a_crash_at_any_operation_loses_nothing_committed() {
             assert!(verify(&repository).unwrap().damage.is_empty(), "{point:?}");
         }
     }
+}
+
+#[test]
+fn after_a_write_that_failed_nothing_more_is_written_or_committed() {
+    let (memory, key): (Arc<dyn Storage>, _) = (Arc::new(MemoryStorage::new()), key());
+    let first = init(&memory, &key).expect("a new repository");
+    let snapshot = backup(&first, &name("1"), None, &disk(1, 3)).expect("a backup");
+    // Opening takes some operations; then the first pack's put fails, and all that follow succeed.
+    let counted = Arc::new(Faulty::new(Arc::clone(&memory), FaultPoint::Never));
+    let storage: Arc<dyn Storage> = Arc::clone(&counted) as Arc<dyn Storage>;
+    open(&storage, &key).expect("it opens");
+    let put = counted.count();
+    let faulty = Arc::new(Faulty::new(Arc::clone(&memory), FaultPoint::Only(put)));
+    let storage: Arc<dyn Storage> = Arc::clone(&faulty) as Arc<dyn Storage>;
+    let repository = open(&storage, &key).expect("it opens");
+    let writer = Writer::new(repository).expect("a writer");
+    let mut worker = writer.worker();
+    let mut chunk = vec![0; 4 << 20];
+    let mut number = 0u64;
+    let mut store = || {
+        number += 1;
+        blake3::Hasher::new()
+            .update(&number.to_le_bytes())
+            .finalize_xof()
+            .fill(&mut chunk);
+        worker.store(Class::Data, &chunk)
+    };
+    let failed = (0..8).find_map(|_| store().err());
+    let failed = failed
+        .expect("a pack is full after so many bytes")
+        .to_string();
+    // Another thread that did not hear of it.
+    assert_eq!(store().expect_err("it goes on").to_string(), failed);
+    drop(worker);
+    let error = writer.commit(&name("2"), snapshot).expect_err("it commits");
+    assert_eq!(error.to_string(), failed);
+    assert_eq!(faulty.count(), put + 1, "something was written after it");
+    let repository = open(&memory, &key).expect("it opens");
+    assert_eq!(repository.snapshots().unwrap(), [name("1")]);
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub enum FaultPoint {
     Never,
     /// The operation with this number, counted from zero, and all later ones have no effect.
     Before(u64),
+    /// The operation with this number has no effect; later ones succeed.
+    Only(u64),
     /// The operation with this number takes effect but its reply is lost; later ones have none.
     After(u64),
 }
@@ -52,7 +54,11 @@ impl Faulty {
             FaultPoint::Before(point) if number >= point => fail(),
             FaultPoint::After(point) if number > point => fail(),
             FaultPoint::After(point) if number == point => deed().and_then(|_| fail()),
-            FaultPoint::Never | FaultPoint::Before(_) | FaultPoint::After(_) => deed(),
+            FaultPoint::Only(point) if number == point => fail(),
+            FaultPoint::Never
+            | FaultPoint::Before(_)
+            | FaultPoint::Only(_)
+            | FaultPoint::After(_) => deed(),
         }
     }
 }
