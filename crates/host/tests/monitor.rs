@@ -17,6 +17,16 @@ use snapkeep_host::Qemu;
 use snapkeep_host::limits::Timeouts;
 use tempfile::TempDir;
 
+/// The guest runs, and QEMU has nothing of a backup but bitmaps.
+fn nothing_is_left(guest: &mut Guest, place: &str) {
+    let status = guest.execute("query-status", &serde_json::json!({}));
+    assert_eq!(status["status"], "running", "{place}");
+    let ours = guest.ours();
+    let nodes = ours.iter().filter(|name| !name.contains('@'));
+    assert_eq!(nodes.count(), 0, "{ours:?}\n{place}");
+    assert_eq!(guest.folders(), 0, "{place}");
+}
+
 #[test]
 fn a_monitor_that_breaks_anywhere_leaves_nothing_and_loses_no_write() {
     let test = "a_monitor_that_breaks_anywhere_leaves_nothing_and_loses_no_write";
@@ -44,11 +54,7 @@ fn a_monitor_that_breaks_anywhere_leaves_nothing_and_loses_no_write() {
             100,
             u8::try_from(at % 200).unwrap(),
         );
-        let moment = if at % 2 == 0 {
-            Moment::Before
-        } else {
-            Moment::After
-        };
+        let moment = [Moment::Before, Moment::After][at % 2];
         let commands = Arc::new(AtomicUsize::new(0));
         let hung_up = Arc::new(AtomicBool::new(false));
         let (count, once) = (Arc::clone(&commands), Arc::clone(&hung_up));
@@ -83,12 +89,7 @@ fn a_monitor_that_breaks_anywhere_leaves_nothing_and_loses_no_write() {
             assert!(all > 20 && ran.is_ok(), "{place}");
             break;
         }
-        let status = guest.execute("query-status", &serde_json::json!({}));
-        assert_eq!(status["status"], "running", "{place}");
-        let ours = guest.ours();
-        let nodes = ours.iter().filter(|name| !name.contains('@'));
-        assert_eq!(nodes.count(), 0, "{ours:?}\n{place}");
-        assert_eq!(guest.folders(), 0, "{place}");
+        nothing_is_left(&mut guest, &place);
         at += 1;
     }
     assert!(failed > 15 && done > 5, "{failed} failed, {done} done");
