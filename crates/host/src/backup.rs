@@ -240,6 +240,10 @@ fn take_back(
 ) -> Option<Error> {
     let cleared = clear(qemu, folder.path());
     if let Err(e) = cleared {
+        if qemu.owner().has_ended() {
+            log.log(Level::Warn, "the guest's QEMU ended while it was backed up");
+            return None;
+        }
         let line = format!(
             "what the backup made in QEMU could not be taken back, nor its folder {}: {}; the next backup \
              will do it",

@@ -17,6 +17,17 @@ impl Owner {
     pub(crate) fn incarnation(&self) -> Option<Process> {
         self.process
     }
+
+    /// Whether the process has surely ended, and with it everything that was in its memory.
+    pub(crate) fn has_ended(&self) -> bool {
+        let Some(process) = self.process else {
+            return false;
+        };
+        match std::fs::read_to_string(format!("/proc/{}/stat", process.id)) {
+            Ok(stat) => is_corpse(&stat) || start_time(&stat) != Some(process.start),
+            Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+        }
+    }
 }
 
 /// Who opened the other end. That may have been a process that handed the socket over to QEMU, or
@@ -50,6 +61,12 @@ fn start_time(stat: &str) -> Option<u64> {
         return None;
     }
     after.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Whether field 3 of `/proc/PID/stat` says that only the parent has not taken notice.
+fn is_corpse(stat: &str) -> bool {
+    let after = stat.rsplit_once(')').map(|(_, after)| after.trim_start());
+    after.is_some_and(|after| after.starts_with(['Z', 'X']))
 }
 
 /// The bytes of a boot ID, written as a UUID.

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use qemu::{DEVICE, Guest, Log, MIB, back_up, provider, request, restored, tool};
 use rustix::fs::FlockOperation;
@@ -191,4 +191,23 @@ fn a_guest_that_was_paused_stays_paused() {
         "paused"
     );
     assert!(restored(&provider, &finished.archive, DEVICE) == guest.model);
+}
+
+#[test]
+fn a_qemu_that_ends_during_a_backup_leaves_no_fleecing_images() {
+    let test = "a_qemu_that_ends_during_a_backup_leaves_no_fleecing_images";
+    if !tool(test, "qemu-system-x86_64") || !tool(test, "qemu-img") {
+        return;
+    }
+    let guest = Guest::new(true, "raw");
+    let mut qemu = guest.connect();
+    let log = Log::default();
+    let request = request(guest.folder.path());
+    let guest = Arc::new(Mutex::new(guest));
+    let killer = Arc::clone(&guest);
+    let meanwhile = Box::new(move || killer.lock().unwrap().kill());
+    let done = back_up(&mut qemu, &provider(&log), request, &log, Some(meanwhile));
+    assert!(done.is_err(), "{done:?}");
+    assert!(log.text().contains("QEMU ended"), "{}", log.text());
+    assert_eq!(guest.lock().unwrap().folders(), 0);
 }
