@@ -22,7 +22,7 @@ use snapkeep_api::{
     VolumeInfo,
 };
 use snapkeep_provider::{Options, RepositoryProvider};
-use snapkeep_repo::{LocalStorage, Repository, SystemRandom, Unlock};
+use snapkeep_repo::{Counted, LocalStorage, Repository, Storage, SystemRandom, Tally, Unlock};
 
 struct Quiet;
 
@@ -68,7 +68,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         other => return Err(format!("the mechanism {other:?} is neither file nor nbd").into()),
     };
     let now = SystemClock::new().now();
-    let provider = provider(repository, key, mechanism)?;
+    let storage = Arc::new(Counted::new(Arc::new(LocalStorage::open(Path::new(
+        repository,
+    ))?)));
+    let provider = provider(Arc::clone(&storage) as _, key, mechanism)?;
 
     let mut job = provider.start_job(now)?;
     let mut vm = job.start_vm(&"100".parse()?, now)?;
@@ -103,16 +106,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("stored {}", stats.stored);
     vm.finish(&Outcome::Success)?;
     job.finish(&Outcome::Success)?;
+    print_tally(&storage.take());
     Ok(())
 }
 
-/// The provider over the repository in this folder.
+fn print_tally(tally: &Tally) {
+    println!("data {}", tally.data_bytes);
+    println!("metadata {}", tally.metadata_bytes);
+    println!("puts {}", tally.puts);
+    println!("operations {}", tally.operations());
+    println!("fetched {}", tally.read_bytes);
+}
+
+/// The provider over the repository in this storage.
 fn provider(
-    folder: &str,
+    storage: Arc<dyn Storage>,
     key: &str,
     mechanism: VmMechanism,
 ) -> Result<RepositoryProvider, Box<dyn Error>> {
-    let storage = Arc::new(LocalStorage::open(Path::new(folder))?);
     let random = Arc::new(SystemRandom);
     let unlock = Unlock::KeyFile(std::fs::read_to_string(key)?.parse()?);
     let repository = Arc::new(Repository::open(

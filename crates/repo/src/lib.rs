@@ -34,7 +34,8 @@ pub use random::{Random, SystemRandom};
 pub use reader::{DiskReader, Leaf};
 pub use repository::{Protect, Repository};
 pub use storage::{
-    Entry, FaultPoint, Faulty, FileName, Files, LocalStorage, MemoryStorage, Storage, SystemFiles,
+    Counted, Entry, FaultPoint, Faulty, FileName, Files, LocalStorage, MemoryStorage, Storage,
+    SystemFiles, Tally,
 };
 pub use verify::{Damage, Report, verify};
 pub use writer::{Stored, Worker, Writer};

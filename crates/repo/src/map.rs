@@ -2,6 +2,7 @@
 //! nodes it touches and their path to the root.
 
 use std::collections::BTreeMap;
+use std::iter::Peekable;
 use std::sync::Arc;
 
 use crate::Result;
@@ -61,7 +62,8 @@ impl Worker<'_> {
     }
 }
 
-/// The root of a map in which these lowest nodes differ from a base (`None`: all zeroes).
+/// The root of a map in which these lowest nodes differ from a base (`None`: all zeroes). Each
+/// node of the base above them is read once.
 pub fn update_map(
     repository: &Repository,
     worker: &mut Worker<'_>,
@@ -70,39 +72,39 @@ pub fn update_map(
     base: Option<ChunkId>,
     leaves: BTreeMap<u64, Option<ChunkId>>,
 ) -> Result<Option<ChunkId>> {
-    let levels = levels(size, chunk_size);
-    let mut changed = leaves;
-    for level in 1..levels {
-        let mut parents = BTreeMap::new();
-        let mut rest = changed.into_iter().peekable();
-        while let Some((number, id)) = rest.next() {
-            let parent = number / FAN_OUT as u64;
-            // The node that the base has in this place, `level` above the lowest.
-            let old = ancestor(repository, base, levels, parent, level)?;
-            let mut children = match old {
-                Some(id) => repository.read_node(&id)?,
-                None => [None; FAN_OUT],
-            };
-            children[child(number, 0)] = id;
-            while let Some((number, id)) = rest.next_if(|(n, _)| n / FAN_OUT as u64 == parent) {
-                children[child(number, 0)] = id;
-            }
-            parents.insert(parent, worker.store_node(&children)?);
-        }
-        changed = parents;
-    }
-    Ok(changed.remove(&0).unwrap_or(base))
+    let level = levels(size, chunk_size) - 1;
+    let mut leaves = leaves.into_iter().peekable();
+    update_node(repository, worker, base, level, 0, &mut leaves)
 }
 
-/// The identity of a base's node: the one with this number, `level` above the lowest.
-fn ancestor(
+/// The node with this number, `level` above the lowest, with what is below it.
+fn update_node(
     repository: &Repository,
-    root: Option<ChunkId>,
-    levels: u32,
-    number: u64,
+    worker: &mut Worker<'_>,
+    base: Option<ChunkId>,
     level: u32,
+    number: u64,
+    leaves: &mut Peekable<impl Iterator<Item = (u64, Option<ChunkId>)>>,
 ) -> Result<Option<ChunkId>> {
-    leaf_id(root, levels - level, number, |id| {
-        repository.read_node(id).map(Arc::new)
-    })
+    let below = |leaf: u64| leaf / span(level) == number;
+    let Some(mut leaf) = leaves.peek().map(|(leaf, _)| *leaf).filter(|l| below(*l)) else {
+        return Ok(base);
+    };
+    if level == 0 {
+        return Ok(leaves.next().and_then(|(_, id)| id));
+    }
+    let mut children = match base {
+        Some(id) => repository.read_node(&id)?,
+        None => [None; FAN_OUT],
+    };
+    loop {
+        let place = child(leaf, level - 1);
+        let number = leaf / span(level - 1);
+        let old = children[place];
+        children[place] = update_node(repository, worker, old, level - 1, number, leaves)?;
+        match leaves.peek() {
+            Some((next, _)) if below(*next) => leaf = *next,
+            _ => return worker.store_node(&children),
+        }
+    }
 }

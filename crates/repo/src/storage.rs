@@ -6,11 +6,13 @@ use std::str::FromStr;
 
 use crate::{Error, ErrorKind, Result};
 
+mod counted;
 mod faulty;
 mod files;
 mod local;
 mod memory;
 
+pub use counted::{Counted, Tally};
 pub use faulty::{FaultPoint, Faulty};
 pub use files::{Entry, Files, SystemFiles};
 pub use local::LocalStorage;

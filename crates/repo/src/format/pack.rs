@@ -217,12 +217,18 @@ fn salt(header: &[u8; HEADER]) -> [u8; 32] {
     salt
 }
 
-/// The class and blob cipher that a header names; `None` if it is no header, or does not open.
-pub(crate) fn open_header(keys: &Keys, header: &[u8; HEADER]) -> Option<(Class, Cipher)> {
-    if &header[..8] != MAGIC || header[8..10] != [b'P', 1] || header[11..16] != [0; 5] {
+/// The class of a pack, from the beginning of its file; `None` if it is none. No key is needed.
+pub(crate) fn class(file: &[u8]) -> Option<Class> {
+    let head = file.get(..16)?;
+    if &head[..8] != MAGIC || head[8..10] != [b'P', 1] || head[11..] != [0; 5] {
         return None;
     }
-    let class = Class::from_byte(header[10])?;
+    Class::from_byte(head[10])
+}
+
+/// The class and blob cipher that a header names; `None` if it is no header, or does not open.
+pub(crate) fn open_header(keys: &Keys, header: &[u8; HEADER]) -> Option<(Class, Cipher)> {
+    let class = class(header)?;
     let salt = salt(header);
     let mut sealed = [0; 80];
     sealed.copy_from_slice(&header[48..]);
