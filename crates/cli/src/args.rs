@@ -67,6 +67,9 @@ pub(crate) struct Common {
 pub(crate) enum Verb {
     /// Make a repository, with a recovery kit that is tested before it is trusted.
     Init(Init),
+    /// Back up a guest.
+    #[command(subcommand)]
+    Backup(Backup),
     /// List archives.
     List(List),
     /// Show one archive.
@@ -96,6 +99,44 @@ pub(crate) struct Init {
     /// Keep the key in the open: whoever has the repository reads it.
     #[arg(long)]
     pub(crate) no_encryption: bool,
+}
+
+/// `backup`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Backup {
+    /// Back up the disks of a virtual machine that runs in QEMU, as they are at one instant.
+    Vm(BackupVm),
+}
+
+/// `backup vm`
+#[derive(Arguments, Debug)]
+pub(crate) struct BackupVm {
+    /// The guest's name in the repository.
+    #[arg(long, value_name = "GUEST")]
+    pub(crate) guest: String,
+    /// The socket of a monitor that is for backups alone: -qmp unix:SOCKET,server=on,wait=off
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) qmp: Option<PathBuf>,
+    /// Only this disk, by its device name; may be given more than once [default: all that the guest
+    /// writes].
+    #[arg(long = "disk", value_name = "DEVICE")]
+    pub(crate) disks: Vec<String>,
+    /// Where old data goes that the guest overwrites during the backup; up to as much as its disks
+    /// have [default: /var/tmp].
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) fleecing: Option<PathBuf>,
+    /// Read everything, although it is known what changed.
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Keep this file as the guest's configuration.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) guest_config: Option<PathBuf>,
+    /// Keep this file as the firewall's configuration.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) firewall_config: Option<PathBuf>,
+    /// Bytes per second, such as 50MiB [default: no limit].
+    #[arg(long, env = "SNAPKEEP_BANDWIDTH_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) bandwidth_limit: Option<NonZeroU64>,
 }
 
 /// `list`

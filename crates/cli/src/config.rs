@@ -1,5 +1,6 @@
 //! The configuration file. `docs/CLI.md` lists its keys.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,23 @@ pub(crate) struct Config {
     pub(crate) passphrase_file: Option<PathBuf>,
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) workers: Option<u16>,
+    #[serde(default, deserialize_with = "size")]
+    pub(crate) bandwidth_limit: Option<NonZeroU64>,
+    pub(crate) fleecing: Option<PathBuf>,
+    /// By the guest's name.
+    #[serde(default)]
+    pub(crate) guests: BTreeMap<String, OfGuest>,
+}
+
+/// What the file may say of one guest.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct OfGuest {
+    pub(crate) qmp: Option<PathBuf>,
+    pub(crate) disks: Option<Vec<String>>,
+    pub(crate) fleecing: Option<PathBuf>,
+    pub(crate) guest_config: Option<PathBuf>,
+    pub(crate) firewall_config: Option<PathBuf>,
     #[serde(default, deserialize_with = "size")]
     pub(crate) bandwidth_limit: Option<NonZeroU64>,
 }
@@ -88,8 +106,17 @@ impl Config {
             &mut self.repository,
             &mut self.passphrase_file,
             &mut self.key_file,
+            &mut self.fleecing,
         ];
-        for path in own.into_iter().flatten() {
+        let guests = self.guests.values_mut().flat_map(|guest| {
+            [
+                &mut guest.qmp,
+                &mut guest.fleecing,
+                &mut guest.guest_config,
+                &mut guest.firewall_config,
+            ]
+        });
+        for path in own.into_iter().chain(guests).flatten() {
             *path = folder.join(&*path);
         }
     }
@@ -114,15 +141,26 @@ mod tests {
         let size = error("\nbandwidth-limit = \"50MB\"");
         assert!(size.starts_with("c.toml: line 2: "), "{size}");
         assert!(size.contains("MB"), "{size}");
+        let guest = error("[guests.web]\nqmp = 's'\ndisk = 'a'");
+        assert!(guest.starts_with("c.toml: line 3: "), "{guest}");
+        assert!(guest.contains("disk"), "{guest}");
         assert!(error("workers = 0").contains("workers"));
         assert!(error("key-file = \"a\"\npassphrase-file = \"b\"").contains("exclude"));
     }
 
     #[test]
     fn paths_are_relative_to_the_file() {
-        let mut config =
-            Config::parse("repository = \"r\"\nkey-file = \"/k\"", Path::new("c")).unwrap();
+        let text = "repository = 'r'\nkey-file = '/k'\nfleecing = 'f'\n[guests.web]\nqmp = 'web.qmp'\n\
+                    fleecing = '../w'\nguest-config = 'web.conf'\nfirewall-config = '/web.fw'\n";
+        let mut config = Config::parse(text, Path::new("c")).unwrap();
         config.resolve(Path::new("/etc/snapkeep"));
+        assert_eq!(config.fleecing.unwrap(), Path::new("/etc/snapkeep/f"));
+        let guest = config.guests["web"].clone();
+        assert_eq!(guest.qmp.unwrap(), Path::new("/etc/snapkeep/web.qmp"));
+        assert_eq!(guest.fleecing.unwrap(), Path::new("/etc/snapkeep/../w"));
+        let guest_config = guest.guest_config.unwrap();
+        assert_eq!(guest_config, Path::new("/etc/snapkeep/web.conf"));
+        assert_eq!(guest.firewall_config.unwrap(), Path::new("/web.fw"));
         assert_eq!(config.repository.unwrap(), Path::new("/etc/snapkeep/r"));
         assert_eq!(config.key_file.unwrap(), Path::new("/k"));
     }

@@ -49,10 +49,17 @@ impl Progress {
         }
     }
 
-    /// So many bytes are done.
-    pub(crate) fn set(&self, done: u64) {
+    /// So many bytes are done; for the bar alone, where the task log has lines about it already.
+    pub(crate) fn move_bar(&self, done: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(bar.position().max(done));
+        }
+    }
+
+    /// So many bytes are done.
+    pub(crate) fn set(&self, done: u64) {
+        if self.bar.is_some() {
+            self.move_bar(done);
             return;
         }
         if self.quiet {

@@ -39,7 +39,7 @@ impl Session {
         let opened = open(folder, settings);
         let (storage, repository) =
             opened.with_context(|| format!("cannot open the repository {}", folder.display()))?;
-        let stop = Stop::watch()?;
+        let stop = Stop::watch(settings.quiet)?;
         storage.obey(stop.cancel.clone());
         Ok(Self {
             storage,

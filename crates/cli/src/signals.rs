@@ -19,8 +19,8 @@ pub(crate) struct Stop {
 
 impl Stop {
     /// From here on signals do not kill the program, but cancel what it does. Questions on the
-    /// terminal are asked before, so that they can be interrupted.
-    pub(crate) fn watch() -> Result<Self> {
+    /// terminal are asked before, so that they can be interrupted. Quiet says nothing of it.
+    pub(crate) fn watch(quiet: bool) -> Result<Self> {
         let mut signals =
             Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
         let cancel = Cancel::new();
@@ -37,7 +37,9 @@ impl Stop {
                         continue;
                     }
                     wish.cancel();
-                    remark("a signal asks for the end: cleaning up (once more ends at once)");
+                    if !quiet {
+                        remark("a signal asks for the end: cleaning up (once more ends at once)");
+                    }
                     if sender.send(()).is_err() {
                         return;
                     }

@@ -1,5 +1,6 @@
 //! One module for each verb: what it does, what it prints.
 
+mod backup;
 mod init;
 mod key;
 mod list;
@@ -21,6 +22,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let json = args.common.json;
     match &args.verb {
         Verb::Init(init) => init::run(&settings, init, json)?,
+        Verb::Backup(backup) => return backup::run(&settings, backup, json),
         Verb::List(list) => return list::run(&settings, list, json),
         Verb::Show(show) => show::run(&settings, show, json)?,
         Verb::Restore(restore) => restore::run(&settings, restore, json)?,

@@ -293,9 +293,10 @@ fn the_document_names_every_flag_and_no_other() {
     let document =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CLI.md")).unwrap();
     let folder = TempDir::new().unwrap();
-    let verbs: [&[&str]; 10] = [
+    let verbs: [&[&str]; 11] = [
         &[],
         &["init"],
+        &["backup", "vm"],
         &["list"],
         &["show"],
         &["restore", "vm"],

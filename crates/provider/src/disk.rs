@@ -15,7 +15,7 @@ use snapkeep_repo::{
 
 use crate::error;
 use crate::pace::Pace;
-use crate::progress::{Progress, add};
+use crate::progress::{Progress, add, value};
 use crate::provider::Shared;
 
 /// Bytes that one thread reads at once.
@@ -198,6 +198,9 @@ impl DiskBackup<'_> {
             }
             self.progress
                 .tell(&*self.shared.clock, &*self.shared.log, self.device.as_str());
+            if let Some(observer) = &self.shared.observer {
+                observer(value(&self.progress.read));
+            }
         }
         let node = (worker.store_leaf(&leaf))
             .map_err(|e| self.failed("cannot store a node of its map", e))?;

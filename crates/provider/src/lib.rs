@@ -15,4 +15,4 @@ mod restore;
 mod vm;
 
 pub use names::{Namespace, archive_name, group};
-pub use provider::{Options, RepositoryProvider};
+pub use provider::{Observer, Options, RepositoryProvider};

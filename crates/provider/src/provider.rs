@@ -39,7 +39,12 @@ pub(crate) struct Shared {
     pub(crate) log: Arc<dyn TaskLog>,
     pub(crate) options: Options,
     pub(crate) cancel: Cancel,
+    pub(crate) observer: Option<Observer>,
 }
+
+/// Told how many bytes a backup has read, by any of its threads and at any time, so it returns
+/// soon.
+pub type Observer = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// A provider over an open repository.
 #[derive(Clone)]
@@ -69,6 +74,7 @@ impl RepositoryProvider {
             log,
             options,
             cancel: Cancel::new(),
+            observer: None,
         }))
     }
 
@@ -78,6 +84,15 @@ impl RepositoryProvider {
     pub fn with_cancel(self, cancel: Cancel) -> Self {
         Self(Arc::new(Shared {
             cancel,
+            ..(*self.0).clone()
+        }))
+    }
+
+    /// Lets somebody watch how its backups get on, beside the task log's line every few seconds.
+    #[must_use]
+    pub fn with_observer(self, observer: Observer) -> Self {
+        Self(Arc::new(Shared {
+            observer: Some(observer),
             ..(*self.0).clone()
         }))
     }

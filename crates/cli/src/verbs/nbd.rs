@@ -73,8 +73,13 @@ pub(super) fn run(settings: &Settings, nbd: &Nbd, json: bool) -> Result<()> {
         ..ServerOptions::default()
     };
     let server = Server::bind(address, exports, options).context("cannot serve")?;
+    // Whoever connects may be in another folder.
+    let shown = match server.address() {
+        Address::Unix(path) => Address::Unix(std::path::absolute(path)?),
+        Address::Tcp(address) => Address::Tcp(*address),
+    };
     let served = sizes.into_iter().map(|(device, size_bytes)| Served {
-        uri: server.address().uri(device.as_str()),
+        uri: shown.uri(device.as_str()),
         device: device.to_string(),
         size_bytes,
     });
