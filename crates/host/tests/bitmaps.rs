@@ -7,6 +7,7 @@ mod qemu;
 use qemu::{DEVICE, Guest, KIB, Log, MIB, SIZE, back_up, provider, request, restored, tool};
 use serde_json::json;
 use snapkeep_api::{BackupStats, BitmapMode, Provider};
+use snapkeep_host::limits::GENERATIONS_MAX;
 
 const CLUSTER: u64 = 256 * KIB;
 
@@ -137,4 +138,28 @@ fn a_disk_that_grew_is_read_whole() {
     assert_eq!(mode, BitmapMode::New, "{}", log.text());
     let (mode, stats) = good(&mut guest, &provider, &log);
     assert_eq!((mode, stats.read), (BitmapMode::Reuse, 0));
+}
+
+#[test]
+fn no_more_bitmaps_stay_than_are_allowed() {
+    let test = "no_more_bitmaps_stay_than_are_allowed";
+    if !tool(test, "qemu-storage-daemon") || !tool(test, "qemu-img") {
+        return;
+    }
+    let mut guest = Guest::new(false, "raw");
+    let log = Log::default();
+    let provider = provider(&log);
+    let mut qemu = guest.connect();
+    let mut newest = Vec::new();
+    for round in 0..GENERATIONS_MAX as u64 + 2 {
+        let mut request = request(guest.folder.path());
+        request.incremental = false;
+        let finished = back_up(&mut qemu, &provider, request, &log, None).unwrap();
+        newest.insert(0, finished.archive);
+        guest.write(round * MIB, 10, 9);
+    }
+    newest.truncate(GENERATIONS_MAX);
+    let disks = qemu.disks().unwrap();
+    let bases: Vec<_> = disks[0].bitmaps.iter().map(|b| b.base.clone()).collect();
+    assert_eq!(bases, newest);
 }
