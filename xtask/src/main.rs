@@ -12,6 +12,7 @@
 )]
 
 mod bench;
+mod demo;
 mod follow;
 mod fuzz;
 mod golden;
@@ -43,6 +44,11 @@ const VERBS: &[Verb] = &[
         run: test::run,
     },
     Verb {
+        name: "demo",
+        help: "back up a running machine, restore, compare (--dev: the unoptimised build)",
+        run: demo::run,
+    },
+    Verb {
         name: "bench",
         help: "what a backup of a disk costs, beside other tools, as a report",
         run: bench::run,
@@ -68,11 +74,6 @@ const VERBS: &[Verb] = &[
         run: tour::run,
     },
 ];
-
-/// Whether there is a verb of this name.
-pub(crate) fn has_verb(name: &str) -> bool {
-    VERBS.iter().any(|verb| verb.name == name)
-}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

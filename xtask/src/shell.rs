@@ -31,13 +31,18 @@ pub(crate) fn build_programs() -> Result<String> {
 
 /// Builds what a user would run, and the programs that are measured, for speed.
 pub(crate) fn build_release() -> Result<PathBuf> {
+    let folder = build_for_users()?;
     let build = ["build", "--locked", "--release"];
     run(cargo()
         .args(build)
-        .args(["--package", "snapkeep", "--bins"]))?;
-    run(cargo()
-        .args(build)
         .args(["--package", "snapkeep-provider", "--examples"]))?;
+    Ok(folder)
+}
+
+/// Builds what a user would run.
+pub(crate) fn build_for_users() -> Result<PathBuf> {
+    let build = ["build", "--locked", "--release", "--package", "snapkeep"];
+    run(cargo().args(build).arg("--bins"))?;
     Ok(PathBuf::from(target_folder()?).join("release"))
 }
 

@@ -122,9 +122,8 @@ fn run_steps(tally: &Shared, filter: &[String]) -> Result<()> {
         "no test ran: cargo test printed no result"
     );
     step_of_one("tour", tally, &mut verb("tour"))?;
-    if crate::has_verb("demo") {
-        step_of_one("demo", tally, &mut verb("demo"))?;
-    }
+    // The build that the tests made.
+    step_of_one("demo", tally, verb("demo").arg("--dev"))?;
     Ok(())
 }
 
