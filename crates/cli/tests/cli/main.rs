@@ -1,6 +1,14 @@
 //! The real program: its verbs, its exit codes, its document.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and tells what it skips"
+)]
+
+mod backup;
+mod settings;
+mod shapes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -25,6 +33,17 @@ fn snapkeep(folder: &TempDir, args: &[&str]) -> Output {
         .env("PATH", std::env::var("PATH").unwrap_or_default())
         .output()
         .unwrap()
+}
+
+/// Whether a tool is there; says aloud that the test is skipped if it is not.
+fn tool(test: &str, name: &str) -> bool {
+    let there = Command::new(name).arg("--version").output().is_ok();
+    let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    assert!(there || !ci, "{test} needs {name}");
+    if !there {
+        eprintln!("SKIP: {test}: needs {name}");
+    }
+    there
 }
 
 /// Fails with this code, and with a message that names all of these.
@@ -332,9 +351,14 @@ fn long_flags(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Starts the program, waits for a line that begins so on one of its outputs, sends SIGTERM; its
-/// exit code.
-fn terminated(folder: &TempDir, args: &[&str], line: &str) -> Option<i32> {
+/// Starts the program, waits for a line that begins so on one of its outputs, does something with
+/// that line, sends SIGTERM; the program's exit code.
+fn terminated(
+    folder: &TempDir,
+    args: &[&str],
+    line: &str,
+    meanwhile: impl FnOnce(&str),
+) -> Option<i32> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_snapkeep"))
         .args(args)
         .current_dir(folder.path())
@@ -348,10 +372,11 @@ fn terminated(folder: &TempDir, args: &[&str], line: &str) -> Option<i32> {
         Box::new(child.stdout.take().unwrap())
     };
     let mut lines = BufReader::new(out).lines();
-    assert!(
-        lines.any(|read| read.unwrap().starts_with(line)),
-        "{args:?}"
-    );
+    let found = lines
+        .by_ref()
+        .map(Result::unwrap)
+        .find(|read| read.starts_with(line));
+    meanwhile(&found.unwrap_or_else(|| panic!("{args:?}: no {line}")));
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     // Read to the end, so that it never blocks on a full pipe.
@@ -373,7 +398,12 @@ fn a_signal_cancels_a_restore_and_leaves_nothing() {
         "--bandwidth-limit",
         "1K",
     ];
-    let code = terminated(&folder, &args, "snapkeep: restoring drive-scsi0 to out");
+    let code = terminated(
+        &folder,
+        &args,
+        "snapkeep: restoring drive-scsi0 to out",
+        |_| {},
+    );
     assert_eq!(code, Some(4));
     assert!(!folder.path().join("out").exists());
     assert!(!folder.path().join(".out.snapkeep-partial").exists());
@@ -384,7 +414,7 @@ fn serving_ends_well_with_a_signal() {
     let (folder, _) = with_archive();
     let args = ["-r", "repo", "nbd", "serve", "web", "--socket", "socket"];
     assert_eq!(
-        terminated(&folder, &args, "drive-scsi0  nbd+unix:///"),
+        terminated(&folder, &args, "drive-scsi0  nbd+unix:///", |_| {}),
         Some(0)
     );
     assert!(!folder.path().join("socket").exists());

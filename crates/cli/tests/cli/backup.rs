@@ -1,0 +1,219 @@
+//! `backup vm` of a real QEMU.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json as object};
+use tempfile::TempDir;
+
+use crate::shapes::Shape;
+use crate::{fails, json, snapkeep, terminated, tool};
+
+const SIZE: usize = 8 << 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A machine with one disk, `disk.raw` in a folder with the open repository `repo`, and with the
+/// guest's configuration in `c.toml`.
+struct Guest {
+    folder: TempDir,
+    qemu: Child,
+    monitor: BufReader<UnixStream>,
+}
+
+impl Guest {
+    fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let init = [
+            "-r",
+            "repo",
+            "init",
+            "--no-encryption",
+            "--write-recovery-kit",
+            "kit",
+        ];
+        json(&folder, &init);
+        fs::write(path("web.conf"), b"memory: 32\n\xff").unwrap();
+        let text = "repository = 'repo'\nfleecing = '.'\n[guests.web]\nqmp = 'backup.qmp'\n\
+                    guest-config = 'web.conf'\n";
+        fs::write(path("c.toml"), text).unwrap();
+        let mut disk = vec![0; SIZE];
+        disk[1 << 20..3 << 20].fill(7);
+        fs::write(path("disk.raw"), &disk).unwrap();
+        let qemu = Command::new("qemu-system-x86_64")
+            .current_dir(folder.path())
+            .args(["-nodefaults", "-no-user-config", "-display", "none"])
+            .args(["-machine", "pc", "-accel", "tcg", "-m", "32"])
+            .args(["-qmp", "unix:backup.qmp,server=on,wait=off"])
+            .args(["-qmp", "unix:test.qmp,server=on,wait=off"])
+            .args([
+                "-blockdev",
+                "driver=raw,node-name=d0,file.driver=file,file.filename=disk.raw",
+            ])
+            .args(["-device", "virtio-blk-pci,id=disk0,drive=d0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        let stream = loop {
+            match UnixStream::connect(path("test.qmp")) {
+                Ok(stream) => break stream,
+                Err(e) => assert!(start.elapsed() < PATIENCE, "{e}"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let monitor = BufReader::new(stream);
+        let mut guest = Self {
+            folder,
+            qemu,
+            monitor,
+        };
+        guest.execute("qmp_capabilities", &object!({}));
+        guest
+    }
+
+    fn execute(&mut self, command: &str, arguments: &Value) -> Value {
+        let line = object!({"execute": command, "arguments": arguments});
+        writeln!(self.monitor.get_mut(), "{line}").unwrap();
+        loop {
+            let mut line = String::new();
+            self.monitor.read_line(&mut line).unwrap();
+            let message: Value = serde_json::from_str(&line).unwrap();
+            assert!(message.get("error").is_none(), "{command}: {message}");
+            if let Some(value) = message.get("return") {
+                return value.clone();
+            }
+        }
+    }
+
+    fn back_up(&self, more: &[&str]) -> Value {
+        let verb = ["--config", "c.toml", "backup", "vm", "--guest", "web"];
+        json(&self.folder, &[&verb, more].concat())
+    }
+
+    /// Whether the archive is what the disk has now.
+    fn is_now(&self, archive: &Value) -> bool {
+        let archive = archive["archive"].as_str().unwrap();
+        let restore = ["restore", "vm", archive, "--to", "copy", "--overwrite"];
+        json(&self.folder, &[&["-r", "repo"], &restore[..]].concat());
+        let read = |name: &str| fs::read(self.folder.path().join(name)).unwrap();
+        read("copy") == read("disk.raw")
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        drop(self.qemu.kill().and_then(|()| self.qemu.wait()));
+    }
+}
+
+#[test]
+fn a_running_guest_is_backed_up_and_then_what_changed() {
+    if !tool(
+        "a_running_guest_is_backed_up_and_then_what_changed",
+        "qemu-system-x86_64",
+    ) {
+        return;
+    }
+    let mut guest = Guest::start();
+    let full = guest.back_up(&[]);
+    Shape::of("`backup vm`")[0].check(&full);
+    assert_eq!(full["disks"][0]["device"], "disk0");
+    assert_eq!(full["disks"][0]["incremental"], false);
+    assert_eq!(full["left_in_qemu"], Value::Null);
+    assert!(guest.is_now(&full));
+    let config = snapkeep(
+        &guest.folder,
+        &["-r", "repo", "show", "web", "--guest-config"],
+    );
+    assert_eq!(config.stdout, b"memory: 32\n\xff");
+    let line = "qemu-io -d /machine/peripheral/disk0/virtio-backend \"write -P 9 5M 64k\"";
+    guest.execute("human-monitor-command", &object!({"command-line": line}));
+    let second = guest.back_up(&["--disk", "disk0"]);
+    assert_eq!(second["disks"][0]["incremental"], true);
+    assert!(
+        second["read_bytes"].as_u64().unwrap() <= 1 << 20,
+        "{second}"
+    );
+    assert!(guest.is_now(&second) && !guest.is_now(&full));
+    let third = guest.back_up(&["--full"]);
+    assert_eq!(third["disks"][0]["incremental"], false);
+    assert!(guest.is_now(&third));
+}
+
+#[test]
+fn a_signal_cancels_a_backup_and_leaves_nothing() {
+    if !tool(
+        "a_signal_cancels_a_backup_and_leaves_nothing",
+        "qemu-system-x86_64",
+    ) {
+        return;
+    }
+    let mut guest = Guest::start();
+    let args = [
+        "--config",
+        "c.toml",
+        "backup",
+        "vm",
+        "--guest",
+        "web",
+        "--bandwidth-limit",
+        "1K",
+    ];
+    // It is told why the whole disk is read, which is after the guest's disks were found.
+    let code = terminated(
+        &guest.folder,
+        &args,
+        "snapkeep: disk0: the whole disk",
+        |_| {},
+    );
+    assert_eq!(code, Some(4));
+    let list = json(&guest.folder, &["-r", "repo", "list"]);
+    assert_eq!(list["archives"], object!([]));
+    let nodes = guest.execute("query-named-block-nodes", &object!({}));
+    let exports = guest.execute("query-block-exports", &object!({}));
+    assert!(!nodes.to_string().contains("snapkeep-"), "{nodes}");
+    assert_eq!(exports, object!([]));
+    let left = fs::read_dir(guest.folder.path()).unwrap();
+    let mut names = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names.all(|name| !name.starts_with("snapkeep-run-")));
+    let archive = guest.back_up(&[]);
+    assert!(guest.is_now(&archive));
+}
+
+#[test]
+fn a_guest_a_monitor_and_a_disk_that_are_not_there_are_named() {
+    let folder = TempDir::new().unwrap();
+    let init = [
+        "-r",
+        "repo",
+        "init",
+        "--no-encryption",
+        "--write-recovery-kit",
+        "kit",
+    ];
+    json(&folder, &init);
+    let verb = ["-r", "repo", "backup", "vm", "--guest", "web"];
+    fails(&folder, &verb, 2, &["web", "--qmp", "[guests.web]"]);
+    let with = |more: &[&'static str]| [&verb[..], more].concat();
+    fails(&folder, &with(&["--qmp", "gone"]), 1, &["gone"]);
+    let config = with(&["--qmp", "gone", "--guest-config", "none"]);
+    fails(&folder, &config, 2, &["guest configuration", "none"]);
+    fs::write(folder.path().join("long"), vec![b'x'; (1 << 20) + 1]).unwrap();
+    let config = with(&["--qmp", "gone", "--firewall-config", "long"]);
+    fails(&folder, &config, 2, &["firewall configuration", "long"]);
+    if !tool(
+        "a_guest_a_monitor_and_a_disk_that_are_not_there_are_named",
+        "qemu-system-x86_64",
+    ) {
+        return;
+    }
+    let guest = Guest::start();
+    let disk = with(&["--qmp", "backup.qmp", "--disk", "vdb", "--fleecing", "."]);
+    fails(&guest.folder, &disk, 5, &["vdb", "disk0"]);
+}

@@ -1,0 +1,127 @@
+//! What docs/CLI.md says of the JSON objects is what comes.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde_json::Value;
+
+use crate::{json, snapkeep, with_archive};
+
+/// An object's keys, with the object that each holds, itself or in a list.
+#[derive(Debug, Default)]
+pub(crate) struct Shape(BTreeMap<String, Option<Shape>>);
+
+impl Shape {
+    /// Reads `{a, b: {c}, d: [{e}]}` up to its end.
+    fn parse(text: &mut &str) -> Self {
+        let mut shape = Self::default();
+        *text = text.strip_prefix('{').unwrap();
+        loop {
+            let end = text.find([',', ':', '}']).unwrap();
+            let key = text[..end].trim().to_owned();
+            *text = &text[end..];
+            let mut held = None;
+            if let Some(rest) = text.strip_prefix(':') {
+                *text = rest.trim_start().trim_start_matches('[');
+                held = Some(Self::parse(text));
+                *text = text.trim_start_matches(']');
+            }
+            shape.0.insert(key, held);
+            let (separator, rest) = text.split_at(1);
+            *text = rest;
+            if separator == "}" {
+                return shape;
+            }
+        }
+    }
+
+    /// Every object of the document's line about a verb.
+    pub(crate) fn of(verb: &str) -> Vec<Self> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CLI.md");
+        let document = fs::read_to_string(path).unwrap();
+        let (_, section) = document.split_once("## JSON").unwrap();
+        let (_, line) = section.split_once(&format!("\n| {verb} | ")).unwrap();
+        let line = line.lines().next().unwrap();
+        let objects = line.match_indices("`{").map(|(at, _)| &line[at + 1..]);
+        objects.map(|mut text| Self::parse(&mut text)).collect()
+    }
+
+    pub(crate) fn check(&self, value: &Value) {
+        if let Some(list) = value.as_array() {
+            for value in list {
+                self.check(value);
+            }
+            return;
+        }
+        let object = value.as_object().unwrap();
+        let keys: Vec<_> = object.keys().collect();
+        let mut sorted = keys.clone();
+        sorted.sort();
+        assert_eq!(sorted, self.0.keys().collect::<Vec<_>>());
+        for (key, held) in &self.0 {
+            if let Some(held) = held {
+                held.check(&object[key]);
+            }
+        }
+    }
+}
+
+fn check(verb: &str, value: &Value) {
+    let [shape] = &Shape::of(verb)[..] else {
+        panic!("{verb} has several objects")
+    };
+    shape.check(value);
+}
+
+#[test]
+fn every_object_has_the_keys_that_the_document_names() {
+    let (folder, _) = with_archive();
+    let repo = ["-r", "repo"];
+    let run = |args: &[&str]| json(&folder, &[&repo[..], args].concat());
+    let init = [
+        "-r",
+        "two",
+        "init",
+        "--no-encryption",
+        "--write-recovery-kit",
+        "kit2",
+    ];
+    check("`init`", &json(&folder, &init));
+    let list = run(&["list"]);
+    assert!(!list["archives"][0].is_null());
+    check("`list`", &list);
+    let restored = run(&["restore", "vm", "web", "--into", "all"]);
+    assert!(!restored["disks"][0].is_null());
+    check("`restore vm`", &restored);
+    check("`verify`", &run(&["verify"]));
+    let keys = Shape::of("`key list`; `key add`; `key remove`");
+    let list = run(&["key", "list"]);
+    assert!(!list["keys"][0].is_null());
+    keys[0].check(&list);
+    let added = run(&["key", "add", "--new-key-file", "new"]);
+    keys[1].check(&added);
+    keys[2].check(&run(&[
+        "key",
+        "remove",
+        added["added"]["name"].as_str().unwrap(),
+    ]));
+    let failed = snapkeep(&folder, &["-r", "gone", "list", "--json"]);
+    check(
+        "a failure",
+        &serde_json::from_slice(&failed.stdout).unwrap(),
+    );
+}
+
+#[test]
+fn show_has_the_keys_of_list_and_its_own() {
+    let (folder, _) = with_archive();
+    let mut shown = json(&folder, &["-r", "repo", "show", "web"]);
+    let mut shape = Shape::of("`show`").remove(0);
+    let list = Shape::of("`list`").remove(0).0.remove("archives").unwrap();
+    shape.0.extend(list.unwrap().0);
+    assert!(!shown["devices"][0].is_null());
+    shape.check(&shown);
+    shown["devices"][0]["more"] = true.into();
+    let other = std::panic::catch_unwind(|| shape.check(&shown));
+    assert!(other.is_err(), "a key too many must be seen");
+}
