@@ -443,25 +443,29 @@ class Repository:
         """Find the root key and derive all others (3.2)."""
         self.read_config()
         self.read_features()
-        root = parse_key(kit, "snapkeep-recovery-1") if kit else None
         secret = parse_key(key_file, "snapkeep-key-1") if key_file else None
         problems = []
-        for name in [] if root else self.names("keys")[:SLOTS_MAX]:
+        if kit:
+            self.derive_keys(parse_key(kit, "snapkeep-recovery-1"))
+            return self.read_index()
+        for name in self.names("keys")[:SLOTS_MAX]:
             try:
                 root = self.open_slot(name, secret, passphrase)
+                if root:
+                    self.derive_keys(root)
+                    return self.read_index()
             except (Damaged, OSError) as error:
                 problems.append(str(error))
-            if root:
-                break
-        if not root:
-            raise Damaged("no key slot in keys/ opens with what was given%s" % "".join("\n  " + p for p in problems))
+        raise Damaged("no key slot in keys/ opens with what was given%s" % "".join("\n  " + p for p in problems))
+
+    def derive_keys(self, root):
+        """3.2, and the MAC of `config`, which tells whether it is this repository's root key."""
         self.data_id, self.metadata_id, self.metadata, config = (
             b3_derive("snapkeep 1 " + context, root)
             for context in ("data chunk id", "metadata chunk id", "metadata", "config"))
         self.private = derive_private_key(b3_derive("snapkeep 1 data key pair", root))
         if self.config and self.mac != b"mac " + b3_keyed(config, self.signed).hex().encode():
             raise Damaged("config was not made with this key: the key is another repository's, or config was changed")
-        self.read_index()
 
     def open_slot(self, name, secret, passphrase):
         """The root key, or None if nothing was given for a slot of this kind."""

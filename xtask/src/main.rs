@@ -60,7 +60,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "golden",
-        help: "the golden repositories (--remake: make them anew)",
+        help: "the golden repositories: --remake them, or --exhaustive damage to them",
         run: golden::run,
     },
     Verb {

@@ -142,7 +142,7 @@ impl Repository {
 
     /// The key slots: name and kind (`passphrase`, `key-file`, `open`).
     pub fn keys(&self) -> Result<Vec<(String, &'static str)>> {
-        let slots = read_slots(&*self.storage)?;
+        let (slots, _) = read_slots(&*self.storage)?;
         Ok(slots
             .into_iter()
             .map(|(name, slot)| (slot_name(&name), slot.kind()))
@@ -152,7 +152,7 @@ impl Repository {
     /// Removes a key slot, but never the last.
     pub fn remove_key(&self, name: &str) -> Result<()> {
         self.may_write()?;
-        let slots = read_slots(&*self.storage)?;
+        let (slots, _) = read_slots(&*self.storage)?;
         let Some((file, _)) = slots.iter().find(|(file, _)| slot_name(file) == name) else {
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -233,9 +233,11 @@ fn slot_name(file: &FileName) -> String {
         .to_owned()
 }
 
-/// All key slots. One that is damaged does not keep the others from opening the repository, but
-/// if none is left, its error is the one to tell.
-fn read_slots(storage: &dyn Storage) -> Result<Vec<(FileName, Slot)>> {
+type Slots = Vec<(FileName, Slot)>;
+
+/// All key slots that can be read, and why one cannot. One that is damaged does not keep the
+/// others from opening the repository, but if none is left, its error is the one to tell.
+fn read_slots(storage: &dyn Storage) -> Result<(Slots, Option<Error>)> {
     let mut files = Vec::new();
     storage.list(&"keys".parse()?, &mut |name, _| {
         let is_slot = unhex::<8>(&slot_name(name)).is_some();
@@ -253,7 +255,7 @@ fn read_slots(storage: &dyn Storage) -> Result<Vec<(FileName, Slot)>> {
     }
     match damage {
         Some(error) if slots.is_empty() => Err(error),
-        _ => Ok(slots),
+        damage => Ok((slots, damage)),
     }
 }
 
@@ -279,7 +281,7 @@ fn unlock_keys(storage: &dyn Storage, unlock: &Unlock, proof: &Proof) -> Result<
         let why = "the recovery kit is of another repository, or config was changed";
         return prove(kit.0).ok_or_else(|| wrong(why));
     }
-    let slots = read_slots(storage)?;
+    let (slots, mut damage) = read_slots(storage)?;
     if slots.is_empty() {
         let what = "the repository has no key slots; open it with its recovery kit";
         return Err(Error::new(ErrorKind::NotFound, what));
@@ -287,13 +289,18 @@ fn unlock_keys(storage: &dyn Storage, unlock: &Unlock, proof: &Proof) -> Result<
     // A slot that an interrupted `init` left behind opens with the same passphrase, but holds a key
     // that the repository was then not made with.
     let mut strange = false;
-    for (_, slot) in &slots {
+    for (name, slot) in &slots {
         let root = match unlock {
-            Unlock::Passphrase(text) => slot.try_passphrase(text)?,
-            Unlock::KeyFile(file) => slot.try_key_file(file)?,
-            Unlock::Open => slot.try_open(),
-            Unlock::Recovery(kit) => Some(kit.0),
+            Unlock::Passphrase(text) => slot.try_passphrase(text),
+            Unlock::KeyFile(file) => slot.try_key_file(file),
+            Unlock::Open => Ok(slot.try_open()),
+            Unlock::Recovery(kit) => Ok(Some(kit.0)),
         };
+        let root = root.unwrap_or_else(|e| {
+            let what = format!("key slot {name} cannot be used");
+            damage = Some(Error::with_source(e.kind(), what, e));
+            None
+        });
         if let Some(root) = root {
             match prove(root) {
                 Some(keys) => return Ok(keys),
@@ -305,10 +312,15 @@ fn unlock_keys(storage: &dyn Storage, unlock: &Unlock, proof: &Proof) -> Result<
         let why = "the key opens, but config was changed by somebody without it";
         return Err(Error::new(ErrorKind::Corrupt, why));
     }
-    Err(wrong(match unlock {
+    let why = match unlock {
         Unlock::Passphrase(_) => "the passphrase opens none of the repository's keys",
         Unlock::KeyFile(_) => "the key file opens none of the repository's keys",
         Unlock::Open => "the repository is encrypted: give its passphrase or key file",
         Unlock::Recovery(_) => "the recovery kit is of another repository",
-    }))
+    };
+    // It may be the slot that the key is for.
+    Err(match damage {
+        None => wrong(why),
+        Some(damage) => Error::with_source(ErrorKind::WrongKey, why, damage),
+    })
 }

@@ -262,7 +262,7 @@ fn back_up(repository: &Arc<Repository>, archive: &Archive) -> Fallible<()> {
                 base: archive.base.map(|(name, _)| name.to_owned()),
                 storage: Some("store".to_owned()),
                 bitmap: Some("snapkeep:store".to_owned()),
-                process: Some("0123456789abcdef0123456789abcdef-4711-123456".to_owned()),
+                process: Some("0123456789abcdef0123456789abcdef/4711/123456".to_owned()),
                 vmgenid: None,
             },
         });
