@@ -44,6 +44,8 @@ pub const CHUNK_CACHE: usize = 32;
 pub const NODE_CACHE: usize = 4096;
 /// Opened pack keys that a repository keeps.
 pub const PACK_KEY_CACHE: usize = 4096;
+/// The most threads of a verification: each holds a pack.
+pub const VERIFY_THREADS: usize = 4;
 /// The most names that a local storage tries for a temporary file before it gives up: those that
 /// killed processes of the same number left behind stay.
 pub const TEMPORARY_NAMES_MAX: u64 = 65_536;

@@ -2,7 +2,8 @@
 //! identity.
 
 use std::collections::HashSet;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::format::id::{ChunkId, PackId};
 use crate::format::pack::Class;
@@ -37,6 +38,9 @@ pub struct Report {
     pub damage: Vec<Damage>,
 }
 
+/// Chunks that are handed to the threads together.
+const BATCH: usize = 4096;
+
 /// Reads everything: each pack whole against its name, then each snapshot's nodes, chunks and
 /// configurations, each once. Index objects that could not be read when the repository was
 /// opened are told too, although nothing depends on them.
@@ -47,25 +51,24 @@ pub fn verify(repository: &Repository) -> Result<Report> {
         names.extend(pack_of(name).map(|_| name.clone()));
         Ok(())
     })?;
-    for name in names {
-        let result = read_all(&*repository.storage, &name, limits::PACK_MAX).and_then(|bytes| {
-            report.packs += 1;
-            report.bytes += bytes.len() as u64;
-            let id = PackId(*blake3::hash(&bytes).as_bytes());
-            if pack_file(&id) == name {
-                Ok(())
-            } else {
-                Err(Error::corrupt(format!(
-                    "{name} does not have the checksum that is its name"
-                )))
-            }
-        });
-        if let Err(error) = result {
-            report.damage.push(Damage {
-                object: name.to_string(),
-                error,
-            });
+    let (packs, bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let judged = in_parallel(&names, |name| {
+        let read = read_all(&*repository.storage, name, limits::PACK_MAX)?;
+        packs.fetch_add(1, Ordering::Relaxed);
+        bytes.fetch_add(read.len(), Ordering::Relaxed);
+        let id = PackId(*blake3::hash(&read).as_bytes());
+        if pack_file(&id) == *name {
+            Ok(())
+        } else {
+            let what = format!("{name} does not have the checksum that is its name");
+            Err(Error::corrupt(what))
         }
+    });
+    report.packs = packs.into_inner() as u64;
+    report.bytes = bytes.into_inner() as u64;
+    for (number, error) in judged {
+        let object = names[number].to_string();
+        report.damage.push(Damage { object, error });
     }
     let index = repository.index.read();
     for (name, error) in index.unwrap_or_else(PoisonError::into_inner).problems() {
@@ -77,10 +80,14 @@ pub fn verify(repository: &Repository) -> Result<Report> {
             });
         }
     }
-    let mut proven = HashSet::new();
+    let mut proof = Proof {
+        repository,
+        proven: HashSet::new(),
+        nodes: Vec::new(),
+        waiting: Vec::new(),
+    };
     for name in repository.snapshots()? {
-        let result = (repository.snapshot(&name))
-            .and_then(|snapshot| verify_snapshot(repository, &snapshot, &mut proven));
+        let result = (repository.snapshot(&name)).and_then(|snapshot| proof.snapshot(&snapshot));
         match result {
             Ok(()) => report.snapshots += 1,
             Err(error) => report.damage.push(Damage {
@@ -89,34 +96,104 @@ pub fn verify(repository: &Repository) -> Result<Report> {
             }),
         }
     }
-    report.chunks = proven.len() as u64;
+    report.chunks = proof.proven.len() as u64;
     Ok(report)
 }
 
-fn verify_snapshot(
-    repository: &Repository,
-    snapshot: &Snapshot,
-    proven: &mut HashSet<ChunkId>,
-) -> Result<()> {
-    repository.read_blob(&snapshot.guest_config)?;
-    if let Some(config) = &snapshot.firewall_config {
-        repository.read_blob(config)?;
-    }
-    for disk in &snapshot.disks {
-        let levels = map::levels(disk.size, disk.chunk_size);
-        let mut todo: Vec<(u32, ChunkId)> = disk.root.map(|id| (levels, id)).into_iter().collect();
-        while let Some((level, id)) = todo.pop() {
-            if proven.contains(&id) {
-                continue;
+/// What is proven of the snapshots so far.
+struct Proof<'a> {
+    repository: &'a Repository,
+    /// Chunks; nodes, once all that is below them is proven; and those of the next two lists.
+    proven: HashSet<ChunkId>,
+    /// Nodes of this snapshot: what is below them may turn out to be damaged.
+    nodes: Vec<ChunkId>,
+    /// Chunks of this snapshot that are still to be read.
+    waiting: Vec<ChunkId>,
+}
+
+impl Proof<'_> {
+    fn snapshot(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let result = self.walk(snapshot).and_then(|()| self.read_waiting());
+        if result.is_err() {
+            // Another snapshot that shares a node shares the damage.
+            for id in self.nodes.iter().chain(&self.waiting) {
+                self.proven.remove(id);
             }
-            if level == 0 {
-                repository.read_chunk(Class::Data, &id)?;
-            } else {
-                let children = repository.read_node(&id)?;
-                todo.extend(children.iter().flatten().map(|child| (level - 1, *child)));
-            }
-            proven.insert(id);
         }
+        self.nodes.clear();
+        self.waiting.clear();
+        result
     }
-    Ok(())
+
+    fn walk(&mut self, snapshot: &Snapshot) -> Result<()> {
+        self.repository.read_blob(&snapshot.guest_config)?;
+        if let Some(config) = &snapshot.firewall_config {
+            self.repository.read_blob(config)?;
+        }
+        for disk in &snapshot.disks {
+            let levels = map::levels(disk.size, disk.chunk_size);
+            let mut todo: Vec<_> = disk.root.map(|id| (levels, id)).into_iter().collect();
+            while let Some((level, id)) = todo.pop() {
+                if self.proven.contains(&id) {
+                    continue;
+                }
+                if level == 0 {
+                    self.waiting.push(id);
+                    self.proven.insert(id);
+                    if self.waiting.len() >= BATCH {
+                        self.read_waiting()?;
+                    }
+                } else {
+                    let children = self.repository.read_node(&id)?;
+                    // Taken from the end: in the disk's order, which is about that of the packs.
+                    let children = children.iter().rev().flatten();
+                    todo.extend(children.map(|child| (level - 1, *child)));
+                    self.nodes.push(id);
+                    self.proven.insert(id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the chunks that wait; if one fails, all go on waiting.
+    fn read_waiting(&mut self) -> Result<()> {
+        let failed = in_parallel(&self.waiting, |id| {
+            self.repository.read_chunk(Class::Data, id).map(drop)
+        });
+        if let Some((_, error)) = failed.into_iter().next() {
+            return Err(error);
+        }
+        self.waiting.clear();
+        Ok(())
+    }
+}
+
+/// Does this to every item with several threads. What failed, by its number, in order.
+fn in_parallel<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<()> + Sync,
+) -> Vec<(usize, Error)> {
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores.min(limits::VERIFY_THREADS) {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(number) else {
+                        return;
+                    };
+                    if let Err(error) = work(item) {
+                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        failed.push((number, error));
+                    }
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failed.sort_by_key(|(number, _)| *number);
+    failed
 }

@@ -68,6 +68,22 @@ fn a_damaged_copy_of_a_chunk_is_made_good_by_another() {
     assert!(error.to_string().contains("in pack"), "{error}");
 }
 
+#[test]
+fn every_archive_that_shares_a_damaged_chunk_is_named() {
+    let (memory, key, bytes) = (Arc::new(MemoryStorage::new()), key(), disk(1, 7));
+    let repository = init(&shared(&memory), &key).unwrap();
+    for text in ["1", "2", "3"] {
+        backup(&repository, &name(text), None, &bytes).unwrap();
+    }
+    let pack = data_packs(&memory).remove(0);
+    change(&memory, &pack);
+    let report = verify(&open(&shared(&memory), &key).unwrap()).unwrap();
+    let named: Vec<_> = report.damage.iter().map(|d| d.object.as_str()).collect();
+    let archives = ["main/vm/100/1", "main/vm/100/2", "main/vm/100/3"];
+    assert_eq!(named, [&[pack.as_str()], &archives[..]].concat());
+    assert_eq!(report.snapshots, 0);
+}
+
 /// What docs/FORMAT.md says of a pack that was changed inside.
 #[test]
 fn a_changed_pack_that_is_moved_away_is_healed_by_the_next_backup() {
