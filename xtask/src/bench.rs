@@ -6,6 +6,7 @@
 
 mod corpus;
 mod export;
+mod files;
 mod measure;
 mod report;
 mod tools;

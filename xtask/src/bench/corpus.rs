@@ -1,8 +1,13 @@
-//! A disk from a seed, and the same disk a day later.
+//! A disk, and the same disk a day later.
 //!
-//! Not a real system's disk, but made of what such a disk holds: text, tables and code that
-//! compress, media that do not, copies, holes, and zeroes that were written. The later generation
-//! has other bytes in scattered regions, as a running guest leaves them.
+//! It holds what the disks of guests hold: files of a real system, which are this machine's own;
+//! media, which do not compress; copies, holes, and zeroes that were written. Where they lie is
+//! decided by a seed. The later generation has other bytes in scattered regions, as a running
+//! guest leaves them.
+//!
+//! Made-up texts and programs were tried first and given up: zstd at level 1 left 67 % of them and
+//! leaves 42 % of the real files, lz4 74 % and 55 %. What is stored and written, and who is how much
+//! faster, would have been properties of how the disk was made up.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -12,10 +17,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::files::{Files, SYSTEM};
 use crate::shell::run;
 
 /// The file system's block of the imagined guest: all that happens is a multiple of it.
-const BLOCK: u64 = 4096;
+pub(crate) const BLOCK: u64 = 4096;
 /// The dirty bitmap that is relative to the first generation.
 pub(crate) const BITMAP: &str = "since-first";
 
@@ -39,7 +45,8 @@ impl Corpus {
             std::fs::create_dir_all(file.parent().context("a file has a folder")?)?;
         }
         let mut random = Random(seed);
-        write_first(&first, size, &mut random).context("could not write the disk")?;
+        let mut files = Files::below(Path::new(SYSTEM), &mut random)?;
+        write_first(&first, size, &mut files, &mut random).context("could not write the disk")?;
         run(Command::new("cp")
             .arg("--sparse=always")
             .args([&first, &second]))?;
@@ -52,7 +59,7 @@ impl Corpus {
         let granularity = granularity.to_string();
         let add = ["bitmap", "--add", "-g", &granularity];
         run(Command::new("qemu-img").args(add).arg(&image).arg(BITMAP))?;
-        change(&second, &image, folder, &changes, &mut random)?;
+        change(&second, &image, folder, &changes, &mut files, &mut random)?;
         let compare = ["compare", "-f", "raw", "-F", "qcow2", "-q"];
         run(Command::new("qemu-img")
             .args(compare)
@@ -82,7 +89,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
@@ -95,66 +102,29 @@ impl Random {
     }
 }
 
-/// What a stretch of the disk holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Content {
-    Text,
-    Code,
-    Media,
-}
+/// What of fourteen stretches with content is media; the others are files.
+const MEDIA: u64 = 3;
 
-fn fill(buffer: &mut Vec<u8>, length: u64, content: Content, random: &mut Random) {
+/// Fills the buffer with a stretch's content.
+fn fill(
+    buffer: &mut Vec<u8>,
+    length: u64,
+    files: &mut Files,
+    random: &mut Random,
+) -> io::Result<()> {
+    let length = usize::try_from(length).map_err(io::Error::other)?;
+    if random.below(14) >= MEDIA {
+        return files.fill(buffer, length);
+    }
     buffer.clear();
-    let length = usize::try_from(length).expect("a stretch fits in memory");
-    buffer.reserve(length + 64);
-    match content {
-        Content::Text => {
-            // Words of a small vocabulary, some far more often than others, and numbers.
-            let vocabulary = 1 + random.below(1 << 16);
-            while buffer.len() < length {
-                let draw = random.next();
-                let rank = ((draw & 0xfff) * ((draw >> 12) & 0xfff)) >> 13;
-                let mut word = Random(vocabulary.wrapping_add(rank));
-                let letters = word.next();
-                for place in 0..2 + (letters & 7) {
-                    let letter = (word.next() >> (place * 3)) % 26;
-                    buffer.push(b'a' + u8::try_from(letter).unwrap_or(0));
-                }
-                buffer.push(b' ');
-                if draw >> 60 == 0 {
-                    buffer.extend_from_slice((draw >> 24 & 0xf_ffff).to_string().as_bytes());
-                    buffer.push(b'\n');
-                }
-            }
-        }
-        Content::Code => {
-            // Short patterns that come again, with operands that do not.
-            while buffer.len() < length {
-                let draw = random.next();
-                let pattern = Random(draw & 0x1ff).next().to_le_bytes();
-                let [_, _, _, _, _, first, second, shape] = draw.to_le_bytes();
-                buffer.extend_from_slice(&pattern[..4 + usize::from(shape & 3)]);
-                buffer.extend_from_slice(&[first, second][..=usize::from(shape >> 7)]);
-            }
-        }
-        Content::Media => {
-            while buffer.len() < length {
-                buffer.extend_from_slice(&random.next().to_le_bytes());
-            }
-        }
+    while buffer.len() < length {
+        buffer.extend_from_slice(&random.next().to_le_bytes());
     }
     buffer.truncate(length);
+    Ok(())
 }
 
-fn content(random: &mut Random) -> Content {
-    match random.below(14) {
-        0..6 => Content::Text,
-        6..11 => Content::Code,
-        _ => Content::Media,
-    }
-}
-
-fn write_first(path: &Path, size: u64, random: &mut Random) -> io::Result<()> {
+fn write_first(path: &Path, size: u64, files: &mut Files, random: &mut Random) -> io::Result<()> {
     let file = File::options()
         .read(true)
         .write(true)
@@ -192,8 +162,7 @@ fn write_first(path: &Path, size: u64, random: &mut Random) -> io::Result<()> {
                 file.write_all_at(&buffer, offset)?;
             }
             _ => {
-                let content = content(random);
-                fill(&mut buffer, length, content, random);
+                fill(&mut buffer, length, files, random)?;
                 file.write_all_at(&buffer, offset)?;
             }
         }
@@ -234,6 +203,7 @@ fn change(
     image: &Path,
     folder: &Path,
     regions: &[(u64, u64)],
+    files: &mut Files,
     random: &mut Random,
 ) -> Result<()> {
     let file = File::options().write(true).open(raw)?;
@@ -242,8 +212,7 @@ fn change(
     let mut script = String::new();
     let mut buffer = Vec::new();
     for (number, (offset, length)) in regions.iter().enumerate() {
-        let content = content(random);
-        fill(&mut buffer, *length, content, random);
+        fill(&mut buffer, *length, files, random)?;
         file.write_all_at(&buffer, *offset)?;
         let piece = pieces.join(number.to_string());
         std::fs::write(&piece, &buffer)?;

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::corpus::Corpus;
+use super::files::SYSTEM;
 use super::measure::median;
 use super::tools::Tool;
 use super::{Case, Options, Sample};
@@ -140,7 +141,7 @@ fn conditions(options: &Options, corpus: &Corpus) -> Result<String> {
     let changed = corpus.changed as f64 / MIB;
     Ok(format!(
         "Machine: {processor}, {cores} cores, {}; load averages at the end {}. \
-         Disk: {} MiB from seed {}; {changed:.1} MiB in {} regions changed, bitmap of {} KiB. Rounds: {}.",
+         Disk: {} MiB of the files below {SYSTEM}, media and free space, from seed {}; {changed:.1} MiB in {} regions changed, bitmap of {} KiB. Rounds: {}.",
         kernel.trim(),
         load.join(" "),
         options.size_mib,
