@@ -15,7 +15,7 @@ const FOLDER: &str = "crates/repo/tests/golden";
 pub(crate) fn run(args: &[String]) -> Result<()> {
     match args {
         [flag] if flag == "--remake" => remake(),
-        [flag] if flag == "--exhaustive" => run_command(example(true).arg("exhaustive")),
+        [flag] if flag == "--exhaustive" => run_command(example().arg("exhaustive")),
         _ => bail!("the argument is --remake or --exhaustive"),
     }
 }
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 /// Makes them in a folder of our own, then puts them in the place of the old.
 fn remake() -> Result<()> {
     let scratch = Scratch::new("golden")?;
-    run_command(example(false).arg("remake").arg(scratch.path()))?;
+    run_command(example().arg("remake").arg(scratch.path()))?;
     let target = root().join(FOLDER);
     if target.exists() {
         fs::remove_dir_all(&target).with_context(|| format!("cannot remove {FOLDER}"))?;
@@ -32,12 +32,9 @@ fn remake() -> Result<()> {
     run_command(copy.arg("-rT").arg(scratch.path()).arg(&target))
 }
 
-fn example(release: bool) -> std::process::Command {
+fn example() -> std::process::Command {
     let mut command = cargo();
     command.args(["run", "--locked", "--package", "snapkeep-repo"]);
-    if release {
-        command.arg("--release");
-    }
     command.args(["--example", "golden", "--"]);
     command
 }
