@@ -24,8 +24,9 @@ use self::qemu::Qemu;
 use crate::setup;
 use crate::shell::{Scratch, build_for_users, build_programs};
 
-/// Writes before each backup: enough that an incremental one has something to read.
-const WRITES_BETWEEN: usize = 100;
+/// Writes before each backup: enough that even on a fast machine an incremental one reads for
+/// longer than a few writes take, or nothing would be shown by it.
+const WRITES_BETWEEN: usize = 200;
 /// The backups.
 const ROUNDS: [&str; 3] = ["full", "incremental", "incremental"];
 

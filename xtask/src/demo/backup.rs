@@ -14,7 +14,7 @@ use super::programs::{Interrupt, Snapkeep};
 use super::qemu::Qemu;
 
 /// Time between two writes.
-const PACE: Duration = Duration::from_millis(10);
+const PACE: Duration = Duration::from_millis(3);
 
 /// A backup that is done.
 #[derive(Debug)]
