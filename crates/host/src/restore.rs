@@ -13,6 +13,7 @@ mod device;
 mod direct;
 mod export;
 mod limits;
+mod lock;
 mod target;
 
 use std::num::NonZeroU64;

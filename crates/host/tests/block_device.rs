@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use disk::{Disk, MIB, options, run, tool};
+use disk::{Disk, MIB, User, options, run, tool};
 use snapkeep_api::{Cancel, Clock, Error, ErrorKind, SystemClock};
 use snapkeep_host::restore::{RestoreOptions, convert, restore_raw};
 use tempfile::TempDir;
@@ -143,6 +143,23 @@ fn a_device_in_use_is_not_touched() {
     let error = raw(&Disk::new(), &device.device, &overwriting()).unwrap_err();
     assert!(error.chain().contains("in use"), "{}", error.chain());
     assert!(device.bytes().iter().all(|byte| *byte == 0xee));
+}
+
+#[test]
+fn a_device_that_qemu_has_open_is_not_touched() {
+    let test = "a_device_that_qemu_has_open_is_not_touched";
+    let Some(device) = Loop::new(test, 16 * MIB).filter(|_| tool(test, "qemu-io")) else {
+        return;
+    };
+    let user = User::of(Path::new(&device.device));
+    let error = raw(&Disk::new(), &device.device, &overwriting()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    for words in [&device.device, "in use by a running QEMU"] {
+        assert!(error.chain().contains(words), "{}", error.chain());
+    }
+    assert!(device.bytes().iter().all(|byte| *byte == 0xee));
+    drop(user);
+    raw(&Disk::new(), &device.device, &overwriting()).unwrap();
 }
 
 #[test]

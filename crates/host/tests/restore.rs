@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
-use disk::{Disk, MIB, options, run, tool};
+use disk::{Disk, MIB, User, options, run, tool};
 use snapkeep_api::{Cancel, Clock, ErrorKind, SystemClock, Throttle, VolumeReader};
 use snapkeep_host::restore::{RestoreOptions, VolumeExport, convert, restore_raw};
 use snapkeep_nbd::{Address, Export, Server, ServerOptions};
@@ -92,6 +92,31 @@ fn a_file_that_exists_is_not_touched_unless_that_is_asked_for() {
     raw(&Disk::new(), &target, &overwrite).unwrap();
     assert!(fs::read(&target).unwrap() == Disk::new().bytes);
     assert_eq!(fs::metadata(&target).unwrap().mode() & 0o777, 0o640);
+}
+
+#[test]
+fn a_file_that_qemu_has_open_is_not_replaced() {
+    let test = "a_file_that_qemu_has_open_is_not_replaced";
+    if !tool(test, "qemu-io") {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let target = folder.path().join("disk.raw");
+    fs::write(&target, "precious").unwrap();
+    let user = User::of(&target);
+    let overwrite = RestoreOptions {
+        overwrite: true,
+        ..options()
+    };
+    let error = raw(&Disk::new(), &target, &overwrite).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    for words in ["disk.raw", "in use by a running QEMU"] {
+        assert!(error.chain().contains(words), "{}", error.chain());
+    }
+    assert_eq!(fs::read(&target).unwrap(), b"precious");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    drop(user);
+    raw(&Disk::new(), &target, &overwrite).unwrap();
 }
 
 #[test]

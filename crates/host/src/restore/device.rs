@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use snapkeep_api::{Error, ErrorKind, Result};
 
 use super::limits;
+use super::lock::refuse_in_use;
 use super::target::failed;
 
 /// An open block device that nobody else on this machine uses.
@@ -34,6 +35,7 @@ impl Device {
             }
             Err(e) => return Err(failed("cannot open", path, e.into())),
         };
+        refuse_in_use(&file, path)?;
         let size = (file.seek(SeekFrom::End(0)))
             .map_err(|e| failed("cannot learn the size of", path, e))?;
         Ok(Self {

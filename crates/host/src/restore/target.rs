@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use snapkeep_api::{Error, ErrorKind, Result};
 
 use super::device::Device;
+use super::lock::refuse_in_use;
 
 /// What is at the path that the user named.
 pub(super) enum Target {
@@ -52,6 +53,8 @@ impl Target {
         }
         // A link keeps pointing to the file, which is what is replaced.
         let path = fs::canonicalize(path).map_err(|e| failed("cannot look at", path, e))?;
+        let file = File::open(&path).map_err(|e| failed("cannot look into", &path, e))?;
+        refuse_in_use(&file, &path)?;
         NewFile::claim(&path, Some(Rights::of(&found))).map(Self::File)
     }
 }

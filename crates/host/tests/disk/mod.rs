@@ -7,7 +7,9 @@
     reason = "a test fails by panicking and tells what it skips"
 )]
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use snapkeep_api::{Cancel, Error, ErrorKind, Region, Result, VolumeReader};
 use snapkeep_host::restore::RestoreOptions;
@@ -113,6 +115,39 @@ pub(crate) fn tool(test: &str, name: &str) -> bool {
         eprintln!("SKIP: {test}: needs {name}");
     }
     there
+}
+
+/// A QEMU tool that has an image open for writing; ended when dropped.
+pub(crate) struct User {
+    child: Child,
+    _words: ChildStdin,
+}
+
+impl User {
+    pub(crate) fn of(image: &Path) -> Self {
+        let mut child = Command::new("qemu-io")
+            .args(["-f", "raw"])
+            .arg(image)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut words = child.stdin.take().unwrap();
+        writeln!(words, "read 0 1").unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(said.any(|line| line.unwrap().contains("read 1/1 bytes")));
+        Self {
+            child,
+            _words: words,
+        }
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
 }
 
 /// Runs a tool to its good end; what it printed.
