@@ -5,8 +5,8 @@
 //! of our NBD server, for `convert` and for whoever wants to read an archive without restoring it.
 //!
 //! A file appears under its name when it is whole and durable, never before: until then it lies in
-//! a folder of its own beside its place. A block device is overwritten where it is, its first part
-//! last. What is zero in the archive is made zero there; what cannot be read ends the restore.
+//! a folder of its own beside its place. A block device is overwritten where it is: its first part
+//! last, or by `qemu-img` from the front; then that part is zeroed if the restore fails. What is zero in the archive is made zero there; what cannot be read ends the restore.
 
 mod convert;
 mod device;

@@ -173,6 +173,57 @@ fn half_a_disk_does_not_look_like_a_whole_one() {
     assert!(device.bytes()[..512].iter().all(|byte| *byte == 0));
 }
 
+fn through_qemu_img(disk: Disk, device: &Loop, format: &str, options: &RestoreOptions) -> Error {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let name = "drive-scsi0".parse().unwrap();
+    let target = Path::new(&device.device);
+    convert(
+        Arc::new(disk),
+        &name,
+        target,
+        format,
+        options,
+        &clock,
+        &|_| {},
+    )
+    .unwrap_err()
+}
+
+#[test]
+fn half_a_disk_through_qemu_img_does_not_look_like_a_whole_one() {
+    let test = "half_a_disk_through_qemu_img_does_not_look_like_a_whole_one";
+    let Some(device) = Loop::new(test, 16 * MIB).filter(|_| tool(test, "qemu-img")) else {
+        return;
+    };
+    let cancel = Cancel::new();
+    let stopping = RestoreOptions {
+        cancel: cancel.clone(),
+        ..overwriting()
+    };
+    let ways = [
+        (Disk::damaged(), overwriting(), ErrorKind::Corrupt),
+        (Disk::cancelling(cancel), stopping, ErrorKind::Cancelled),
+    ];
+    for (disk, options, kind) in ways {
+        let error = through_qemu_img(disk, &device, "raw", &options);
+        assert_eq!(error.kind(), kind);
+        assert!(error.chain().contains("only a part"), "{}", error.chain());
+        assert!(device.bytes()[..1 << 20].iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn qemu_img_that_never_came_to_the_disk_leaves_the_device() {
+    let test = "qemu_img_that_never_came_to_the_disk_leaves_the_device";
+    let Some(device) = Loop::new(test, 16 * MIB).filter(|_| tool(test, "qemu-img")) else {
+        return;
+    };
+    let error = through_qemu_img(Disk::new(), &device, "nonsense", &overwriting());
+    assert!(error.chain().contains("nonsense"), "{}", error.chain());
+    assert!(!error.chain().contains("a part"), "{}", error.chain());
+    assert!(device.bytes().iter().all(|byte| *byte == 0xee));
+}
+
 #[test]
 fn a_cancelled_restore_says_what_the_device_holds() {
     let test = "a_cancelled_restore_says_what_the_device_holds";

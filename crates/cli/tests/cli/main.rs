@@ -385,6 +385,34 @@ fn terminated(
 }
 
 #[test]
+fn qemu_img_is_not_told_the_passphrase() {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, _) = with_archive();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("pass"), "words\n").unwrap();
+    let add = ["-r", "repo", "key", "add", "--new-passphrase-file", "pass"];
+    json(&folder, &add);
+    fs::create_dir(at("bin")).unwrap();
+    let script = "#!/bin/sh\nenv > told\nexit 1\n";
+    fs::write(at("bin/qemu-img"), script).unwrap();
+    fs::set_permissions(at("bin/qemu-img"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", at("bin").display(), std::env::var("PATH").unwrap());
+    let output = Command::new(env!("CARGO_BIN_EXE_snapkeep"))
+        .args(["-r", "repo", "restore", "vm", "web"])
+        .args(["--to", "x", "--format", "qcow2"])
+        .current_dir(folder.path())
+        .env_clear()
+        .env("PATH", path)
+        .env("SNAPKEEP_PASSPHRASE", "words")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = fs::read_to_string(at("told")).unwrap();
+    assert!(told.contains("PATH="), "{told}");
+    assert!(!told.contains("words"), "{told}");
+}
+
+#[test]
 fn a_signal_cancels_a_restore_and_leaves_nothing() {
     let (folder, _) = with_archive();
     let args = [

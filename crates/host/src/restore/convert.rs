@@ -10,6 +10,7 @@ use std::sync::Arc;
 use snapkeep_api::{Cancel, Clock, DeviceName, Error, ErrorKind, Result, Throttle, VolumeReader};
 use snapkeep_nbd::{Address, Export, Server, ServerOptions};
 
+use super::device::Device;
 use super::direct::half;
 use super::export::VolumeExport;
 use super::target::{Target, failed};
@@ -48,8 +49,7 @@ pub fn convert(
     let server = Server::bind(address, exports, ServerOptions::default())
         .map_err(|e| Error::with_source(ErrorKind::Target, "cannot serve the disk", e))?;
     let uri = server.address().uri(device.as_str());
-    let run = |output: &Path| {
-        let mut child = start(&uri, format, output)?;
+    let follow = |mut child: Child| {
         let (status, words) = wait(&mut child, &options.cancel, &**clock, &|| {
             observer(export.reached());
         })?;
@@ -71,7 +71,7 @@ pub fn convert(
             // An absolute path cannot be taken for a protocol's name and a colon.
             let path = std::path::absolute(new.path())
                 .map_err(|e| failed("cannot find the place of", target, e))?;
-            run(&path)?;
+            follow(start(&uri, format, &path)?)?;
             new.finish()?;
         }
         Target::Device(device) => {
@@ -86,14 +86,37 @@ pub fn convert(
                 }
                 device.sync()
             };
-            run(&path)
-                .and_then(|()| zero_behind())
-                .map_err(|e| half(&device, &e))?;
+            let before = device.head()?;
+            let child = start(&uri, format, &path)?;
+            (follow(child).and_then(|()| zero_behind())).map_err(|error| {
+                // A format that it does not know, say: it never came to the disk.
+                if !export.asked() && device.head().is_ok_and(|now| now == before) {
+                    return error;
+                }
+                unmake(&device, &error)
+            })?;
         }
     }
     observer(size);
     let data = export.bytes_read();
     Ok(Restored { size, data })
+}
+
+/// Zeroes the device's first part, which `qemu-img` does not write last: no partition table and no
+/// boot sector may make half a disk look like a whole one. Says what is left.
+fn unmake(device: &Device, error: &Error) -> Error {
+    let end = limits::HEAD.min(device.size());
+    match device.zero(0, end).and_then(|()| device.sync()) {
+        Ok(()) => half(device, error),
+        Err(zeroing) => {
+            let what = format!(
+                "{} may look like a whole disk now and is not ({}): restore it again",
+                device.path().display(),
+                zeroing.chain()
+            );
+            Error::with_source(error.kind(), what, error.clone())
+        }
+    }
 }
 
 fn check_format(format: &str) -> Result<()> {
@@ -109,7 +132,14 @@ fn check_format(format: &str) -> Result<()> {
 }
 
 fn start(uri: &str, format: &str, output: &Path) -> Result<Child> {
-    Command::new("qemu-img")
+    let mut command = Command::new("qemu-img");
+    // A passphrase may be among our own settings; it is none of its business.
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"SNAPKEEP_") {
+            command.env_remove(name);
+        }
+    }
+    command
         .args([
             "convert",
             "-f",

@@ -1,7 +1,7 @@
 //! A block device that is overwritten where it is.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +64,16 @@ impl Device {
             return Err(Error::new(ErrorKind::Invalid, what));
         }
         Ok(())
+    }
+
+    /// Its first part.
+    pub(super) fn head(&self) -> Result<Vec<u8>> {
+        let mut head = Vec::new();
+        (&self.file)
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| (&self.file).take(limits::HEAD).read_to_end(&mut head))
+            .map_err(|e| failed("cannot read", &self.path, e))?;
+        Ok(head)
     }
 
     pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {

@@ -1,6 +1,6 @@
 //! A disk of an archive as an export of our NBD server.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use snapkeep_api::{Cancel, Clock, Error, ErrorKind, Region, Throttle, VolumeReader};
@@ -14,6 +14,7 @@ pub struct VolumeExport {
     cancel: Cancel,
     read: AtomicU64,
     reached: AtomicU64,
+    asked: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
 
@@ -38,6 +39,7 @@ impl VolumeExport {
             cancel,
             read: AtomicU64::new(0),
             reached: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
             failure: Mutex::default(),
         }
     }
@@ -50,6 +52,11 @@ impl VolumeExport {
     /// The highest offset that a client has read up to.
     pub fn reached(&self) -> u64 {
         self.reached.load(Ordering::Relaxed)
+    }
+
+    /// Whether a client has asked for anything of the disk but its size.
+    pub(super) fn asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
     }
 
     /// The first error that a client got: it knows more than what the client says of it.
@@ -92,6 +99,7 @@ impl Export for VolumeExport {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ExportError> {
+        self.asked.store(true, Ordering::SeqCst);
         let length = buffer.len() as u64;
         (self.throttle).take(&*self.clock, &self.cancel, length);
         (self.cancel.check())
@@ -108,6 +116,7 @@ impl Export for VolumeExport {
         offset: u64,
         length: u64,
     ) -> Result<Vec<Extent>, ExportError> {
+        self.asked.store(true, Ordering::SeqCst);
         let end = offset.saturating_add(length).min(self.size());
         let mut extents: Vec<Extent> = Vec::new();
         let mut position = offset;
