@@ -38,7 +38,6 @@ pub(crate) struct Index {
     copies: HashMap<ChunkId, Vec<Location>>,
     packs: Vec<Pack>,
     known: HashSet<PackId>,
-    missing: usize,
     adopted: Vec<PackId>,
     problems: Vec<(FileName, Error)>,
 }
@@ -69,8 +68,6 @@ impl Index {
                     for pack in packs {
                         if present.get(&pack.id) == Some(&u64::from(pack.length)) {
                             index.add(pack);
-                        } else {
-                            index.missing += 1;
                         }
                     }
                 }
@@ -93,7 +90,6 @@ impl Index {
     }
 
     fn doubt(&mut self, name: FileName, error: Error) {
-        self.missing += 1;
         if self.problems.len() < limits::PROBLEMS_MAX {
             self.problems.push((name, error));
         }
@@ -181,12 +177,6 @@ impl Index {
 
     pub(crate) fn packs(&self) -> &[Pack] {
         &self.packs
-    }
-
-    /// Packs that an index object names, but that are not there, or not in full; and what could
-    /// not be read.
-    pub(crate) fn missing_packs(&self) -> usize {
-        self.missing
     }
 
     pub(crate) fn len(&self) -> usize {

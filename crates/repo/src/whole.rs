@@ -1,5 +1,6 @@
 //! Whether a disk of an archive is whole, as far as that can be told without reading the disk.
 
+use std::collections::HashSet;
 use std::sync::PoisonError;
 
 use crate::Result;
@@ -9,24 +10,23 @@ use crate::map;
 use crate::repository::Repository;
 
 impl Repository {
-    /// Fails with what a disk lacks. Every node above the lowest is read and proven; the lowest
-    /// must be in a pack that is there, with its full length. Only if the index knows of packs
-    /// that are not there, the lowest nodes are read too, and each chunk must be in a pack.
+    /// Fails with what a disk lacks. Every node of its map is read and proven, and each of its
+    /// chunks must be in a pack that is there, with its full length. Nothing less will do: a pack
+    /// that is lost together with the index objects that named it is missed by nobody else.
     ///
     /// A chunk whose bytes were changed in place is not noticed: that takes reading it, which is
     /// what [`verify`](crate::verify()) does.
     pub fn check_whole(&self, disk: &DiskRecord) -> Result<()> {
-        let index = || self.index.read().unwrap_or_else(PoisonError::into_inner);
         let there = |id: &ChunkId| {
-            let index = index();
+            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
             index.find(id).map(drop).ok_or_else(|| index.absent(id))
         };
-        let packs_are_missing = index().missing_packs() > 0;
         let levels = map::levels(disk.size, disk.chunk_size);
         let mut nodes: Vec<(u32, ChunkId)> = disk.root.map(|id| (levels, id)).into_iter().collect();
+        // The same node may be in many places of a disk.
+        let mut seen = HashSet::new();
         while let Some((level, id)) = nodes.pop() {
-            if level == 1 && levels > 1 && !packs_are_missing {
-                there(&id)?;
+            if !seen.insert((level, id)) {
                 continue;
             }
             let children = self.read_node(&id)?;

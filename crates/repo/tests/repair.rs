@@ -127,6 +127,21 @@ fn a_changed_pack_that_is_moved_away_is_healed_by_the_next_backup() {
     assert_eq!(damage.len(), 1, "only the pack: {damage:?}");
 }
 
+/// Then nothing that is there names the pack.
+#[test]
+fn a_pack_that_is_lost_together_with_the_index_is_missed() {
+    let (memory, key, old) = (Arc::new(MemoryStorage::new()), key(), disk(1, 200));
+    let repository = init(&shared(&memory), &key).unwrap();
+    let first = backup(&repository, &name("1"), None, &old).unwrap();
+    for file in [data_packs(&memory), files(&memory, "index")].concat() {
+        memory.remove(&file).unwrap();
+    }
+    let repository = open(&shared(&memory), &key).unwrap();
+    let error = (repository.check_whole(&first.disks[0])).expect_err("it has no chunk");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("is in no pack"), "{error}");
+}
+
 #[test]
 fn files_that_are_none_of_the_repository_change_nothing() {
     let (memory, key, bytes) = (Arc::new(MemoryStorage::new()), key(), disk(1, 7));
