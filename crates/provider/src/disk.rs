@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use snapkeep_api::{BlockSource, DeviceName, DirtyRegions, Error, Level, Region, Result, Volume};
 use snapkeep_repo::{
@@ -58,11 +58,15 @@ impl DiskBackup<'_> {
         });
         let workers = self.shared.options.workers.max(1);
         let (sender, receiver) = sync_channel(workers);
-        let receiver = Mutex::new(receiver);
+        // The threads alone own it: if all of them panic, sending fails and does not wait for ever.
+        let receiver = Arc::new(Mutex::new(receiver));
         let listed = std::thread::scope(|scope| {
             for _ in 0..workers {
-                scope.spawn(|| self.work(&*source, base.as_ref(), &receiver, &state));
+                let (receiver, source, base) = (Arc::clone(&receiver), &*source, base.as_ref());
+                let state = &state;
+                scope.spawn(move || self.work(source, base, &receiver, state));
             }
+            drop(receiver);
             let listed = self.tasks(regions, &mut |task| {
                 lock(&state).failure.is_none() && sender.send(task).is_ok()
             });
