@@ -56,19 +56,39 @@ impl LocalStorage {
 
     /// Makes the folder if it is not there, readable by its owner alone, and opens it.
     pub fn create(root: &Path) -> Result<Self> {
-        let files = SystemFiles;
+        Self::create_on(Arc::new(SystemFiles), root)
+    }
+
+    /// The same on other files than this machine's.
+    pub fn create_on(files: Arc<dyn Files>, root: &Path) -> Result<Self> {
+        let failed =
+            |folder: &Path, e| Error::io(format!("cannot make the folder {}", folder.display()), e);
+        let parent = |folder: &Path| {
+            let parent = folder.parent()?;
+            let here = parent.as_os_str().is_empty();
+            Some(if here { Path::new(".") } else { parent }.to_owned())
+        };
         let missing: Vec<&Path> = (root.ancestors())
-            .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+            .take_while(|folder| !folder.as_os_str().is_empty() && files.entry(folder).is_err())
             .collect();
-        for folder in missing.into_iter().rev() {
-            let parent = folder.parent().filter(|p| !p.as_os_str().is_empty());
+        for folder in missing.iter().rev() {
             match files.make_folder(folder) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-                Ok(()) | Err(_) => files.sync_folder(parent.unwrap_or(Path::new("."))),
+                Ok(()) | Err(_) => parent(folder).map_or(Ok(()), |p| files.sync_folder(&p)),
             }
-            .map_err(|e| Error::io(format!("cannot make the folder {}", folder.display()), e))?;
+            .map_err(|e| failed(folder, e))?;
         }
-        Self::open(root)
+        // One that is there may be what an `init` left that died before it had synced it.
+        if missing.is_empty()
+            && let Some(parent) = parent(root)
+        {
+            match files.sync_folder(&parent) {
+                // Whoever may not even open the parent has not made a folder in it.
+                Err(e) if e.kind() != io::ErrorKind::PermissionDenied => Err(failed(root, e)),
+                Ok(()) | Err(_) => Ok(()),
+            }?;
+        }
+        Self::open_on(files, root)
     }
 
     fn path(&self, name: &FileName) -> PathBuf {
