@@ -37,6 +37,7 @@ impl Repository {
 
     /// Writes a head that counts more than all others of its place.
     pub fn put_head(&self, place: &HeadPlace, archive: &SnapshotName) -> Result<HeadName> {
+        self.may_write()?;
         // What is no head does not keep new ones from being written.
         let files = self.head_files(place)?;
         let heads = files.iter().filter_map(|file| place.parse(file).ok());
@@ -56,6 +57,7 @@ impl Repository {
     /// Removes the heads that count less than this one, so that none of them is the newest if
     /// this one is ever lost.
     pub fn remove_heads_before(&self, place: &HeadPlace, newest: &HeadName) -> Result<()> {
+        self.may_write()?;
         for file in self.head_files(place)? {
             let old = place.parse(&file);
             if old.is_ok_and(|old| old.sequence < newest.sequence) {

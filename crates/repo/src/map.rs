@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
-use std::sync::Arc;
 
 use crate::Result;
 use crate::format::id::ChunkId;
@@ -26,21 +25,6 @@ pub(crate) fn levels(size: u64, chunk_size: u32) -> u32 {
 /// Chunks below one node that is `level` above the lowest (0 for the lowest).
 pub(crate) fn span(level: u32) -> u64 {
     (FAN_OUT as u64).saturating_pow(level)
-}
-
-/// The identity of one lowest node.
-pub(crate) fn leaf_id(
-    root: Option<ChunkId>,
-    levels: u32,
-    leaf: u64,
-    read: impl Fn(&ChunkId) -> Result<Arc<Children>>,
-) -> Result<Option<ChunkId>> {
-    let mut next = root;
-    for level in (1..levels).rev() {
-        let Some(id) = next else { return Ok(None) };
-        next = read(&id)?[child(leaf, level - 1)];
-    }
-    Ok(next)
 }
 
 fn child(number: u64, level: u32) -> usize {

@@ -211,11 +211,6 @@ impl DiskReader {
         Ok(self.descend(leaf)?.ok().map(|node| *node))
     }
 
-    /// The identity of one lowest node.
-    pub fn leaf_id(&self, leaf: u64) -> Result<Option<ChunkId>> {
-        map::leaf_id(self.record.root, self.levels, leaf, |id| self.node(id))
-    }
-
     /// The lowest node, or the number of leaves from here on that are surely zeroes.
     fn descend(&self, leaf: u64) -> Result<std::result::Result<Arc<Children>, u64>> {
         let mut next = self.record.root;

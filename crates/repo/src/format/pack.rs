@@ -152,13 +152,7 @@ impl OpenPack {
     }
 
     /// Adds a blob; its length in the pack.
-    pub(crate) fn add(
-        &mut self,
-        id: ChunkId,
-        blob: &[u8],
-        plain: usize,
-        compressed: bool,
-    ) -> usize {
+    pub(crate) fn add(&mut self, id: ChunkId, blob: &[u8], plain: usize, compressed: bool) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(blob);
         self.cipher
@@ -172,7 +166,6 @@ impl OpenPack {
             plain,
             compressed,
         });
-        stored
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -86,7 +86,6 @@ pub struct Snapshot {
 
 /// Bytes that lie in one data chunk.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
 pub struct BlobRef {
     /// `None` if there are no bytes.
     pub chunk: Option<ChunkId>,
