@@ -32,6 +32,8 @@ pub const HEAD_MAX: u64 = 4 << 10;
 pub const HEADS_MAX: usize = 65_536;
 /// The most key slots of a repository.
 pub const KEY_SLOTS_MAX: usize = 64;
+/// The most files in the folder of key slots, readable or not.
+pub const KEY_FILES_MAX: usize = 65_536;
 /// The most memory, in KiB, that a passphrase slot may ask argon2id to use.
 pub const ARGON2_MEMORY_KIB_MAX: u32 = 1 << 20;
 /// The most passes a passphrase slot may ask argon2id to make.

@@ -42,6 +42,8 @@ pub struct Repository {
     pub(crate) pack_keys: Mutex<HashMap<PackId, Arc<Cipher>>>,
     pub(crate) contexts: Contexts,
     config: Config,
+    /// The key slot that opened it; none if the recovery kit did.
+    opened_by: Option<FileName>,
     /// Why this program may not write to it, if it may not.
     read_only: Option<Error>,
 }
@@ -67,9 +69,17 @@ impl Repository {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
+        // Archives whose config was lost may still be read once it is made anew from the recovery
+        // kit; under another key nobody would know them from damage.
+        for folder in ["packs", "index", "snapshots"] {
+            storage.list(&folder.parse()?, &mut |file, _| {
+                let what = format!("there is {file}, of a repository whose config was lost");
+                Err(Error::new(ErrorKind::Exists, what))
+            })?;
+        }
         let keys = Keys::new(random::fresh(&*random)?);
         let config = Config::new(random::fresh(&*random)?, chunk_size)?;
-        add_slot(&*storage, &*random, &keys, protect)?;
+        let slot = add_slot(&*storage, &*random, &keys, protect)?;
         storage.put(&config_file(), &config.encode(&keys)?)?;
         let index = RwLock::new(Index::default());
         Ok(Self {
@@ -80,6 +90,7 @@ impl Repository {
             pack_keys: Mutex::default(),
             contexts: Contexts::default(),
             config,
+            opened_by: Some(slot_file(&slot)?),
             read_only: None,
         })
     }
@@ -102,7 +113,7 @@ impl Repository {
         })?;
         let (config, proof) = Config::decode(&file)?;
         let read_only = features::check(&*storage, &config)?;
-        let keys = unlock_keys(&*storage, unlock, &proof)?;
+        let (keys, opened_by) = unlock_keys(&*storage, unlock, &proof)?;
         let index = RwLock::new(Index::load(&*storage, &keys)?);
         Ok(Self {
             storage,
@@ -112,6 +123,7 @@ impl Repository {
             pack_keys: Mutex::default(),
             contexts: Contexts::default(),
             config,
+            opened_by,
             read_only,
         })
     }
@@ -137,6 +149,14 @@ impl Repository {
     /// Adds a key slot; its name.
     pub fn add_key(&self, protect: &Protect) -> Result<String> {
         self.may_write()?;
+        let files = slot_files(&*self.storage)?;
+        let readable = files
+            .iter()
+            .filter(|f| read_slot(&*self.storage, f).is_ok());
+        if readable.count() >= limits::KEY_SLOTS_MAX {
+            let what = "the repository has as many keys as are allowed; remove one";
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
         add_slot(&*self.storage, &*self.random, &self.keys, protect)
     }
 
@@ -149,19 +169,30 @@ impl Repository {
             .collect())
     }
 
-    /// Removes a key slot, but never the last.
+    /// Removes a key slot, also one that cannot be read. Never the last, nor the one that opened
+    /// the repository: that the others open it is not known, and may not be so.
     pub fn remove_key(&self, name: &str) -> Result<()> {
         self.may_write()?;
-        let (slots, _) = read_slots(&*self.storage)?;
-        let Some((file, _)) = slots.iter().find(|(file, _)| slot_name(file) == name) else {
+        let files = slot_files(&*self.storage)?;
+        let Some(file) = files.iter().find(|file| slot_name(file) == name) else {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 format!("there is no key {name:?}"),
             ));
         };
-        if slots.len() == 1 {
+        if files.len() == 1 {
             let what = format!("key {name} is the last; add another before removing it");
             return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        if let Some(used) = &self.opened_by {
+            if used == file {
+                let what = format!(
+                    "key {name} is the one in use; open the repository with a key that is to stay"
+                );
+                return Err(Error::new(ErrorKind::Invalid, what));
+            }
+            // It may have been damaged or removed since.
+            read_slot(&*self.storage, used)?;
         }
         self.storage.remove(file)
     }
@@ -219,11 +250,12 @@ fn add_slot(
     let name = crate::format::bytes::hex(&random::fresh::<8>(random)?);
     let json = serde_json::to_vec(&slot)
         .map_err(|e| Error::with_source(ErrorKind::Invalid, "cannot encode a key slot", e))?;
-    storage.put(
-        &format!("keys/{name}").parse()?,
-        &envelope::wrap(Kind::Slot, &json),
-    )?;
+    storage.put(&slot_file(&name)?, &envelope::wrap(Kind::Slot, &json))?;
     Ok(name)
+}
+
+fn slot_file(name: &str) -> Result<FileName> {
+    format!("keys/{name}").parse()
 }
 
 fn slot_name(file: &FileName) -> String {
@@ -235,21 +267,33 @@ fn slot_name(file: &FileName) -> String {
 
 type Slots = Vec<(FileName, Slot)>;
 
-/// All key slots that can be read, and why one cannot. One that is damaged does not keep the
-/// others from opening the repository, but if none is left, its error is the one to tell.
-fn read_slots(storage: &dyn Storage) -> Result<(Slots, Option<Error>)> {
+fn slot_files(storage: &dyn Storage) -> Result<Vec<FileName>> {
     let mut files = Vec::new();
     storage.list(&"keys".parse()?, &mut |name, _| {
+        if files.len() >= limits::KEY_FILES_MAX {
+            let what = "the folder keys has more files than are allowed";
+            return Err(Error::corrupt(what));
+        }
         let is_slot = unhex::<8>(&slot_name(name)).is_some();
         files.extend(is_slot.then(|| name.clone()));
         Ok(())
     })?;
-    files.truncate(limits::KEY_SLOTS_MAX);
+    Ok(files)
+}
+
+/// All key slots that can be read, and why one cannot. One that is damaged does not keep the
+/// others from opening the repository, nor from being found among many such, but if none is left,
+/// its error is the one to tell.
+fn read_slots(storage: &dyn Storage) -> Result<(Slots, Option<Error>)> {
     let mut slots = Vec::new();
     let mut damage = None;
-    for name in files {
+    for name in slot_files(storage)? {
         match read_slot(storage, &name) {
-            Ok(slot) => slots.push((name, slot)),
+            Ok(slot) if slots.len() < limits::KEY_SLOTS_MAX => slots.push((name, slot)),
+            Ok(_) => {
+                let what = format!("key slot {name} is one more than are allowed");
+                damage = Some(Error::corrupt(what));
+            }
             Err(error) => damage = Some(error),
         }
     }
@@ -271,7 +315,11 @@ fn read_slot(storage: &dyn Storage, name: &FileName) -> Result<Slot> {
     })
 }
 
-fn unlock_keys(storage: &dyn Storage, unlock: &Unlock, proof: &Proof) -> Result<Keys> {
+fn unlock_keys(
+    storage: &dyn Storage,
+    unlock: &Unlock,
+    proof: &Proof,
+) -> Result<(Keys, Option<FileName>)> {
     let wrong = |why: &str| Error::new(ErrorKind::WrongKey, why.to_owned());
     let prove = |root| {
         let keys = Keys::new(root);
@@ -279,7 +327,7 @@ fn unlock_keys(storage: &dyn Storage, unlock: &Unlock, proof: &Proof) -> Result<
     };
     if let Unlock::Recovery(kit) = unlock {
         let why = "the recovery kit is of another repository, or config was changed";
-        return prove(kit.0).ok_or_else(|| wrong(why));
+        return (prove(kit.0).map(|keys| (keys, None))).ok_or_else(|| wrong(why));
     }
     let (slots, mut damage) = read_slots(storage)?;
     if slots.is_empty() {
@@ -303,7 +351,7 @@ fn unlock_keys(storage: &dyn Storage, unlock: &Unlock, proof: &Proof) -> Result<
         });
         if let Some(root) = root {
             match prove(root) {
-                Some(keys) => return Ok(keys),
+                Some(keys) => return Ok((keys, Some(name.clone()))),
                 None => strange = true,
             }
         }

@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
-use snapkeep_repo::{Error, ErrorKind, MemoryStorage, Storage, Writer, verify};
+use snapkeep_repo::{Error, ErrorKind, HeadPlace, MemoryStorage, Storage, Writer, verify};
 
 use support::{backup, disk, init, key, name, open, restore};
 
@@ -48,6 +48,9 @@ fn a_read_only_compatible_feature_lets_read_and_verify_but_not_write() {
         &repository.add_key(&slot).expect_err("no key either"),
         "prune-1",
     );
+    let place = HeadPlace::new(&name("1"), "store").expect("a place");
+    let refused = repository.put_head(&place, &name("1"));
+    names(&refused.expect_err("no head either"), "prune-1");
 }
 
 #[test]
