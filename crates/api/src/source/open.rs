@@ -8,9 +8,10 @@ use crate::{
 impl Volume {
     /// Opens the snapshot access for reading, and the list of what may be read.
     ///
-    /// The regions it hands out are checked: ascending, disjoint, inside the volume; and where no
-    /// bitmap is reused, a file handle's regions must cover the whole volume (a caller whose
-    /// region list failed silently would otherwise make an empty backup look complete).
+    /// The regions it hands out are checked, whichever the mechanism: ascending, disjoint, inside
+    /// the volume. Where no bitmap is reused, a file handle's regions must also cover the whole
+    /// volume (a caller whose region list failed silently would otherwise make an empty backup look
+    /// complete); an NBD export's leave out what its server says reads as zeroes.
     pub fn open(self, device: &DeviceName) -> Result<(Box<dyn BlockSource>, DirtyRegions)> {
         match self.access {
             SnapshotAccess::FileHandle { file, dirty } => {
@@ -31,7 +32,10 @@ impl Volume {
                         )
                     })?),
                 };
-                super::nbd::NbdSource::open(device, self.size, socket, bitmap)
+                let (source, dirty) =
+                    super::nbd::NbdSource::open(device, self.size, socket, bitmap)?;
+                let dirty = Checked::new(dirty, device.clone(), self.size, false);
+                Ok((source, Box::new(dirty)))
             }
             #[cfg(not(feature = "nbd"))]
             SnapshotAccess::Nbd { .. } => Err(Error::new(
