@@ -2,6 +2,7 @@
 
 mod args;
 mod config;
+mod durable;
 mod failure;
 mod progress;
 mod report;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use snapkeep_repo::Unlock;
 use zeroize::Zeroizing;
 
+use crate::durable;
 use crate::failure::{Code, fault, usage};
 use crate::settings::Secret;
 
@@ -99,6 +100,7 @@ impl NewSecret {
     pub(crate) fn write(&mut self, text: &str) -> Result<Zeroizing<String>> {
         (self.file.write_all(text.as_bytes()))
             .and_then(|()| self.file.sync_all())
+            .and_then(|()| durable::sync_name(&self.path))
             .with_context(|| format!("cannot write {}", self.path.display()))?;
         let written = read(&self.path)?;
         if written.as_str() != text {

@@ -11,6 +11,7 @@ use snapkeep_api::{ArchiveName, DeviceName, Provider, VmRestore};
 use snapkeep_host::restore::{RestoreOptions, Restored, convert, restore_raw};
 
 use crate::args::{Restore, RestoreVm};
+use crate::durable;
 use crate::failure::{Code, fault, usage};
 use crate::progress::Progress;
 use crate::report::{self, Report};
@@ -243,7 +244,7 @@ fn one(
 /// A whole file or none, its owner's alone; the path, for the report.
 fn write(path: &Path, bytes: &[u8], overwrite: bool) -> Result<String> {
     let cannot = || format!("cannot write {}", path.display());
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = durable::folder_of(path);
     let mut file = tempfile::NamedTempFile::new_in(folder).with_context(cannot)?;
     file.write_all(bytes).with_context(cannot)?;
     file.as_file().sync_all().with_context(cannot)?;
@@ -253,5 +254,6 @@ fn write(path: &Path, bytes: &[u8], overwrite: bool) -> Result<String> {
         file.persist_noclobber(path)
     };
     named.with_context(cannot)?;
+    durable::sync_name(path).with_context(cannot)?;
     Ok(path.display().to_string())
 }
