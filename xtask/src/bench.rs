@@ -4,12 +4,12 @@
 //! days or machines say little. What was restored is compared byte for byte. The report has only
 //! what this run measured.
 
-mod corpus;
+pub(crate) mod corpus;
 mod export;
 mod files;
-mod measure;
+pub(crate) mod measure;
 mod report;
-mod tools;
+pub(crate) mod tools;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -16,6 +16,7 @@ mod demo;
 mod follow;
 mod fuzz;
 mod golden;
+mod scale;
 mod setup;
 mod shell;
 mod test;
@@ -62,6 +63,11 @@ const VERBS: &[Verb] = &[
         name: "golden",
         help: "the golden repositories: --remake them, or --exhaustive damage to them",
         run: golden::run,
+    },
+    Verb {
+        name: "scale",
+        help: "what backups of a sparse disk of 16 TiB cost",
+        run: scale::run,
     },
     Verb {
         name: "tidy",

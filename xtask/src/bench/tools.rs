@@ -146,7 +146,7 @@ impl<'a> Repository<'a> {
     }
 
     /// The tool's program, told where its repository and its key are.
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = match self.tool {
             Tool::Snapkeep | Tool::SnapkeepFile => Command::new(self.programs.join("snapkeep")),
             Tool::Restic => Command::new("restic"),
@@ -185,11 +185,15 @@ impl<'a> Repository<'a> {
         match self.tool {
             Tool::Snapkeep => {
                 let export = Export::serve(source.raw, "raw", None, &self.folder)?;
-                let cost = self.back_up_ours("nbd", export.socket(), source.size, None)?;
+                let (cost, _) = self.back_up_ours("nbd", export.socket(), source.size, None)?;
                 export.finish()?;
                 return Ok(cost);
             }
-            Tool::SnapkeepFile => return self.back_up_ours("file", source.raw, source.size, None),
+            Tool::SnapkeepFile => {
+                return self
+                    .back_up_ours("file", source.raw, source.size, None)
+                    .map(|(cost, _)| cost);
+            }
             Tool::Restic => {
                 // Without --force a file with an old date is not read.
                 command
@@ -211,10 +215,28 @@ impl<'a> Repository<'a> {
 
     /// Backs up what an image's dirty bitmap names, relative to the last archive.
     pub(crate) fn back_up_dirty(&mut self, image: &Path, size: u64, bitmap: &str) -> Result<Cost> {
-        let export = Export::serve(image, "qcow2", Some(bitmap), &self.folder)?;
-        let cost = self.back_up_ours("nbd", export.socket(), size, Some(bitmap))?;
+        self.back_up_image(image, size, Some(bitmap))
+            .map(|(cost, _)| cost)
+    }
+
+    /// Backs up an image: all of it, or what its dirty bitmap names relative to the last archive.
+    /// Also what the program printed.
+    pub(crate) fn back_up_image(
+        &mut self,
+        image: &Path,
+        size: u64,
+        bitmap: Option<&str>,
+    ) -> Result<(Cost, String)> {
+        let export = Export::serve(image, "qcow2", bitmap, &self.folder)?;
+        let done = self.back_up_ours("nbd", export.socket(), size, bitmap)?;
         export.finish()?;
-        Ok(cost)
+        Ok(done)
+    }
+
+    /// The name of the last archive.
+    pub(crate) fn last(&self) -> Result<&str> {
+        let last = self.archives.last().context("there is no archive")?;
+        Ok(last)
     }
 
     fn back_up_ours(
@@ -223,7 +245,7 @@ impl<'a> Repository<'a> {
         place: &Path,
         size: u64,
         bitmap: Option<&str>,
-    ) -> Result<Cost> {
+    ) -> Result<(Cost, String)> {
         let mut command = Command::new(self.programs.join("examples/back_up"));
         command.arg(self.place()).arg(self.folder.join("key"));
         command.arg(mechanism).arg(place).arg(size.to_string());
@@ -240,7 +262,7 @@ impl<'a> Repository<'a> {
             .find_map(|line| line.strip_prefix("archive "))
             .context("back_up names no archive")?;
         self.archives.push(archive.to_owned());
-        Ok(cost)
+        Ok((cost, printed))
     }
 
     /// Restores the last archive's disk to a file in a new folder; the file.
