@@ -116,6 +116,16 @@ fn a_file_that_qemu_has_open_is_not_replaced() {
     assert_eq!(fs::read(&target).unwrap(), b"precious");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     drop(user);
+
+    // Neither if it is opened while the restore runs.
+    let user = std::sync::OnceLock::new();
+    let observer = |_| {
+        user.get_or_init(|| std::sync::Mutex::new(User::of(&target)));
+    };
+    let clock = SystemClock::new();
+    restore_raw(&Disk::new(), &target, &overwrite, &clock, &observer).unwrap_err();
+    assert_eq!(fs::read(&target).unwrap(), b"precious");
+    drop(user);
     raw(&Disk::new(), &target, &overwrite).unwrap();
 }
 

@@ -139,6 +139,14 @@ impl NewFile {
             file.sync_all()
         })();
         written.map_err(|e| failed("cannot finish", &self.target, e))?;
+        if self.replaces.is_some() {
+            // Somebody may have started the guest meanwhile.
+            match File::open(&self.target) {
+                Ok(old) => refuse_in_use(&old, &self.target)?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(failed("cannot look into", &self.target, e)),
+            }
+        }
         self.name_it().map_err(|e| {
             if e.kind() == io::ErrorKind::AlreadyExists {
                 let what = format!("{} appeared while it was restored", self.target.display());
