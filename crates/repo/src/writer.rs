@@ -105,7 +105,6 @@ impl Writer {
             }
         }
         self.adopt()?;
-        self.flush_index(1)?;
         snapshot.writer = hex(&self.id);
         snapshot.index_objects = lock(&self.done).objects;
         snapshot
@@ -166,8 +165,8 @@ impl Writer {
         self.flush_index(limits::INDEX_BLOBS)
     }
 
-    /// Makes the packs durable that a killed writer left behind, and names them in the index:
-    /// this snapshot may need what is in them.
+    /// Makes the packs durable that a killed writer left behind, and names them in the index with
+    /// those of this writer: this snapshot may need what is in them.
     fn adopt(&self) -> Result<()> {
         let Repository { storage, keys, .. } = &*self.repository;
         // The lock keeps another writer from committing before they are durable.
@@ -189,11 +188,14 @@ impl Writer {
             return Err(error);
         }
         drop(index);
-        for pack in packs {
+        let named = packs.into_iter().try_for_each(|pack| {
             self.indexed(pack);
-            self.flush_index(limits::INDEX_BLOBS)?;
-        }
-        Ok(())
+            self.flush_index(limits::INDEX_BLOBS)
+        });
+        named.and_then(|()| self.flush_index(1)).inspect_err(|_| {
+            let index = self.repository.index.write();
+            (index.unwrap_or_else(PoisonError::into_inner)).put_back_adopted(adopted);
+        })
     }
 
     fn indexed(&self, pack: IndexedPack) {
@@ -241,7 +243,11 @@ impl Writer {
             .index
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.seen);
         for pack in packs {
+            for entry in &pack.entries {
+                seen.remove(&entry.id);
+            }
             index.add(pack);
         }
         Ok(())
