@@ -49,6 +49,19 @@ impl Index {
     /// A pack that an index object names and that is not there is left out, with what is in it,
     /// so that a backup stores those chunks again.
     pub(crate) fn load(storage: &dyn Storage, keys: &Keys) -> Result<Self> {
+        let mut index = Self::default();
+        index.refresh(storage, keys)?;
+        Ok(index)
+    }
+
+    /// Adds what was stored since. Places that were found stay valid.
+    pub(crate) fn refresh(&mut self, storage: &dyn Storage, keys: &Keys) -> Result<()> {
+        // The packs of an object that is listed were stored before it, so they are listed too.
+        let mut objects = Vec::new();
+        storage.list(&"index".parse()?, &mut |name, _| {
+            objects.extend(is_object(name).then(|| name.clone()));
+            Ok(())
+        })?;
         let mut present = BTreeMap::new();
         storage.list(&"packs".parse()?, &mut |name, length| {
             if let Some(id) = pack_of(name) {
@@ -56,37 +69,32 @@ impl Index {
             }
             Ok(())
         })?;
-        let mut objects = Vec::new();
-        storage.list(&"index".parse()?, &mut |name, _| {
-            objects.extend(is_object(name).then(|| name.clone()));
-            Ok(())
-        })?;
-        let mut index = Self::default();
+        self.problems.clear();
         for name in objects {
             match read_object(storage, keys, &name) {
                 Ok(packs) => {
                     for pack in packs {
                         if present.get(&pack.id) == Some(&u64::from(pack.length)) {
-                            index.add(pack);
+                            self.add(pack);
                         }
                     }
                 }
                 // The index is derived: what cannot be read is made good from the packs.
-                Err(error) => index.doubt(name, error),
+                Err(error) => self.doubt(name, error),
             }
         }
         for (id, length) in present {
-            if !index.known.contains(&id) {
+            if !self.known.contains(&id) {
                 match read_pack(storage, keys, id, length) {
                     Ok(pack) => {
-                        index.adopted.push(id);
-                        index.add(pack);
+                        self.adopted.push(id);
+                        self.add(pack);
                     }
-                    Err(error) => index.doubt(pack_file(&id), error),
+                    Err(error) => self.doubt(pack_file(&id), error),
                 }
             }
         }
-        Ok(index)
+        Ok(())
     }
 
     fn doubt(&mut self, name: FileName, error: Error) {

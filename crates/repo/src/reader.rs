@@ -63,13 +63,11 @@ impl Repository {
     }
 
     fn any_copy<T>(&self, id: &ChunkId, mut read: impl FnMut(&Location) -> Result<T>) -> Result<T> {
-        let index = || self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let first = {
-            let index = index();
-            index.find(id).ok_or_else(|| index.absent(id))?
-        };
+        let first = self.find(id)?;
         read(&first).or_else(|error| {
-            let copies = index().copies(id).to_vec();
+            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+            let copies = index.copies(id).to_vec();
+            drop(index);
             (copies.iter())
                 .find_map(|copy| read(copy).ok())
                 .ok_or(error)

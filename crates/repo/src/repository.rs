@@ -1,7 +1,7 @@
 //! A repository: made, opened, and its snapshots.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use zeroize::Zeroizing;
 
@@ -9,10 +9,10 @@ use crate::format::bytes::unhex;
 use crate::format::config::{Config, Proof};
 use crate::format::envelope::{self, Kind};
 use crate::format::features;
-use crate::format::id::PackId;
+use crate::format::id::{ChunkId, PackId};
 use crate::format::slot::{Slot, Stretch};
 use crate::format::snapshot::{Snapshot, SnapshotName};
-use crate::index::Index;
+use crate::index::{Index, Location};
 use crate::keys::{Cipher, KeyFile, Keys, RecoveryKit, Unlock};
 use crate::reader::Contexts;
 use crate::storage::{FileName, Storage, read_all};
@@ -38,6 +38,9 @@ pub struct Repository {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) keys: Keys,
     pub(crate) index: RwLock<Index>,
+    /// Whether snapshots were seen since the index was read: another host may have stored what
+    /// they need after it.
+    pub(crate) stale: Mutex<bool>,
     /// Keys of packs that were opened: each costs a read and a public-key operation.
     pub(crate) pack_keys: Mutex<HashMap<PackId, Arc<Cipher>>>,
     pub(crate) contexts: Contexts,
@@ -87,6 +90,7 @@ impl Repository {
             random,
             keys,
             index,
+            stale: Mutex::default(),
             pack_keys: Mutex::default(),
             contexts: Contexts::default(),
             config,
@@ -120,6 +124,7 @@ impl Repository {
             random,
             keys,
             index,
+            stale: Mutex::default(),
             pack_keys: Mutex::default(),
             contexts: Contexts::default(),
             config,
@@ -199,15 +204,13 @@ impl Repository {
 
     /// How many chunks and packs there are.
     pub fn counts(&self) -> (usize, usize) {
-        let index = self
-            .index
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         (index.len(), index.packs().len())
     }
 
     /// The names of all snapshots, in order. A file with a name of another shape is none.
     pub fn snapshots(&self) -> Result<Vec<SnapshotName>> {
+        *self.stale() = true;
         let mut names = Vec::new();
         self.storage.list(&"snapshots".parse()?, &mut |file, _| {
             let text = file.as_str().strip_prefix("snapshots/").unwrap_or_default();
@@ -217,8 +220,38 @@ impl Repository {
         Ok(names)
     }
 
+    fn stale(&self) -> MutexGuard<'_, bool> {
+        self.stale.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a chunk lies. If it is nowhere, the index is read again, once after snapshots were
+    /// last seen.
+    pub(crate) fn find(&self, id: &ChunkId) -> Result<Location> {
+        let index = || self.index.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = index().find(id) {
+            return Ok(found);
+        }
+        // Other threads that miss a chunk wait here for the one that reads.
+        let mut stale = self.stale();
+        if *stale {
+            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+            index.refresh(&*self.storage, &self.keys)?;
+            *stale = false;
+        }
+        drop(stale);
+        let index = index();
+        index.find(id).ok_or_else(|| index.absent(id))
+    }
+
     /// Reads one snapshot.
     pub fn snapshot(&self, name: &SnapshotName) -> Result<Snapshot> {
+        let snapshot = self.listed_snapshot(name)?;
+        *self.stale() = true;
+        Ok(snapshot)
+    }
+
+    /// Reads one whose name [`snapshots`](Self::snapshots) told.
+    pub(crate) fn listed_snapshot(&self, name: &SnapshotName) -> Result<Snapshot> {
         let file = name.file();
         let sealed = read_all(&*self.storage, &file, limits::SEALED_MAX).map_err(|e| {
             if e.kind() == ErrorKind::NotFound {

@@ -87,7 +87,8 @@ pub fn verify(repository: &Repository) -> Result<Report> {
         waiting: Vec::new(),
     };
     for name in repository.snapshots()? {
-        let result = (repository.snapshot(&name)).and_then(|snapshot| proof.snapshot(&snapshot));
+        let result =
+            (repository.listed_snapshot(&name)).and_then(|snapshot| proof.snapshot(&snapshot));
         match result {
             Ok(()) => report.snapshots += 1,
             Err(error) => report.damage.push(Damage {

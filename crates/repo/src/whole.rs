@@ -1,7 +1,6 @@
 //! Whether a disk of an archive is whole, as far as that can be told without reading the disk.
 
 use std::collections::HashSet;
-use std::sync::PoisonError;
 
 use crate::Result;
 use crate::format::id::ChunkId;
@@ -17,10 +16,6 @@ impl Repository {
     /// A chunk whose bytes were changed in place is not noticed: that takes reading it, which is
     /// what [`verify`](crate::verify()) does.
     pub fn check_whole(&self, disk: &DiskRecord) -> Result<()> {
-        let there = |id: &ChunkId| {
-            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-            index.find(id).map(drop).ok_or_else(|| index.absent(id))
-        };
         let levels = map::levels(disk.size, disk.chunk_size);
         let mut nodes: Vec<(u32, ChunkId)> = disk.root.map(|id| (levels, id)).into_iter().collect();
         // The same node may be in many places of a disk.
@@ -34,7 +29,7 @@ impl Repository {
             if level > 1 {
                 nodes.extend(children.map(|child| (level - 1, *child)));
             } else {
-                children.try_for_each(there)?;
+                children.try_for_each(|id| self.find(id).map(drop))?;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::Arc;
 
-use snapkeep_repo::{ErrorKind, FileName, MemoryStorage, Storage, verify};
+use snapkeep_repo::{ErrorKind, FaultPoint, Faulty, FileName, MemoryStorage, Storage, verify};
 
 use support::{backup, disk, init, key, name, open, restore};
 
@@ -140,6 +140,51 @@ fn a_pack_that_is_lost_together_with_the_index_is_missed() {
     let error = (repository.check_whole(&first.disks[0])).expect_err("it has no chunk");
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("is in no pack"), "{error}");
+}
+
+#[test]
+fn what_another_host_commits_after_the_opening_is_read_and_is_no_damage() {
+    let (memory, key, bytes) = (Arc::new(MemoryStorage::new()), key(), disk(1, 3));
+    init(&shared(&memory), &key).unwrap();
+    let [first, second, other] = [(); 3].map(|()| open(&shared(&memory), &key).unwrap());
+    let snapshot = backup(&other, &name("1"), None, &bytes).unwrap();
+    let report = verify(&first).unwrap();
+    assert!(report.damage.is_empty(), "{:?}", report.damage);
+    assert!(restore(&second, &name("1")).unwrap() == bytes);
+    let bytes = disk(2, 4);
+    backup(&other, &name("2"), None, &bytes).unwrap();
+    assert!(restore(&second, &name("2")).unwrap() == bytes);
+    second.check_whole(&snapshot.disks[0]).unwrap();
+}
+
+#[test]
+fn packs_that_could_not_be_indexed_are_by_the_next_backup() {
+    let (memory, key, bytes) = (Arc::new(MemoryStorage::new()), key(), disk(1, 3));
+    backup(
+        &init(&shared(&memory), &key).unwrap(),
+        &name("1"),
+        None,
+        &bytes,
+    )
+    .unwrap();
+    for file in files(&memory, "index") {
+        memory.remove(&file).unwrap();
+    }
+    let faulty = |point| {
+        let files = Arc::new(memory.fork());
+        (Arc::clone(&files), Arc::new(Faulty::new(files, point)))
+    };
+    let opened = |faulty: &Arc<Faulty>| open(&(Arc::clone(faulty) as Arc<dyn Storage>), &key);
+    let (_, counted) = faulty(FaultPoint::Never);
+    backup(&opened(&counted).unwrap(), &name("2"), None, &bytes).unwrap();
+    // Nothing is new, so its last deeds are an index object and the snapshot.
+    let (kept, failing) = faulty(FaultPoint::Only(counted.count() - 2));
+    let repository = opened(&failing).unwrap();
+    let error = backup(&repository, &name("2"), None, &bytes).expect_err("not indexed");
+    assert!(error.to_string().contains("on index/"), "{error}");
+    assert!(files(&kept, "index").is_empty());
+    backup(&repository, &name("3"), None, &bytes).unwrap();
+    assert_eq!(files(&kept, "index").len(), 1);
 }
 
 #[test]
