@@ -108,8 +108,8 @@ fn checksum(prefix: &str, key: &[u8; 32]) -> [u8; 4] {
 /// The keys of an open repository.
 pub(crate) struct Keys {
     root: Zeroizing<[u8; 32]>,
-    data_id: [u8; 32],
-    metadata_id: [u8; 32],
+    data_id: Zeroizing<[u8; 32]>,
+    metadata_id: Zeroizing<[u8; 32]>,
     metadata: Zeroizing<[u8; 32]>,
     config: Zeroizing<[u8; 32]>,
     private: KemKey,
@@ -123,16 +123,15 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
-    pub(crate) fn new(root: [u8; 32]) -> Self {
-        let root = Zeroizing::new(root);
-        let derive = |context| blake3::derive_key(context, &*root);
+    pub(crate) fn new(root: Zeroizing<[u8; 32]>) -> Self {
+        let derive = |context| Zeroizing::new(blake3::derive_key(context, &*root));
         let (private, public) =
-            X25519HkdfSha256::derive_keypair(&derive("snapkeep 1 data key pair"));
+            X25519HkdfSha256::derive_keypair(&*derive("snapkeep 1 data key pair"));
         Self {
             data_id: derive("snapkeep 1 data chunk id"),
             metadata_id: derive("snapkeep 1 metadata chunk id"),
-            metadata: Zeroizing::new(derive("snapkeep 1 metadata")),
-            config: Zeroizing::new(derive("snapkeep 1 config")),
+            metadata: derive("snapkeep 1 metadata"),
+            config: derive("snapkeep 1 config"),
             private,
             public,
             root,

@@ -80,7 +80,7 @@ impl Repository {
                 Err(Error::new(ErrorKind::Exists, what))
             })?;
         }
-        let keys = Keys::new(random::fresh(&*random)?);
+        let keys = Keys::new(Zeroizing::new(random::fresh(&*random)?));
         let config = Config::new(random::fresh(&*random)?, chunk_size)?;
         let slot = add_slot(&*storage, &*random, &keys, protect)?;
         storage.put(&config_file(), &config.encode(&keys)?)?;
@@ -360,7 +360,7 @@ fn unlock_keys(
     };
     if let Unlock::Recovery(kit) = unlock {
         let why = "the recovery kit is of another repository, or config was changed";
-        return (prove(kit.0).map(|keys| (keys, None))).ok_or_else(|| wrong(why));
+        return (prove(Zeroizing::new(kit.0)).map(|keys| (keys, None))).ok_or_else(|| wrong(why));
     }
     let (slots, mut damage) = read_slots(storage)?;
     if slots.is_empty() {
@@ -375,7 +375,7 @@ fn unlock_keys(
             Unlock::Passphrase(text) => slot.try_passphrase(text),
             Unlock::KeyFile(file) => slot.try_key_file(file),
             Unlock::Open => Ok(slot.try_open()),
-            Unlock::Recovery(kit) => Ok(Some(kit.0)),
+            Unlock::Recovery(kit) => Ok(Some(Zeroizing::new(kit.0))),
         };
         let root = root.unwrap_or_else(|e| {
             let what = format!("key slot {name} cannot be used");

@@ -125,7 +125,7 @@ impl Slot {
     }
 
     /// The root key, if the passphrase opens this slot.
-    pub(crate) fn try_passphrase(&self, passphrase: &str) -> Result<Option<[u8; 32]>> {
+    pub(crate) fn try_passphrase(&self, passphrase: &str) -> Result<Option<Zeroizing<[u8; 32]>>> {
         match self {
             Self::Passphrase {
                 argon2id,
@@ -140,7 +140,7 @@ impl Slot {
     }
 
     /// The root key, if the key file opens this slot.
-    pub(crate) fn try_key_file(&self, file: &KeyFile) -> Result<Option<[u8; 32]>> {
+    pub(crate) fn try_key_file(&self, file: &KeyFile) -> Result<Option<Zeroizing<[u8; 32]>>> {
         match self {
             Self::KeyFile { salt, sealed } => Ok(unseal(&file_key(file, &salt_of(salt)?), sealed)),
             Self::Passphrase { .. } | Self::Open { .. } => Ok(None),
@@ -148,9 +148,9 @@ impl Slot {
     }
 
     /// The root key, if it lies open.
-    pub(crate) fn try_open(&self) -> Option<[u8; 32]> {
+    pub(crate) fn try_open(&self) -> Option<Zeroizing<[u8; 32]>> {
         match self {
-            Self::Open { root } => unhex(root),
+            Self::Open { root } => unhex(root).map(Zeroizing::new),
             Self::Passphrase { .. } | Self::KeyFile { .. } => None,
         }
     }
@@ -166,8 +166,10 @@ fn seal(key: &[u8; 32], keys: &Keys) -> String {
     hex(&sealed)
 }
 
-fn unseal(key: &[u8; 32], sealed: &str) -> Option<[u8; 32]> {
+fn unseal(key: &[u8; 32], sealed: &str) -> Option<Zeroizing<[u8; 32]>> {
     let sealed: [u8; 48] = unhex(sealed)?;
-    let root = Cipher::new(key).open(0, ASSOCIATED, sealed.to_vec())?;
-    root.try_into().ok()
+    let root = Zeroizing::new(Cipher::new(key).open(0, ASSOCIATED, sealed.to_vec())?);
+    let mut copy = Zeroizing::new([0; 32]);
+    (root.len() == copy.len()).then(|| copy.copy_from_slice(&root))?;
+    Some(copy)
 }
