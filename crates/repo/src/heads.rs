@@ -7,7 +7,7 @@ use crate::format::head::{self, HeadName, HeadPlace};
 use crate::format::snapshot::SnapshotName;
 use crate::repository::Repository;
 use crate::storage::{FileName, read_all};
-use crate::{Error, Result, limits, random};
+use crate::{Error, ErrorKind, Result, limits, random};
 
 impl Repository {
     /// The archive that the newest head of a place names; `None` if the place has no head.
@@ -65,6 +65,21 @@ impl Repository {
             }
         }
         Ok(())
+    }
+
+    /// Heads of all places that do not open.
+    pub(crate) fn damaged_heads(&self) -> Result<Vec<(FileName, Error)>> {
+        let mut damaged = Vec::new();
+        self.storage.list(&"heads".parse()?, &mut |file, _| {
+            let read = read_all(&*self.storage, file, limits::HEAD_MAX);
+            let opened =
+                read.and_then(|sealed| envelope::open(&self.keys, Kind::Head, file, &sealed));
+            // A backup that ends removes the old ones.
+            let error = opened.err().filter(|e| e.kind() != ErrorKind::NotFound);
+            damaged.extend(error.map(|error| (file.clone(), error)));
+            Ok(())
+        })?;
+        Ok(damaged)
     }
 
     fn head_files(&self, place: &HeadPlace) -> Result<Vec<FileName>> {

@@ -174,6 +174,20 @@ impl Repository {
             .collect())
     }
 
+    /// Key slots whose bytes are not what was written. One of an unknown kind is a newer program's.
+    pub(crate) fn damaged_slots(&self) -> Result<Vec<(FileName, Error)>> {
+        let judge = |file: FileName| {
+            let read = read_all(&*self.storage, &file, limits::CONFIG_MAX);
+            let judged =
+                read.and_then(|bytes| envelope::check(Kind::Slot, &file, &bytes).map(drop));
+            judged.err().map(|error| (file, error))
+        };
+        Ok(slot_files(&*self.storage)?
+            .into_iter()
+            .filter_map(judge)
+            .collect())
+    }
+
     /// Removes a key slot, also one that cannot be read. Never the last, nor the one that opened
     /// the repository: that the others open it is not known, and may not be so.
     pub fn remove_key(&self, name: &str) -> Result<()> {

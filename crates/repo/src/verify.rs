@@ -12,12 +12,12 @@ use crate::index::{pack_file, pack_of};
 use crate::map;
 use crate::repository::Repository;
 use crate::storage::read_all;
-use crate::{Error, Result, limits};
+use crate::{Error, ErrorKind, Result, limits};
 
 /// What is wrong, and with what.
 #[derive(Debug)]
 pub struct Damage {
-    /// The pack, index object or snapshot.
+    /// The pack, index object, key slot, head or snapshot.
     pub object: String,
     /// What was found.
     pub error: Error,
@@ -36,12 +36,27 @@ pub struct Report {
     pub chunks: u64,
     /// Everything that is wrong.
     pub damage: Vec<Damage>,
+    /// What was not judged: the storage failed to read it, or it needs a newer program.
+    pub unread: Vec<Damage>,
+}
+
+impl Report {
+    fn tell(&mut self, object: &impl ToString, error: Error) {
+        let unread = matches!(error.kind(), ErrorKind::Io | ErrorKind::Version);
+        let list = if unread {
+            &mut self.unread
+        } else {
+            &mut self.damage
+        };
+        let object = object.to_string();
+        list.push(Damage { object, error });
+    }
 }
 
 /// Chunks that are handed to the threads together.
 const BATCH: usize = 4096;
 
-/// Reads everything: each pack whole against its name, then each snapshot's nodes, chunks and
+/// Reads everything: each pack whole against its name, key slots and heads, then each snapshot's nodes, chunks and
 /// configurations, each once. Index objects that could not be read when the repository was
 /// opened are told too, although nothing depends on them.
 pub fn verify(repository: &Repository) -> Result<Report> {
@@ -67,18 +82,19 @@ pub fn verify(repository: &Repository) -> Result<Report> {
     report.packs = packs.into_inner() as u64;
     report.bytes = bytes.into_inner() as u64;
     for (number, error) in judged {
-        let object = names[number].to_string();
-        report.damage.push(Damage { object, error });
+        report.tell(&names[number], error);
     }
     let index = repository.index.read();
     for (name, error) in index.unwrap_or_else(PoisonError::into_inner).problems() {
         // Packs were judged by their bytes.
         if name.as_str().starts_with("index/") {
-            report.damage.push(Damage {
-                object: name.to_string(),
-                error: error.clone(),
-            });
+            report.tell(&name, error.clone());
         }
+    }
+    for (name, error) in
+        (repository.damaged_slots()?.into_iter()).chain(repository.damaged_heads()?)
+    {
+        report.tell(&name, error);
     }
     let mut proof = Proof {
         repository,
@@ -91,10 +107,7 @@ pub fn verify(repository: &Repository) -> Result<Report> {
             (repository.listed_snapshot(&name)).and_then(|snapshot| proof.snapshot(&snapshot));
         match result {
             Ok(()) => report.snapshots += 1,
-            Err(error) => report.damage.push(Damage {
-                object: name.to_string(),
-                error,
-            }),
+            Err(error) => report.tell(&name, error),
         }
     }
     report.chunks = proof.proven.len() as u64;

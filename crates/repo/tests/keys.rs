@@ -5,7 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use snapkeep_repo::{
-    ErrorKind, KeyFile, MemoryStorage, Protect, Repository, Storage, SystemRandom, Unlock,
+    ErrorKind, FileName, HeadPlace, KeyFile, MemoryStorage, Protect, Repository, Storage,
+    SystemRandom, Unlock, verify,
 };
 
 use support::{CHUNK, backup, disk, init, key, name, open, restore};
@@ -135,4 +136,31 @@ fn no_repository_is_made_over_the_archives_of_one_without_config() {
     memory.put(&file, &config).unwrap();
     let repository = open(&shared(&memory), &key).unwrap();
     assert!(restore(&repository, &name("1")).unwrap() == bytes);
+}
+
+#[test]
+fn verification_names_damaged_slots_and_heads() {
+    let (memory, key) = (Arc::new(MemoryStorage::new()), key());
+    let repository = init(&shared(&memory), &key).unwrap();
+    let slot = repository.add_key(&protect(&key)).unwrap();
+    let place = HeadPlace::new(&name("1"), "store").unwrap();
+    repository.put_head(&place, &name("1")).unwrap();
+    assert!(verify(&repository).unwrap().damage.is_empty());
+    let mut damaged = Vec::new();
+    let mut note = |file: &FileName, _| {
+        damaged.push(file.clone());
+        Ok(())
+    };
+    memory.list(&"heads".parse().unwrap(), &mut note).unwrap();
+    damaged.insert(0, format!("keys/{slot}").parse().unwrap());
+    assert_eq!(damaged.len(), 2);
+    for file in &damaged {
+        memory.damage(file, |bytes| bytes[20] ^= 1);
+    }
+    let found = verify(&repository).unwrap().damage;
+    let named: Vec<_> = found.iter().map(|d| d.object.as_str()).collect();
+    assert_eq!(
+        named,
+        damaged.iter().map(FileName::as_str).collect::<Vec<_>>()
+    );
 }

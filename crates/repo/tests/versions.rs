@@ -74,4 +74,8 @@ fn a_snapshot_that_needs_an_unknown_feature_is_refused_alone() {
         "trees-1",
     );
     assert!(restore(&repository, &name("1")).expect("the other is") == bytes);
+    let report = verify(&repository).expect("verified");
+    assert!(report.damage.is_empty(), "{:?}", report.damage);
+    assert_eq!(report.unread.len(), 1);
+    assert_eq!(report.unread[0].object, name("2").to_string());
 }

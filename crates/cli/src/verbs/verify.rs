@@ -9,7 +9,7 @@ use snapkeep_repo::verify;
 
 use crate::failure::Code;
 use crate::progress::Progress;
-use crate::report::{self, Report};
+use crate::report::{self, Report, remark};
 use crate::session::Session;
 use crate::settings::Settings;
 
@@ -69,7 +69,14 @@ pub(super) fn run(settings: &Settings, json: bool) -> Result<ExitCode> {
         chunks: found.chunks,
         damage: damage.collect(),
     };
+    for unread in &found.unread {
+        let chain = unread.error.chain();
+        remark(&format!("{} is not proven: {chain}", unread.object));
+    }
     report::result(&verified, json)?;
+    if let (true, Some(unread)) = (verified.damage.is_empty(), found.unread.into_iter().next()) {
+        return Err(unread.error.into());
+    }
     Ok(if verified.damage.is_empty() {
         ExitCode::SUCCESS
     } else {
