@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Gid, Uid};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use snapkeep_api::{Error, ErrorKind, Result};
 
 use crate::limits::{FLEECING_SPACE_MIN, SOCKET_PATH_MAX};
@@ -161,6 +162,28 @@ pub(crate) fn claim(folder: &Path) -> Result<Option<File>> {
             Err(Error::new(ErrorKind::Unavailable, what))
         }
         Err(e) => Err(failed(e.into())),
+    }
+}
+
+/// Whether QEMU's NBD server listens in this folder: then it was started for its backup.
+pub(crate) fn is_served(folder: &Path) -> Result<bool> {
+    let socket = folder.join(SOCKET);
+    let failed = |e: Errno| {
+        let what = format!(
+            "cannot tell whether QEMU's NBD server listens at {}, and so it is not stopped",
+            socket.display()
+        );
+        Error::with_source(ErrorKind::Unavailable, what, std::io::Error::from(e))
+    };
+    let address = SocketAddrUnix::new(&socket).map_err(failed)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let end = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .map_err(failed)?;
+    match rustix::net::connect(&end, &address) {
+        // Its queue of callers may be full.
+        Ok(()) | Err(Errno::AGAIN) => Ok(true),
+        Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(false),
+        Err(e) => Err(failed(e)),
     }
 }
 

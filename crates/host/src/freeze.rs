@@ -13,7 +13,7 @@ use snapkeep_api::{BitmapMode, BitmapName, Error, ErrorKind, Result};
 use crate::disks::Disk;
 use crate::fleecing::Folder;
 use crate::limits::{BITMAP_GRANULARITY, FLEECING_TIMEOUT_SECONDS, NBD_CONNECTIONS_MAX};
-use crate::names::{EXPORT, FILTER, FLEECE, PAUSED_MARK, SERVER_MARK, SNAPSHOT};
+use crate::names::{EXPORT, FILTER, FLEECE, PAUSED_MARK, SNAPSHOT};
 use crate::qemu::Qemu;
 use crate::teardown::attach;
 
@@ -233,7 +233,6 @@ fn serve(qemu: &mut Qemu, folder: &Folder) -> Result<PathBuf> {
     if let Some(socket) = qemu.nbd_socket() {
         return Ok(socket.to_owned());
     }
-    add_mark(qemu, SERVER_MARK)?;
     let socket = folder.socket();
     let options = json!({
         "addr": {"type": "unix", "data": {"path": socket}},
@@ -242,8 +241,6 @@ fn serve(qemu: &mut Qemu, folder: &Folder) -> Result<PathBuf> {
     match qemu.execute("nbd-server-start", options) {
         Ok(_) => Ok(socket),
         Err(crate::qmp::Failure::Refused(e)) => {
-            // It is not ours to stop.
-            qemu.execute("blockdev-del", json!({"node-name": SERVER_MARK}))?;
             let what = format!(
                 "cannot start the NBD server of the QEMU at {}: if it has one already, name its socket",
                 qemu.socket().display()

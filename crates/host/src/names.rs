@@ -7,8 +7,6 @@ use snapkeep_api::{ArchiveName, BitmapName, DeviceName, Result};
 
 /// A node that is there while this program keeps the guest paused.
 pub(crate) const PAUSED_MARK: &str = "snapkeep-paused";
-/// A node that is there while the NBD server is this program's.
-pub(crate) const SERVER_MARK: &str = "snapkeep-server";
 
 pub(crate) const FLEECE: &str = "snapkeep-fleece-";
 pub(crate) const FILTER: &str = "snapkeep-cbw-";

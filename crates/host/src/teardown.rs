@@ -12,7 +12,7 @@ use crate::disks::Attachment;
 use crate::fleecing;
 use crate::graph::{Graph, Node};
 use crate::limits::LEFTOVERS_MAX;
-use crate::names::{EXPORT, FILTER, FLEECE, PAUSED_MARK, SERVER_MARK, SNAPSHOT};
+use crate::names::{EXPORT, FILTER, FLEECE, PAUSED_MARK, SNAPSHOT};
 use crate::qemu::Qemu;
 use crate::qmp::Failure;
 
@@ -79,12 +79,12 @@ fn try_clear(qemu: &mut Qemu, folder: &Path) -> Result<(), Failure> {
         delete(qemu, PAUSED_MARK)?;
     }
     close_exports(qemu)?;
-    if graph.nodes.contains_key(SERVER_MARK) {
-        // It may have been stopped by somebody else; that is as good.
-        if let Err(Failure::Unknown(e)) = qemu.execute("nbd-server-stop", json!({})) {
-            return Err(Failure::Unknown(e));
-        }
-        delete(qemu, SERVER_MARK)?;
+    // QEMU has one server at most. A node that says whose it is would be made before it starts or
+    // after, and be wrong if this program were killed in between.
+    if fleecing::is_served(folder).map_err(Failure::Refused)?
+        && let Err(Failure::Unknown(e)) = qemu.execute("nbd-server-stop", json!({}))
+    {
+        return Err(Failure::Unknown(e));
     }
     for node in graph.with_prefix(SNAPSHOT) {
         delete(qemu, &node.name)?;

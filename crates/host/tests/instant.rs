@@ -54,7 +54,7 @@ fn no_write_is_missing_that_comes_between_two_commands() {
     let client = guest.client();
     let writes = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&writes);
-    let pass = move |_, _| {
+    let pass = move |_, _: &str, _| {
         let number = count.fetch_add(1, Ordering::SeqCst) + 1;
         client.write_at(place(number), &content(number)).unwrap();
         client.write_at(SIZE - 512, &content(number)).unwrap();

@@ -58,7 +58,7 @@ fn a_monitor_that_breaks_anywhere_leaves_nothing_and_loses_no_write() {
         let commands = Arc::new(AtomicUsize::new(0));
         let hung_up = Arc::new(AtomicBool::new(false));
         let (count, once) = (Arc::clone(&commands), Arc::clone(&hung_up));
-        let pass = move |number, when| {
+        let pass = move |number, _: &str, when| {
             count.store(number, Ordering::SeqCst);
             let now = number == at && when == moment;
             once.fetch_or(now, Ordering::SeqCst);

@@ -16,13 +16,13 @@ pub(crate) enum Moment {
     After,
 }
 
-/// Listens at the path that is returned. `pass` is asked twice about each command, by its number;
-/// `false` hangs up.
+/// Listens at the path that is returned. `pass` is asked twice about each command, by its number
+/// and name; `false` hangs up.
 pub(crate) fn start(
     folder: &Path,
     name: &str,
     monitor: PathBuf,
-    mut pass: impl FnMut(usize, Moment) -> bool + Send + 'static,
+    mut pass: impl FnMut(usize, &str, Moment) -> bool + Send + 'static,
 ) -> PathBuf {
     let socket = folder.join(name);
     let listener = UnixListener::bind(&socket).unwrap();
@@ -45,7 +45,7 @@ fn serve(
     client: &UnixStream,
     server: &UnixStream,
     number: &mut usize,
-    pass: &mut impl FnMut(usize, Moment) -> bool,
+    pass: &mut impl FnMut(usize, &str, Moment) -> bool,
 ) -> Option<()> {
     let (mut to_client, mut to_server) = (client, server);
     let mut commands = BufReader::new(client).lines();
@@ -54,14 +54,16 @@ fn serve(
     loop {
         let command = commands.next()?.ok()?;
         *number += 1;
-        if !pass(*number, Moment::Before) {
+        let parsed: Value = serde_json::from_str(&command).ok()?;
+        let name = parsed["execute"].as_str()?;
+        if !pass(*number, name, Moment::Before) {
             return None;
         }
         writeln!(to_server, "{command}").ok()?;
         loop {
             let reply = replies.next()?.ok()?;
             let is_event = serde_json::from_str::<Value>(&reply).ok()?["event"].is_string();
-            if !is_event && !pass(*number, Moment::After) {
+            if !is_event && !pass(*number, name, Moment::After) {
                 return None;
             }
             writeln!(to_client, "{reply}").ok()?;
