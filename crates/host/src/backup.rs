@@ -238,19 +238,13 @@ fn take_back(
     committed: bool,
     log: &dyn TaskLog,
 ) -> Option<Error> {
-    let cleared = clear(qemu, folder.path());
+    let cleared = clear(qemu, folder.path(), log);
     if let Err(e) = cleared {
         if qemu.owner().has_ended() {
             log.log(Level::Warn, "the guest's QEMU ended while it was backed up");
             return None;
         }
-        let line = format!(
-            "what the backup made in QEMU could not be taken back, nor its folder {}: {}; the next backup \
-             will do it",
-            folder.path().display(),
-            e.chain()
-        );
-        log.log(Level::Error, &line);
+        log.log(Level::Error, &what_is_left(qemu, &folder, plans, &e));
         folder.keep();
         return Some(e);
     }
@@ -266,6 +260,23 @@ fn take_back(
         }
     }
     None
+}
+
+fn what_is_left(qemu: &Qemu, folder: &Folder, plans: &[Plan], why: &Error) -> String {
+    let devices: Vec<_> = plans.iter().map(|p| p.disk.device.as_str()).collect();
+    let paused = if qemu.paused {
+        ", and the guest may stand still (cont, on a monitor, lets it go on)"
+    } else {
+        ""
+    };
+    format!(
+        "what the backup made in the QEMU at {} could not be taken back: filters may be left before {}, which \
+         copy what the guest overwrites to {}{paused}; the next backup of this guest takes them back first: {}",
+        qemu.socket().display(),
+        devices.join(", "),
+        folder.path().display(),
+        why.chain()
+    )
 }
 
 /// After a success the old bitmap goes, after a failure the new one: the other has recorded all the

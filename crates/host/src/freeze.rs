@@ -192,6 +192,7 @@ fn insert_at_once(qemu: &mut Qemu, plans: &[Plan]) -> Result<Duration> {
     }
     add_mark(qemu, PAUSED_MARK)?;
     let start = qemu.clock.monotonic();
+    qemu.paused = true;
     qemu.execute("stop", json!({}))?;
     let new = plans.iter().filter_map(Plan::add_new);
     let copies = (plans.iter().enumerate()).filter_map(|(number, plan)| plan.copy_old(number));
@@ -210,6 +211,7 @@ fn insert_at_once(qemu: &mut Qemu, plans: &[Plan]) -> Result<Duration> {
         return Err(Error::new(ErrorKind::Unavailable, what));
     }
     qemu.execute("cont", json!({}))?;
+    qemu.paused = false;
     let paused = qemu.clock.monotonic().saturating_sub(start);
     qemu.execute("blockdev-del", json!({"node-name": PAUSED_MARK}))?;
     Ok(paused)

@@ -14,6 +14,7 @@ mod process;
 mod qemu;
 mod qmp;
 pub mod restore;
+mod silence;
 mod teardown;
 
 pub use backup::{Finished, VmRequest, back_up_vm};

@@ -27,6 +27,12 @@ pub const FLEECING_TIMEOUT_SECONDS: u32 = 45;
 pub const FLEECING_SPACE_MIN: u64 = 16 << 20;
 /// Exports of a killed backup that are taken back.
 pub const LEFTOVERS_MAX: usize = 10_000;
+/// The pause before a QEMU that fell silent is asked again: it doubles from the first to the last.
+pub const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest such pause.
+pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The log is told so often that QEMU is still silent.
+pub const RECONNECT_NOTE: Duration = Duration::from_secs(60);
 
 /// How long the monitor may take.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +45,9 @@ pub struct Timeouts {
     pub drain: Duration,
     /// To close an export after it was told to.
     pub export: Duration,
+    /// To answer again after it fell silent with something of a backup in it; what is there then
+    /// stays until the next backup.
+    pub reconnect: Duration,
 }
 
 impl Default for Timeouts {
@@ -48,6 +57,7 @@ impl Default for Timeouts {
             command: Duration::from_secs(30),
             drain: Duration::from_secs(120),
             export: Duration::from_secs(30),
+            reconnect: Duration::from_secs(15 * 60),
         }
     }
 }

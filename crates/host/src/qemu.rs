@@ -45,6 +45,8 @@ pub struct Qemu {
     pub(crate) monitor: Monitor,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) schema: Schema,
+    /// Whether the guest may stand still because of this program.
+    pub(crate) paused: bool,
     version: (u64, u64, u64),
     incarnation: Incarnation,
     owner: process::Owner,
@@ -105,6 +107,7 @@ impl Qemu {
             monitor,
             clock,
             schema,
+            paused: false,
             version: (major, minor, micro),
             incarnation: Incarnation {
                 process: owner.incarnation(),

@@ -15,6 +15,7 @@ use crate::limits::LEFTOVERS_MAX;
 use crate::names::{EXPORT, FILTER, FLEECE, PAUSED_MARK, SNAPSHOT};
 use crate::qemu::Qemu;
 use crate::qmp::Failure;
+use crate::silence::Silence;
 
 /// An event is waited for so long before QEMU is asked again.
 const LOOK: Duration = Duration::from_millis(500);
@@ -34,7 +35,7 @@ pub fn recover(qemu: &mut Qemu, log: &dyn TaskLog) -> Result<bool> {
         qemu.socket().display()
     );
     log.log(Level::Warn, &line);
-    clear(qemu, &folder)?;
+    clear(qemu, &folder, log)?;
     drop(lock);
     if let Err(e) = fleecing::remove(&folder) {
         let line = format!("cannot remove {}: {e}; remove it", folder.display());
@@ -54,14 +55,14 @@ pub(crate) fn owner(graph: &Graph) -> Option<PathBuf> {
 }
 
 /// Takes everything back that the backup with this folder made in QEMU, except dirty bitmaps. If
-/// the monitor broke it connects again, once.
-pub(crate) fn clear(qemu: &mut Qemu, folder: &Path) -> Result<()> {
-    match try_clear(qemu, folder) {
-        Err(Failure::Unknown(_)) => {
-            qemu.reconnect()?;
-            try_clear(qemu, folder).map_err(Error::from)
+/// QEMU falls silent it is asked again, for a long time.
+pub(crate) fn clear(qemu: &mut Qemu, folder: &Path, log: &dyn TaskLog) -> Result<()> {
+    let mut silence = Silence::new(log);
+    loop {
+        match try_clear(qemu, folder) {
+            Err(Failure::Unknown(e)) => silence.outlast(qemu, e)?,
+            done => return done.map_err(Error::from),
         }
-        done => done.map_err(Error::from),
     }
 }
 
@@ -69,13 +70,16 @@ fn try_clear(qemu: &mut Qemu, folder: &Path) -> Result<(), Failure> {
     let graph = Graph::query(qemu).map_err(Failure::Unknown)?;
     if owner(&graph).as_deref() != Some(folder) {
         // Nothing of it is there; what is there is another backup's.
+        qemu.paused = false;
         return Ok(());
     }
-    if graph.nodes.contains_key(PAUSED_MARK) {
+    qemu.paused = graph.nodes.contains_key(PAUSED_MARK);
+    if qemu.paused {
         let status = qemu.execute("query-status", json!({}))?;
         if status["status"] == "paused" {
             qemu.execute("cont", json!({}))?;
         }
+        qemu.paused = false;
         delete(qemu, PAUSED_MARK)?;
     }
     close_exports(qemu)?;

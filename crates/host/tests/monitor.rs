@@ -125,6 +125,7 @@ fn told(says: &'static [u8]) -> snapkeep_api::Error {
         command: short,
         drain: short,
         export: short,
+        reconnect: short,
     };
     let error = Qemu::connect_within(&socket, Arc::new(SystemClock::new()), timeouts).unwrap_err();
     peer.join().unwrap();

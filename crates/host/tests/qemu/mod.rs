@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use snapkeep_api::{
     ArchiveName, BackupJob, BackupStats, BitmapRequest, ContainerBackup, DeviceName, GuestId,
@@ -148,7 +149,7 @@ pub(crate) fn back_up(
     qemu: &mut Qemu,
     provider: &dyn Provider,
     request: VmRequest,
-    log: &Log,
+    log: &dyn TaskLog,
     meanwhile: Option<Meanwhile>,
 ) -> Result<Finished> {
     let time = UnixTime(1_800_000_000);
@@ -413,6 +414,12 @@ impl Guest {
     /// Ends QEMU in none.
     pub(crate) fn kill(&mut self) {
         (self.way, self.monitor, self.process) = (None, None, None);
+    }
+
+    /// Sends QEMU a signal, now and whenever it is asked to.
+    pub(crate) fn signaller(&self) -> impl Fn(Signal) + Send + Sync + 'static {
+        let pid = Pid::from_child(&self.process.as_ref().unwrap().0);
+        move |signal| kill_process(pid, signal).unwrap()
     }
 
     /// Connects as a backup does.
