@@ -1,7 +1,5 @@
 //! A QEMU that falls silent in the middle of a backup, and goes on later.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod qemu;
 
 use std::sync::Arc;
