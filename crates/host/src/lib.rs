@@ -10,6 +10,7 @@ mod freeze;
 mod graph;
 pub mod limits;
 mod names;
+mod oldest;
 mod process;
 mod qemu;
 mod qmp;

@@ -7,12 +7,11 @@ use serde_json::{Value, json};
 use snapkeep_api::{Clock, Error, ErrorKind, Incarnation, Result};
 
 use crate::limits::Timeouts;
+use crate::oldest::OLDEST_MAJOR;
 use crate::process;
 use crate::qmp::schema::Schema;
 use crate::qmp::{Failure, Monitor};
 
-/// The first release whose NBD server is safe with iothreads.
-const OLDEST_MAJOR: u64 = 9;
 /// The commands without which there is no backup.
 const COMMANDS: &[&str] = &[
     "query-named-block-nodes",
