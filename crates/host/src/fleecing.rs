@@ -1,11 +1,13 @@
 //! The folder of one backup: fleecing images, the NBD server's socket, and the lock that tells
 //! whether the backup still runs.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Gid, Uid};
+use rustix::fs::{FileType, FlockOperation, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use snapkeep_api::{Error, ErrorKind, Result};
@@ -18,10 +20,19 @@ const LOCK: &str = "lock";
 const SOCKET: &str = "nbd.socket";
 const IMAGE: &str = "fleece-";
 
+/// Files are made in a folder that is another user's, who may be up to no good.
+const NEW: OFlags = OFlags::CREATE
+    .union(OFlags::EXCL)
+    .union(OFlags::WRONLY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
 /// The folder of a running backup; removed when it is dropped, unless it is kept.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    folder: tempfile::TempDir,
+    at: tempfile::TempDir,
+    /// The folder that was made, whatever has its name.
+    handle: OwnedFd,
     /// Locked as long as the backup runs.
     _lock: File,
 }
@@ -29,7 +40,7 @@ pub(crate) struct Folder {
 impl Folder {
     /// Makes a folder in `parent` that QEMU, which runs as this user and group, can use.
     pub(crate) fn make(parent: &Path, qemu: Option<(u32, u32)>) -> Result<Self> {
-        let failed = |e: std::io::Error| {
+        let failed = |e: io::Error| {
             let what = format!(
                 "cannot make a folder for fleecing in {}: name another fleecing folder, or mend it",
                 parent.display()
@@ -56,19 +67,20 @@ impl Folder {
         }
         let folder = tempfile::Builder::new()
             .prefix(FOLDER)
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(&parent)
             .map_err(failed)?;
-        let lock = (OpenOptions::new().write(true).create_new(true).mode(0o600))
-            .open(folder.path().join(LOCK))
-            .map_err(failed)?;
+        let handle = open_folder(folder.path()).map_err(failed)?;
+        let lock = rustix::fs::openat(&handle, LOCK, NEW, Mode::from_raw_mode(0o600))
+            .map_err(|e| failed(e.into()))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|e| failed(e.into()))?;
-        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).map_err(failed)?;
+        give(&handle, folder.path(), qemu)?;
         let made = Self {
-            folder,
-            _lock: lock,
+            at: folder,
+            handle,
+            _lock: lock.into(),
         };
-        give(made.path(), qemu)?;
         let length = made.socket().as_os_str().len();
         if length > SOCKET_PATH_MAX {
             let what = format!(
@@ -82,7 +94,7 @@ impl Folder {
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        self.at.path()
     }
 
     /// Where QEMU's NBD server listens.
@@ -97,59 +109,68 @@ impl Folder {
         size: u64,
         qemu: Option<(u32, u32)>,
     ) -> Result<PathBuf> {
-        let path = self.path().join(format!("{IMAGE}{number}"));
-        let made = (OpenOptions::new().write(true).create_new(true).mode(0o600))
-            .open(&path)
-            .and_then(|file| file.set_len(size));
-        made.map_err(|e| {
+        let name = format!("{IMAGE}{number}");
+        let path = self.path().join(&name);
+        let made = rustix::fs::openat(&self.handle, &name, NEW, Mode::from_raw_mode(0o600))
+            .map_err(io::Error::from)
+            .and_then(|file| {
+                let file = File::from(file);
+                file.set_len(size).map(|()| file)
+            });
+        let file = made.map_err(|e| {
             let what = format!(
                 "cannot make the fleecing image {} of {size} bytes",
                 path.display()
             );
             Error::with_source(ErrorKind::Target, what, e)
         })?;
-        give(&path, qemu)?;
+        give(&file, &path, qemu)?;
         Ok(path)
     }
 
     /// Leaves the folder: QEMU may still use what is in it.
     pub(crate) fn keep(self) -> PathBuf {
-        self.folder.keep()
+        self.at.keep()
     }
 }
 
-/// Makes a file QEMU's, if QEMU runs as somebody else.
-fn give(path: &Path, qemu: Option<(u32, u32)>) -> Result<()> {
+/// A folder itself, not what a link leads to.
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Makes an open file QEMU's, if QEMU runs as somebody else.
+fn give(file: impl AsFd, path: &Path, qemu: Option<(u32, u32)>) -> Result<()> {
     let Some((user, group)) = qemu else {
         return Ok(());
     };
     if user == rustix::process::geteuid().as_raw() {
         return Ok(());
     }
-    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-    rustix::fs::chown(path, Some(user), Some(group)).map_err(|e| {
+    let ids = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+    rustix::fs::fchown(file, ids.0, ids.1).map_err(|e| {
         let what = format!(
-            "QEMU runs as user {user:?}, and {} cannot be made its own: run as root, or as that user",
+            "QEMU runs as user {user}, and {} cannot be made its own: run as root, or as that user",
             path.display()
         );
-        Error::with_source(ErrorKind::Target, what, std::io::Error::from(e))
+        Error::with_source(ErrorKind::Target, what, io::Error::from(e))
     })
 }
 
 /// Whether the backup that a folder belongs to still runs. The lock of one that has it is returned
 /// to keep others out.
 pub(crate) fn claim(folder: &Path) -> Result<Option<File>> {
-    let path = folder.join(LOCK);
-    let failed = |e: std::io::Error| {
+    let failed = |e: io::Error| {
         let what = format!(
-            "cannot tell whether the backup that uses {} still runs",
+            "cannot tell whether the backup that uses {} still runs; if none does, remove that folder",
             folder.display()
         );
         Error::with_source(ErrorKind::Unavailable, what, e)
     };
-    let lock = match OpenOptions::new().write(true).open(&path) {
+    let lock = match open_folder(folder).and_then(|handle| open_lock(&handle)) {
         Ok(lock) => lock,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed(e)),
     };
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -165,6 +186,19 @@ pub(crate) fn claim(folder: &Path) -> Result<Option<File>> {
     }
 }
 
+/// The lock of a folder that somebody may have tampered with: it is not waited for, and nothing else
+/// is locked in its place.
+fn open_lock(folder: &OwnedFd) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let lock = rustix::fs::openat(folder, LOCK, flags, Mode::empty())?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&lock)?.st_mode);
+    if kind == FileType::RegularFile {
+        Ok(lock.into())
+    } else {
+        Err(io::Error::other("its lock is no regular file"))
+    }
+}
+
 /// Whether QEMU's NBD server listens in this folder: then it was started for its backup.
 pub(crate) fn is_served(folder: &Path) -> Result<bool> {
     let socket = folder.join(SOCKET);
@@ -173,7 +207,7 @@ pub(crate) fn is_served(folder: &Path) -> Result<bool> {
             "cannot tell whether QEMU's NBD server listens at {}, and so it is not stopped",
             socket.display()
         );
-        Error::with_source(ErrorKind::Unavailable, what, std::io::Error::from(e))
+        Error::with_source(ErrorKind::Unavailable, what, io::Error::from(e))
     };
     let address = SocketAddrUnix::new(&socket).map_err(failed)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -188,13 +222,13 @@ pub(crate) fn is_served(folder: &Path) -> Result<bool> {
 }
 
 /// Removes the folder of a killed backup, and nothing that such a backup did not make.
-pub(crate) fn remove(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn remove(folder: &Path) -> io::Result<()> {
     let is_ours = folder
         .file_name()
         .and_then(|name| name.to_str())
         .is_some_and(|name| name.starts_with(FOLDER));
     if !is_ours {
-        return Err(std::io::Error::other("it is no folder of a backup"));
+        return Err(io::Error::other("it is no folder of a backup"));
     }
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
@@ -206,7 +240,7 @@ pub(crate) fn remove(folder: &Path) -> std::io::Result<()> {
     }
     // Last, because the lock is how others know that nobody is at work here.
     match std::fs::remove_file(folder.join(LOCK)) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         Ok(()) | Err(_) => std::fs::remove_dir(folder),
     }
 }

@@ -150,13 +150,26 @@ fn add_fleece(qemu: &mut Qemu, folder: &Folder, number: usize, plan: &Plan) -> R
         "discard": "unmap",
         "file": {
             "driver": "file",
-            "filename": image,
+            "filename": &image,
             "discard": "unmap",
             "cache": {"direct": false, "no-flush": true},
         },
     });
-    qemu.execute("blockdev-add", options)?;
-    Ok(())
+    match qemu.execute("blockdev-add", options) {
+        Ok(_) => Ok(()),
+        Err(crate::qmp::Failure::Refused(e)) => {
+            let user = qemu.owner().user.map_or(String::new(), |(user, _)| {
+                format!(" as user {user}, which it seems to be")
+            });
+            let what = format!(
+                "device {}: QEMU must be able to open the fleecing image {}{user}",
+                plan.disk.device,
+                image.display()
+            );
+            Err(Error::with_source(ErrorKind::Target, what, e))
+        }
+        Err(failure) => Err(failure.into()),
+    }
 }
 
 /// A node that says something by being there.

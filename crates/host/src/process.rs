@@ -1,4 +1,4 @@
-//! Whose process answers a monitor.
+//! Whose process answers a monitor, and what that process may do.
 
 use std::os::unix::net::UnixStream;
 
@@ -9,7 +9,7 @@ use snapkeep_api::Process;
 pub(crate) struct Owner {
     /// The process, if it surely is a QEMU.
     process: Option<Process>,
-    /// Its user and group.
+    /// As which user and group it opens files.
     pub(crate) user: Option<(u32, u32)>,
 }
 
@@ -32,6 +32,10 @@ impl Owner {
 
 /// Who opened the other end. That may have been a process that handed the socket over to QEMU, or
 /// that is gone: a process counts only if it is there and calls itself a QEMU (`kvm` on Proxmox VE).
+///
+/// The socket tells who opened it, which is often root, and QEMU gives up its rights only then
+/// (`-run-with user=`): its own are asked for. Of a QEMU that is not known, the opener's are the
+/// best guess.
 pub(crate) fn owner(stream: &UnixStream) -> Owner {
     let Ok(credentials) = rustix::net::sockopt::socket_peercred(stream) else {
         return Owner::default();
@@ -46,10 +50,21 @@ pub(crate) fn owner(stream: &UnixStream) -> Owner {
             start: start_time(&stat)?,
         })
     });
+    let opener = (credentials.uid.as_raw(), credentials.gid.as_raw());
+    let now = process.and_then(|process| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id)).ok()?;
+        Some((file_id(&status, "Uid:")?, file_id(&status, "Gid:")?))
+    });
     Owner {
         process,
-        user: Some((credentials.uid.as_raw(), credentials.gid.as_raw())),
+        user: Some(now.unwrap_or(opener)),
     }
+}
+
+/// The last of the four numbers in a line of `/proc/PID/status`: with it files are opened.
+fn file_id(status: &str, field: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    line.split_ascii_whitespace().nth(3)?.parse().ok()
 }
 
 /// Field 22 of `/proc/PID/stat`, if field 2, the name, is QEMU's. The name is in parentheses, and
@@ -89,6 +104,28 @@ mod tests {
         assert_eq!(boot_id(""), None);
         let here = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
         assert!(boot_id(&here).is_some(), "{here}");
+    }
+
+    #[test]
+    fn files_are_opened_with_the_last_of_four_numbers() {
+        let status = "Name:\tqemu\nTgid:\t7\nUid:\t0\t1\t2\t3\nGid:\t4\t5\t6\t4294967295\n";
+        assert_eq!(file_id(status, "Uid:"), Some(3));
+        assert_eq!(file_id(status, "Gid:"), Some(u32::MAX));
+        assert_eq!(file_id("Uid:\t0\t1\t2\n", "Uid:"), None);
+        let own = std::fs::read_to_string("/proc/self/status").unwrap();
+        let user = rustix::process::geteuid().as_raw();
+        assert_eq!(file_id(&own, "Uid:"), Some(user));
+    }
+
+    #[test]
+    fn a_process_that_only_opened_the_socket_is_no_qemu() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let socket = folder.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let owner = owner(&UnixStream::connect(&socket).unwrap());
+        assert!(owner.process.is_none(), "{owner:?}");
+        let user = rustix::process::geteuid().as_raw();
+        assert_eq!(owner.user.map(|(user, _)| user), Some(user));
     }
 
     #[test]

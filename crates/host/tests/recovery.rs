@@ -156,6 +156,40 @@ fn a_guest_that_a_killed_backup_paused_goes_on() {
 }
 
 #[test]
+fn a_lock_that_is_none_ends_the_recovery_and_is_not_followed() {
+    let test = "a_lock_that_is_none_ends_the_recovery_and_is_not_followed";
+    if !tool(test, "qemu-system-x86_64") || !tool(test, "qemu-img") {
+        return;
+    }
+    let mut guest = Guest::new(true, "raw");
+    let (folder, lock) = begin(&mut guest);
+    drop(lock);
+    let at = folder.join("lock");
+    let elsewhere = guest.folder.path().join("elsewhere");
+    std::fs::write(&elsewhere, "").unwrap();
+    for kind in ["link", "pipe"] {
+        std::fs::remove_file(&at).unwrap();
+        if kind == "link" {
+            std::os::unix::fs::symlink(&elsewhere, &at).unwrap();
+        } else {
+            qemu::run("mkfifo", &[at.to_str().unwrap()]);
+        }
+        let error = recover(&mut guest.connect(), &Log::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{kind}");
+        assert!(
+            error.chain().contains("snapkeep-run-test"),
+            "{}",
+            error.chain()
+        );
+        assert_eq!(guest.ours(), ["snapkeep-fleece-0"], "{kind}");
+    }
+    // As the error says.
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(recover(&mut guest.connect(), &Log::default()).unwrap());
+    assert!(guest.ours().is_empty());
+}
+
+#[test]
 fn a_second_backup_at_once_is_refused_and_harms_nothing() {
     let test = "a_second_backup_at_once_is_refused_and_harms_nothing";
     if !tool(test, "qemu-storage-daemon") || !tool(test, "qemu-img") {
