@@ -7,6 +7,7 @@
 pub(crate) mod corpus;
 mod export;
 mod files;
+mod guest;
 pub(crate) mod measure;
 mod report;
 pub(crate) mod tools;
@@ -18,6 +19,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::shell::{Scratch, build_release, root, run as run_command};
 use corpus::Corpus;
+use guest::Guest;
 use measure::Cost;
 use tools::{Repository, Source, Tool};
 
@@ -26,7 +28,6 @@ use tools::{Repository, Source, Tool};
 struct Options {
     size_mib: u64,
     rounds: usize,
-    granularity: u64,
     seed: u64,
     only_ours: bool,
     report: PathBuf,
@@ -69,7 +70,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let scratch = Scratch::new("bench")?;
     println!("making a disk of {} MiB", options.size_mib);
     let size = options.size_mib << 20;
-    let corpus = Corpus::make(scratch.path(), options.seed, size, options.granularity)?;
+    let corpus = Corpus::make(scratch.path(), options.seed, size)?;
     let mut samples = Vec::new();
     for round in 1..=options.rounds {
         println!("round {round} of {}", options.rounds);
@@ -95,7 +96,6 @@ fn parse(args: &[String]) -> Result<Options> {
     let mut options = Options {
         size_mib: 2048,
         rounds: 3,
-        granularity: 64 << 10,
         seed: 1,
         only_ours: false,
         report: root().join("docs/benchmarks/disk.md"),
@@ -112,11 +112,10 @@ fn parse(args: &[String]) -> Result<Options> {
         match arg.as_str() {
             "--size-mib" => options.size_mib = value.parse()?,
             "--rounds" => options.rounds = value.parse()?,
-            "--granularity" => options.granularity = value.parse()?,
             "--seed" => options.seed = value.parse()?,
             "--report" => options.report = value.into(),
             _ => bail!(
-                "{arg} is unknown; there are --size-mib, --rounds, --granularity, --seed, --report and --only-ours"
+                "{arg} is unknown; there are --size-mib, --rounds, --seed, --report and --only-ours"
             ),
         }
     }
@@ -166,8 +165,7 @@ fn one_round(
     for (tool, repository) in &mut all {
         if *tool == Tool::Snapkeep {
             let mut copy = repository.copy(folder.join("copy"))?;
-            settle()?;
-            let cost = copy.back_up_dirty(&corpus.image, size, corpus::BITMAP)?;
+            let cost = back_up_dirty(&mut copy, corpus, &folder.join("disk.raw"))?;
             record(*tool, Case::Dirty, cost, copy.stored()?);
             check_restored(&copy, second, &folder.join("restored"))?;
             copy.remove()?;
@@ -186,6 +184,19 @@ fn one_round(
         }
     }
     Ok(())
+}
+
+/// A guest's disk is backed up, changed and backed up again: the cost of the last.
+fn back_up_dirty(repository: &mut Repository<'_>, corpus: &Corpus, disk: &Path) -> Result<Cost> {
+    run_command(Command::new("cp").arg(&corpus.first).arg(disk))?;
+    let mut guest = Guest::start(disk, disk.parent().context("a file has a folder")?)?;
+    repository.back_up_guest(&guest, false)?;
+    guest.write(&corpus.changes)?;
+    settle()?;
+    let cost = repository.back_up_guest(&guest, true)?;
+    guest.quit()?;
+    std::fs::remove_file(disk)?;
+    Ok(cost)
 }
 
 /// Restores the last archive, compares it byte for byte, and removes it again.

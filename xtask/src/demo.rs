@@ -9,7 +9,6 @@
 mod backup;
 mod guest;
 mod model;
-mod monitor;
 mod programs;
 mod qemu;
 

@@ -16,6 +16,7 @@ mod demo;
 mod follow;
 mod fuzz;
 mod golden;
+mod monitor;
 mod scale;
 mod setup;
 mod shell;

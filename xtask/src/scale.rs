@@ -143,6 +143,7 @@ fn row(table: &mut String, title: &str, cost: Cost, printed: &str) -> Result<()>
         wall_s,
         cpu_s,
         peak_mib,
+        ..
     } = cost;
     ensure!(
         peak_mib < PEAK_MARK,

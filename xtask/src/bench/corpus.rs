@@ -10,36 +10,39 @@
 //! faster, would have been properties of how the disk was made up.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use super::files::{Files, SYSTEM};
 use crate::shell::run;
 
 /// The file system's block of the imagined guest: all that happens is a multiple of it.
 pub(crate) const BLOCK: u64 = 4096;
-/// The dirty bitmap that is relative to the first generation.
-pub(crate) const BITMAP: &str = "since-first";
 
-/// The two generations, as raw files, and the second as an image with a dirty bitmap.
+/// The two generations, as raw files, and what makes the first into the second.
 #[derive(Debug)]
 pub(crate) struct Corpus {
     pub(crate) size: u64,
     pub(crate) first: PathBuf,
     pub(crate) second: PathBuf,
-    pub(crate) image: PathBuf,
-    /// Bytes that differ, before the bitmap rounds them up.
-    pub(crate) changed: u64,
-    pub(crate) regions: usize,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// A region of the disk, and the file with its new bytes.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+    pub(crate) bytes: PathBuf,
 }
 
 impl Corpus {
-    /// Makes the corpus in `folder`; a bit of the bitmap stands for `granularity` bytes.
-    pub(crate) fn make(folder: &Path, seed: u64, size: u64, granularity: u64) -> Result<Self> {
+    /// Makes the corpus in `folder`.
+    pub(crate) fn make(folder: &Path, seed: u64, size: u64) -> Result<Self> {
         let [first, second] = ["first", "second"].map(|name| folder.join(name).join("disk.raw"));
         for file in [&first, &second] {
             std::fs::create_dir_all(file.parent().context("a file has a folder")?)?;
@@ -50,28 +53,14 @@ impl Corpus {
         run(Command::new("cp")
             .arg("--sparse=always")
             .args([&first, &second]))?;
-        let changes = changes(size, &mut random);
-        let image = folder.join("disk.qcow2");
-        let convert = ["convert", "-f", "raw", "-O", "qcow2"];
-        run(Command::new("qemu-img")
-            .args(convert)
-            .args([&first, &image]))?;
-        let granularity = granularity.to_string();
-        let add = ["bitmap", "--add", "-g", &granularity];
-        run(Command::new("qemu-img").args(add).arg(&image).arg(BITMAP))?;
-        change(&second, &image, folder, &changes, &mut files, &mut random)?;
-        let compare = ["compare", "-f", "raw", "-F", "qcow2", "-q"];
-        run(Command::new("qemu-img")
-            .args(compare)
-            .args([&second, &image]))
-        .context("the image is not the second generation")?;
+        let regions = regions(size, &mut random);
+        let changes = change(&second, folder, &regions, &mut files, &mut random)
+            .context("could not change the disk")?;
         Ok(Self {
             size,
             first,
             second,
-            image,
-            changed: changes.iter().map(|(_, length)| length).sum(),
-            regions: changes.len(),
+            changes,
         })
     }
 }
@@ -172,7 +161,7 @@ fn write_first(path: &Path, size: u64, files: &mut Files, random: &mut Random) -
 }
 
 /// Where the second generation differs: one twentieth of the disk, ascending and disjoint.
-fn changes(size: u64, random: &mut Random) -> Vec<(u64, u64)> {
+fn regions(size: u64, random: &mut Random) -> Vec<(u64, u64)> {
     let mut wanted = size / 20;
     let mut found: Vec<(u64, u64)> = Vec::new();
     while wanted > 0 {
@@ -196,58 +185,43 @@ fn changes(size: u64, random: &mut Random) -> Vec<(u64, u64)> {
     merged
 }
 
-/// Writes new bytes to the regions of the raw file, and the same ones through QEMU to the image,
-/// whose bitmap then has them.
+/// Writes new bytes to the regions of the raw file, and keeps them.
 fn change(
     raw: &Path,
-    image: &Path,
     folder: &Path,
     regions: &[(u64, u64)],
     files: &mut Files,
     random: &mut Random,
-) -> Result<()> {
+) -> io::Result<Vec<Change>> {
     let file = File::options().write(true).open(raw)?;
     let pieces = folder.join("pieces");
     std::fs::create_dir(&pieces)?;
-    let mut script = String::new();
+    let mut changes = Vec::new();
     let mut buffer = Vec::new();
     for (number, (offset, length)) in regions.iter().enumerate() {
         fill(&mut buffer, *length, files, random)?;
         file.write_all_at(&buffer, *offset)?;
-        let piece = pieces.join(number.to_string());
-        std::fs::write(&piece, &buffer)?;
-        let line = format!("write -q -s {} {offset} {length}\n", piece.display());
-        script.push_str(&line);
+        let bytes = pieces.join(number.to_string());
+        std::fs::write(&bytes, &buffer)?;
+        changes.push(Change {
+            offset: *offset,
+            length: *length,
+            bytes,
+        });
     }
     file.sync_all()?;
-    let mut child = Command::new("qemu-io")
-        .args(["-f", "qcow2"])
-        .arg(image)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .context("could not start qemu-io")?;
-    let mut stdin = child
-        .stdin
-        .take()
-        .context("qemu-io has no standard input")?;
-    stdin.write_all(script.as_bytes())?;
-    drop(stdin);
-    let status = child.wait()?;
-    ensure!(status.success(), "qemu-io failed: {status}");
-    std::fs::remove_dir_all(&pieces)?;
-    Ok(())
+    Ok(changes)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK, Random, changes};
+    use super::{BLOCK, Random, regions};
 
     #[test]
-    fn changes_are_ascending_disjoint_and_inside_the_disk() {
+    fn changed_regions_are_ascending_disjoint_and_inside_the_disk() {
         for seed in 0..20 {
             let size = 64 << 20;
-            let found = changes(size, &mut Random(seed));
+            let found = regions(size, &mut Random(seed));
             assert!(
                 found
                     .iter()

@@ -33,6 +33,8 @@ pub(crate) struct Cost {
     pub(crate) wall_s: f64,
     /// User and system time of the command and its children.
     pub(crate) cpu_s: f64,
+    /// User and system time of a server that it read from and that ran before it.
+    pub(crate) served_s: f64,
     /// The largest process, in MiB.
     pub(crate) peak_mib: f64,
 }
@@ -67,6 +69,7 @@ pub(crate) fn measure(command: &Command, scratch: &Path) -> Result<(Cost, String
     let cost = Cost {
         wall_s: number("wall")?,
         cpu_s: number("cpu")?,
+        served_s: 0.0,
         peak_mib: number("kib")? / 1024.0,
     };
     Ok((cost, printed))

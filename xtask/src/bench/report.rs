@@ -106,6 +106,11 @@ pub(super) fn report(
             .zip(medians.of(tool, case, wall));
         both.map(|(cpu, wall)| format!("{cpu:.2} / {wall:.2}"))
     });
+    out.push_str("\nMedian processor seconds of QEMU for it:\n\n");
+    table(&mut out, &[Tool::Snapkeep], |tool, case| {
+        let served = medians.of(tool, case, |sample| sample.cost.served_s);
+        (served.filter(|seconds| *seconds > 0.0)).map(|seconds| format!("{seconds:.2}"))
+    });
     out.push_str("\nPeak memory of the largest process, MiB:\n\n");
     table(&mut out, tools, |tool, case| {
         medians
@@ -122,9 +127,10 @@ pub(super) fn report(
     Ok(out)
 }
 
-const NOTES: &str = "Processor time is user and system time of the tool and all its children; QEMU's NBD server is \
-counted for nobody. `snapkeep` reads from that server, as backups of guests do, through the provider in a program without \
-a hypervisor around it (`crates/provider/examples/back_up.rs`); `snapkeep, file handle` reads the image as the others do. All encrypt; \
+const NOTES: &str = "Processor time is user and system time of the tool and all its children. `snapkeep` is \
+`snapkeep backup vm` of a QEMU that has the disk and whose guest is stopped; what QEMU itself needed for that is in a table of its own. \
+`snapkeep, file handle` reads the image as the others do, through the provider in a program without \
+a hypervisor around it (`crates/provider/examples/back_up.rs`). All encrypt; \
 snapkeep is opened with a key file, borg with a key file and an empty passphrase, restic with a password file, whose stretching is in \
 every figure of its column and in the first row by itself. Every restore was compared byte for byte.";
 
@@ -138,16 +144,15 @@ fn conditions(options: &Options, corpus: &Corpus) -> Result<String> {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: Vec<&str> = load.split_whitespace().take(3).collect();
     #[expect(clippy::cast_precision_loss, reason = "a size to print")]
-    let changed = corpus.changed as f64 / MIB;
+    let changed = corpus.changes.iter().map(|c| c.length).sum::<u64>() as f64 / MIB;
     Ok(format!(
         "Machine: {processor}, {cores} cores, {}; load averages at the end {}. \
-         Disk: {} MiB of the files below {SYSTEM}, media and free space, from seed {}; {changed:.1} MiB in {} regions changed, bitmap of {} KiB. Rounds: {}.",
+         Disk: {} MiB of the files below {SYSTEM}, media and free space, from seed {}; {changed:.1} MiB in {} regions changed. Rounds: {}.",
         kernel.trim(),
         load.join(" "),
         options.size_mib,
         options.seed,
-        corpus.regions,
-        options.granularity >> 10,
+        corpus.changes.len(),
         options.rounds
     ))
 }

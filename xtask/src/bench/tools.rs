@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::export::Export;
+use super::guest::Guest;
 use super::measure::{Cost, measure};
 use crate::shell::{capture, run};
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tool {
-    /// Ours, reading from QEMU's NBD server, as backups of guests do.
+    /// Ours, backing up the disk of a QEMU.
     Snapkeep,
     /// Ours, reading the image by a file handle, as the others do.
     SnapkeepFile,
@@ -184,9 +185,9 @@ impl<'a> Repository<'a> {
         let mut command = self.command();
         match self.tool {
             Tool::Snapkeep => {
-                let export = Export::serve(source.raw, "raw", None, &self.folder)?;
-                let (cost, _) = self.back_up_ours("nbd", export.socket(), source.size, None)?;
-                export.finish()?;
+                let guest = Guest::start(source.raw, &self.folder)?;
+                let cost = self.back_up_guest(&guest, false)?;
+                guest.quit()?;
                 return Ok(cost);
             }
             Tool::SnapkeepFile => {
@@ -213,10 +214,23 @@ impl<'a> Repository<'a> {
         Ok(cost)
     }
 
-    /// Backs up what an image's dirty bitmap names, relative to the last archive.
-    pub(crate) fn back_up_dirty(&mut self, image: &Path, size: u64, bitmap: &str) -> Result<Cost> {
-        self.back_up_image(image, size, Some(bitmap))
-            .map(|(cost, _)| cost)
+    /// Backs up a QEMU's disk, all of it or only what changed since the last backup.
+    pub(crate) fn back_up_guest(&mut self, guest: &Guest, incremental: bool) -> Result<Cost> {
+        let mut command = self.command();
+        command.args(["--json", "backup", "vm", "--guest", "100", "--fleecing"]);
+        command.arg(&self.folder).arg("--qmp").arg(guest.socket());
+        let before = guest.processor_seconds()?;
+        let (mut cost, printed) = measure(&command, &self.folder)?;
+        cost.served_s = guest.processor_seconds()? - before;
+        let report: serde_json::Value = serde_json::from_str(&printed)?;
+        ensure!(
+            report["disks"][0]["incremental"] == incremental,
+            "the backup was not what is measured: {printed}"
+        );
+        let archive = report["archive"].as_str();
+        self.archives
+            .push(archive.context("no archive is named")?.to_owned());
+        Ok(cost)
     }
 
     /// Backs up an image: all of it, or what its dirty bitmap names relative to the last archive.

@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::guest;
 use super::model::{Fill, Write};
-use super::monitor::Monitor;
+use crate::monitor::{Monitor, end};
 
-/// How long QEMU may take to start, and the guest to do its first write.
+/// How long the guest may take to do its first write.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The device's name.
 pub(super) const DEVICE: &str = "disk0";
@@ -52,7 +52,7 @@ impl Qemu {
             .stderr(std::fs::File::create(&errors)?)
             .spawn()
             .context("could not start qemu-system-x86_64")?;
-        match first_contact(&folder.join("demo.qmp"), &mut process) {
+        match Monitor::of_new(&folder.join("demo.qmp"), &mut process) {
             Ok(monitor) => Ok(Self {
                 process,
                 folder: folder.to_owned(),
@@ -152,13 +152,6 @@ impl Drop for Qemu {
     }
 }
 
-/// Ends a process that may have ended already.
-fn end(process: &mut Child) {
-    if let Err(error) = process.kill().and_then(|()| process.wait()) {
-        eprintln!("warning: QEMU may still run: {error}");
-    }
-}
-
 fn blockdev(disk: &Path) -> Result<String> {
     let disk = disk.to_str().context("the path of the disk is not UTF-8")?;
     let options = json!({
@@ -166,22 +159,6 @@ fn blockdev(disk: &Path) -> Result<String> {
         "file": {"driver": "file", "filename": disk, "discard": "unmap"},
     });
     Ok(options.to_string())
-}
-
-fn first_contact(socket: &Path, process: &mut Child) -> Result<Monitor> {
-    let start = Instant::now();
-    loop {
-        match Monitor::connect(socket) {
-            Ok(monitor) => return Ok(monitor),
-            Err(error) if start.elapsed() > PATIENCE => return Err(error),
-            Err(error) => {
-                if let Some(status) = process.try_wait()? {
-                    return Err(error.context(format!("it ended at once ({status})")));
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-    }
 }
 
 /// The two numbers of `0000000000008200: 0x00000001 0x00000002`.

@@ -1,29 +1,30 @@
-//! A QEMU's monitor, as far as the demo needs it.
+//! A QEMU's monitor, as far as the demo and the benchmark need it.
 //!
 //! QEMU works on one command at a time, of all its monitors, and says everything in
 //! the order in which it happened. So an event that comes before a reply happened
-//! before that command ended, and that is how the demo knows when a backup began.
+//! before that command ended, and that is how one knows when a backup began.
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-/// How long QEMU may take for one answer.
+/// How long QEMU may take to start, and for one answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub(super) struct Monitor {
+pub(crate) struct Monitor {
     stream: BufReader<UnixStream>,
     /// The part of a message that has come.
     line: Vec<u8>,
 }
 
 impl Monitor {
-    pub(super) fn connect(socket: &Path) -> Result<Self> {
+    pub(crate) fn connect(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket)
             .with_context(|| format!("could not reach QEMU at {}", socket.display()))?;
         let mut monitor = Self {
@@ -40,8 +41,25 @@ impl Monitor {
         Ok(monitor)
     }
 
+    /// Connects to a QEMU that was just started.
+    pub(crate) fn of_new(socket: &Path, process: &mut Child) -> Result<Self> {
+        let start = Instant::now();
+        loop {
+            match Self::connect(socket) {
+                Ok(monitor) => return Ok(monitor),
+                Err(error) if start.elapsed() > PATIENCE => return Err(error),
+                Err(error) => {
+                    if let Some(status) = process.try_wait()? {
+                        return Err(error.context(format!("it ended at once ({status})")));
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+    }
+
     /// Runs a command. Also gives the names of the events that came before its answer.
-    pub(super) fn execute(
+    pub(crate) fn execute(
         &mut self,
         command: &str,
         arguments: &Value,
@@ -65,7 +83,7 @@ impl Monitor {
     }
 
     /// The names of the events that come within this time.
-    pub(super) fn events(&mut self, time: Duration) -> Result<Vec<String>> {
+    pub(crate) fn events(&mut self, time: Duration) -> Result<Vec<String>> {
         let start = Instant::now();
         let mut events = Vec::new();
         while let Some(left) = time.checked_sub(start.elapsed()) {
@@ -92,5 +110,12 @@ impl Monitor {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
             Err(e) => Err(e).context("could not read from QEMU"),
         }
+    }
+}
+
+/// Ends a QEMU that may have ended already.
+pub(crate) fn end(process: &mut Child) {
+    if let Err(error) = process.kill().and_then(|()| process.wait()) {
+        eprintln!("warning: QEMU may still run: {error}");
     }
 }
