@@ -29,6 +29,8 @@ mod names;
 mod provider;
 mod region;
 mod source;
+#[cfg(any(test, feature = "conformance"))]
+mod stepping;
 mod throttle;
 mod time;
 mod vm;
@@ -42,6 +44,8 @@ pub use names::{ArchiveName, BitmapName, DeviceName, GuestId, GuestKind, Storage
 pub use provider::{BackupJob, BackupStats, Outcome, Provider};
 pub use region::Region;
 pub use source::{BlockSource, DirtyRegions, SnapshotAccess};
+#[cfg(any(test, feature = "conformance"))]
+pub use stepping::SteppingClock;
 pub use throttle::Throttle;
 pub use time::{Clock, SystemClock, UnixTime};
 pub use vm::{

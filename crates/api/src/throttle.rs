@@ -59,34 +59,15 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::UnixTime;
+    use crate::{SteppingClock, UnixTime};
 
-    #[derive(Debug, Default)]
-    struct Stepping(Mutex<Duration>);
-
-    impl Clock for Stepping {
-        fn now(&self) -> UnixTime {
-            UnixTime(0)
-        }
-
-        fn monotonic(&self) -> Duration {
-            *self
-                .0
-                .lock()
-                .expect("no test panics while it holds the clock")
-        }
-
-        fn sleep(&self, duration: Duration) {
-            *self
-                .0
-                .lock()
-                .expect("no test panics while it holds the clock") += duration;
-        }
+    fn clock() -> SteppingClock {
+        SteppingClock::new(UnixTime(0))
     }
 
     #[test]
     fn a_limit_is_kept_within_five_percent() {
-        let clock = Stepping::default();
+        let clock = clock();
         let throttle = Throttle::new(NonZeroU64::new(1_000_000));
         for _ in 0..100 {
             throttle.take(&clock, &Cancel::new(), 100_000);
@@ -97,14 +78,14 @@ mod tests {
 
     #[test]
     fn without_a_limit_nobody_waits() {
-        let clock = Stepping::default();
+        let clock = clock();
         Throttle::new(None).take(&clock, &Cancel::new(), u64::MAX);
         assert_eq!(clock.monotonic(), Duration::ZERO);
     }
 
     #[test]
     fn who_is_cancelled_does_not_wait() {
-        let clock = Stepping::default();
+        let clock = clock();
         let cancel = Cancel::new();
         cancel.cancel();
         Throttle::new(NonZeroU64::new(1)).take(&clock, &cancel, 1 << 40);

@@ -114,9 +114,7 @@ impl Session {
     ) -> Result<Vec<SnapshotName>> {
         let guest: GuestId = (guest.parse()).map_err(|e: snapkeep_api::Error| usage(e.chain()))?;
         let group = group(&settings.namespace, GuestKind::Qemu, &guest);
-        let mut names = self.repository.snapshots()?;
-        names.retain(|name| name.group() == group);
-        Ok(names)
+        Ok(self.repository.snapshots_of(&group)?)
     }
 }
 

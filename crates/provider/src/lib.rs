@@ -6,8 +6,10 @@
 mod disk;
 mod error;
 mod heads;
+mod limits;
 mod lineage;
 mod names;
+mod order;
 mod pace;
 mod progress;
 mod provider;

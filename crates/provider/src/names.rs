@@ -44,7 +44,16 @@ pub fn group(namespace: &Namespace, kind: GuestKind, guest: &GuestId) -> String 
     format!("{namespace}/{folder}/{guest}")
 }
 
-/// The name of a new archive. The random part keeps two in one second apart.
+/// When the archive of this name was begun; `None` if the name does not say.
+pub(crate) fn archive_time(name: &str) -> Option<UnixTime> {
+    let (_, last) = name.rsplit_once('/')?;
+    let (text, _random) = last.rsplit_once('-')?;
+    let time: Timestamp = text.parse().ok()?;
+    // Written in another way it would not be where its time puts it in the order of names.
+    (time.to_string() == text).then_some(UnixTime(time.as_second()))
+}
+
+/// The name of a new archive. The random part keeps apart two that did not see each other.
 pub fn archive_name(
     namespace: &Namespace,
     kind: GuestKind,

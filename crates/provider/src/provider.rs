@@ -9,7 +9,8 @@ use snapkeep_api::{
 use snapkeep_repo::{Random, Repository};
 
 use crate::error;
-use crate::names::{Namespace, archive_name};
+use crate::names::{Namespace, archive_name, group};
+use crate::order::time_after;
 use crate::restore::StoredArchive;
 use crate::vm::RunningBackup;
 
@@ -126,11 +127,13 @@ impl BackupJob for Job {
         (self.0.random.fill(&mut random))
             .map_err(|e| error::repository("cannot name an archive", e))?;
         let namespace = &self.0.options.namespace;
-        let name = archive_name(namespace, GuestKind::Qemu, guest, start_time, random)?;
+        let group = group(namespace, GuestKind::Qemu, guest);
+        let time = time_after(&self.0, &group, start_time)?;
+        let name = archive_name(namespace, GuestKind::Qemu, guest, time, random)?;
         Ok(Box::new(RunningBackup::new(
             Arc::clone(&self.0),
             name,
-            start_time,
+            time,
         )))
     }
 

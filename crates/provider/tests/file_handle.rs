@@ -9,11 +9,14 @@ use std::sync::Arc;
 
 use snapkeep_api::{
     ArchiveName, BackupStats, BitmapInfo, BitmapMode, BitmapRequest, DeviceName, ErrorKind,
-    Incarnation, Level, Outcome, Provider, Region, Result, SnapshotAccess, SystemClock, TaskLog,
+    Incarnation, Level, Outcome, Provider, Region, Result, SnapshotAccess, SteppingClock, TaskLog,
     UnixTime, VmMechanism, VmSource, Volume, VolumeInfo,
 };
 use snapkeep_provider::{Options, RepositoryProvider};
 use snapkeep_repo::{MemoryStorage, Protect, Repository, SystemRandom};
+
+/// When all backups start: what is to wait for the next second waits in no time.
+const START: UnixTime = UnixTime(1_800_000_000);
 
 struct Quiet;
 
@@ -33,7 +36,7 @@ fn provider() -> RepositoryProvider {
         mechanism: VmMechanism::FileHandle,
         accept_unverified_regions: true,
     };
-    let clock = Arc::new(SystemClock::new());
+    let clock = Arc::new(SteppingClock::new(START));
     RepositoryProvider::new(
         Arc::new(repository),
         random,
@@ -82,8 +85,8 @@ fn run(
     base: Option<&ArchiveName>,
     regions: Vec<(u64, u64)>,
 ) -> Result<(ArchiveName, BackupStats)> {
-    let mut job = provider.start_job(UnixTime(1_800_000_000))?;
-    let mut vm = job.start_vm(&"100".parse().unwrap(), UnixTime(1_800_000_000))?;
+    let mut job = provider.start_job(START)?;
+    let mut vm = job.start_vm(&"100".parse().unwrap(), START)?;
     let name = vm.archive_name().clone();
     let bitmap = BitmapInfo {
         name: "bitmap".parse().unwrap(),

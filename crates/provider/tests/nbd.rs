@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use snapkeep_api::{
     ArchiveName, BackupStats, BitmapInfo, BitmapMode, DeviceName, ErrorKind, Incarnation, Level,
-    Outcome, Provider, Result, SnapshotAccess, SystemClock, TaskLog, UnixTime, VmMechanism,
+    Outcome, Provider, Result, SnapshotAccess, SteppingClock, TaskLog, UnixTime, VmMechanism,
     VmSource, Volume, VolumeInfo,
 };
 use snapkeep_provider::{Options, RepositoryProvider};
@@ -22,6 +22,9 @@ use snapkeep_repo::{MemoryStorage, Protect, Repository, SystemRandom};
 
 const SIZE: u64 = (8 << 20) + 512;
 const BITMAP: &str = "since-the-first";
+
+/// When all backups start: what is to wait for the next second waits in no time.
+const START: UnixTime = UnixTime(1_800_000_000);
 
 struct Quiet;
 
@@ -40,7 +43,7 @@ fn provider() -> RepositoryProvider {
         mechanism: VmMechanism::Nbd,
         accept_unverified_regions: false,
     };
-    let clock = Arc::new(SystemClock::new());
+    let clock = Arc::new(SteppingClock::new(START));
     RepositoryProvider::new(
         Arc::new(repository.unwrap()),
         random,
@@ -96,8 +99,8 @@ fn backup(
     args.push(image);
     tool("qemu-nbd", &args);
     let device: DeviceName = "drive-scsi0".parse().unwrap();
-    let mut job = provider.start_job(UnixTime(1_800_000_000))?;
-    let mut vm = job.start_vm(&"100".parse().unwrap(), UnixTime(1_800_000_000))?;
+    let mut job = provider.start_job(START)?;
+    let mut vm = job.start_vm(&"100".parse().unwrap(), START)?;
     let name = vm.archive_name().clone();
     let bitmap = BitmapInfo {
         name: BITMAP.parse().unwrap(),

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use snapkeep_api::{
     ArchiveName, BitmapInfo, BitmapMode, DeviceName, Incarnation, Level, Outcome, Provider,
@@ -207,6 +207,12 @@ fn provider(storage: &Arc<Counted>) -> RepositoryProvider {
     )
 }
 
+/// The next second: each backup starts later than the one before.
+fn next_second() -> UnixTime {
+    static SECONDS: AtomicI64 = AtomicI64::new(1_800_000_000);
+    UnixTime(SECONDS.fetch_add(1, Ordering::Relaxed))
+}
+
 /// What a backup cost.
 #[derive(Debug)]
 struct Cost {
@@ -230,7 +236,7 @@ fn back_up(
     let server = Server::bind(Address::Unix(socket.clone()), exports, options).unwrap();
     storage.take();
     let provider = provider(storage);
-    let now = UnixTime(1_800_000_000);
+    let now = next_second();
     let mut job = provider.start_job(now).unwrap();
     let mut vm = job.start_vm(&"100".parse().unwrap(), now).unwrap();
     let name = vm.archive_name().clone();

@@ -224,9 +224,18 @@ impl Repository {
 
     /// The names of all snapshots, in order. A file with a name of another shape is none.
     pub fn snapshots(&self) -> Result<Vec<SnapshotName>> {
+        self.snapshots_below(&"snapshots".parse()?)
+    }
+
+    /// The same of one group: a namespace, kind and guest.
+    pub fn snapshots_of(&self, group: &str) -> Result<Vec<SnapshotName>> {
+        self.snapshots_below(&format!("snapshots/{group}").parse()?)
+    }
+
+    fn snapshots_below(&self, folder: &FileName) -> Result<Vec<SnapshotName>> {
         *self.stale() = true;
         let mut names = Vec::new();
-        self.storage.list(&"snapshots".parse()?, &mut |file, _| {
+        self.storage.list(folder, &mut |file, _| {
             let text = file.as_str().strip_prefix("snapshots/").unwrap_or_default();
             names.extend(text.parse::<SnapshotName>());
             Ok(())

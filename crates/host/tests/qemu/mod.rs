@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -144,6 +145,12 @@ impl VmBackup for BusyVm {
     }
 }
 
+/// The next second: each backup starts later than the one before.
+fn next_second() -> UnixTime {
+    static SECONDS: AtomicI64 = AtomicI64::new(1_800_000_000);
+    UnixTime(SECONDS.fetch_add(1, Ordering::Relaxed))
+}
+
 /// One backup of the whole guest.
 pub(crate) fn back_up(
     qemu: &mut Qemu,
@@ -152,7 +159,7 @@ pub(crate) fn back_up(
     log: &dyn TaskLog,
     meanwhile: Option<Meanwhile>,
 ) -> Result<Finished> {
-    let time = UnixTime(1_800_000_000);
+    let time = next_second();
     let mut job = provider.start_job(time)?;
     let mut busy = Busy {
         job: &mut *job,

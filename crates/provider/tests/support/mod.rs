@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use snapkeep_api::{
@@ -62,6 +63,12 @@ pub(crate) fn provider(
     };
     let (clock, log) = (Arc::new(SystemClock::new()), Arc::new(log.clone()));
     RepositoryProvider::new(Arc::new(repository), random, clock, log, options)
+}
+
+/// The next second: each backup starts later than the one before.
+fn next_second() -> UnixTime {
+    static SECONDS: AtomicI64 = AtomicI64::new(1_800_000_000);
+    UnixTime(SECONDS.fetch_add(1, Ordering::Relaxed))
 }
 
 /// How a backup ends.
@@ -141,7 +148,7 @@ impl Vm {
     /// One backup through a storage's own bitmap.
     pub(crate) fn back_up(&mut self, provider: &dyn Provider, storage: &str, end: End) -> Done {
         let name: BitmapName = format!("snapshot-access:{storage}").parse().unwrap();
-        let now = UnixTime(1_800_000_000);
+        let now = next_second();
         let mut job = provider.start_job(now).unwrap();
         let mut backup = job.start_vm(&"100".parse().unwrap(), now).unwrap();
         let archive = backup.archive_name().clone();
