@@ -1,6 +1,6 @@
-//! Files whose names outlast a power cut.
+//! Files and folders whose names outlast a power cut.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
@@ -15,4 +15,21 @@ pub(crate) fn folder_of(file: &Path) -> &Path {
 /// Makes a new file's name durable; its content is synced by itself.
 pub(crate) fn sync_name(file: &Path) -> io::Result<()> {
     File::open(folder_of(file))?.sync_all()
+}
+
+/// Makes a folder and those above it that are missing, each with a durable name. One that is there
+/// may be what a killed run left that had not synced it.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    let missing: Vec<_> = (folder.ancestors())
+        .take_while(|f| !f.as_os_str().is_empty() && fs::symlink_metadata(f).is_err())
+        .collect();
+    fs::create_dir_all(folder)?;
+    if missing.is_empty() {
+        return match sync_name(folder) {
+            // Whoever may not even open the parent has not made a folder in it.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            synced => synced,
+        };
+    }
+    missing.iter().rev().try_for_each(|made| sync_name(made))
 }

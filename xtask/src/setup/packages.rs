@@ -33,6 +33,7 @@ pub(super) const FOR_TESTS: &[Package] = &[
     Package::new("libnbd-bin", Programs(&["nbdinfo", "nbdcopy"])),
     Package::new("nbdkit", Programs(&["nbdkit"])),
     Package::new("b3sum", Programs(&["b3sum"])),
+    Package::new("strace", Programs(&["strace"])),
     Package::new("python3", PythonModule("json")),
     Package::new("python3-cryptography", PythonModule("cryptography")),
     Package::new("python3-zstandard", PythonModule("zstandard")),

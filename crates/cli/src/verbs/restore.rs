@@ -164,7 +164,7 @@ fn plan(
         guest_config: configs.0.as_ref().map(|_| at("guest.conf")),
         firewall_config: configs.1.as_ref().map(|_| at("firewall.conf")),
     };
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    durable::make_folder(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let paths = plan.disks.iter().map(|(_, path)| path);
     let there = (paths.chain(&plan.guest_config).chain(&plan.firewall_config))
         .find(|path| fs::symlink_metadata(path).is_ok());

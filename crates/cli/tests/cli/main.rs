@@ -7,6 +7,7 @@
 )]
 
 mod backup;
+mod durable;
 mod init;
 mod settings;
 mod shapes;
