@@ -15,6 +15,7 @@ use snapkeep_api::{
 use crate::disks::Disk;
 use crate::fleecing::Folder;
 use crate::freeze::{Plan, freeze};
+use crate::leftovers;
 use crate::limits::GENERATIONS_MAX;
 use crate::qemu::Qemu;
 use crate::teardown::{clear, recover};
@@ -68,6 +69,7 @@ pub fn back_up_vm(
     log: &dyn TaskLog,
 ) -> Result<Finished> {
     recover(qemu, log)?;
+    leftovers::sweep(&request.fleecing_folder, log);
     let disks = select(qemu.disks()?, request.disks.as_deref(), log)?;
     if disks.is_empty() {
         let what = format!("guest {} has no disk to back up", request.guest);
@@ -140,8 +142,7 @@ fn with_provider(
         return Err(Error::new(ErrorKind::Unsupported, what));
     }
     let plans = plan(qemu, backup, disks, request.incremental)?;
-    let user = qemu.owner().user;
-    let folder = Folder::make(&request.fleecing_folder, user)?;
+    let folder = Folder::make(&request.fleecing_folder, qemu.owner())?;
     let frozen = freeze(qemu, &folder, &plans);
     let (paused, ran) = match frozen {
         Ok(frozen) => {

@@ -2,23 +2,25 @@
 //! whether the backup still runs.
 
 use std::fs::{File, Permissions};
-use std::io;
+use std::io::{self, ErrorKind as IoKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, FlockOperation, Gid, Mode, OFlags, Uid};
+use rustix::fs::{FlockOperation, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use snapkeep_api::{Error, ErrorKind, Result};
 
-use crate::limits::{FLEECING_SPACE_MIN, SOCKET_PATH_MAX};
+use crate::limits::{FLEECING_SPACE_MIN, NEW_FOLDERS_MAX, SOCKET_PATH_MAX};
+use crate::process::Owner;
 
 /// How the folders begin.
-const FOLDER: &str = "snapkeep-run-";
-const LOCK: &str = "lock";
-const SOCKET: &str = "nbd.socket";
-const IMAGE: &str = "fleece-";
+pub(crate) const FOLDER: &str = "snapkeep-run-";
+/// Locked while its backup runs; names the process of the QEMU that the folder is for.
+pub(crate) const LOCK: &str = "lock";
+pub(crate) const SOCKET: &str = "nbd.socket";
+pub(crate) const IMAGE: &str = "fleece-";
 
 /// Files are made in a folder that is another user's, who may be up to no good.
 const NEW: OFlags = OFlags::CREATE
@@ -38,8 +40,8 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Makes a folder in `parent` that QEMU, which runs as this user and group, can use.
-    pub(crate) fn make(parent: &Path, qemu: Option<(u32, u32)>) -> Result<Self> {
+    /// Makes a folder in `parent` that this QEMU can use.
+    pub(crate) fn make(parent: &Path, qemu: Owner) -> Result<Self> {
         let failed = |e: io::Error| {
             let what = format!(
                 "cannot make a folder for fleecing in {}: name another fleecing folder, or mend it",
@@ -65,21 +67,12 @@ impl Folder {
             );
             return Err(Error::new(ErrorKind::Target, what));
         }
-        let folder = tempfile::Builder::new()
-            .prefix(FOLDER)
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(&parent)
-            .map_err(failed)?;
-        let handle = open_folder(folder.path()).map_err(failed)?;
-        let lock = rustix::fs::openat(&handle, LOCK, NEW, Mode::from_raw_mode(0o600))
-            .map_err(|e| failed(e.into()))?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|e| failed(e.into()))?;
-        give(&handle, folder.path(), qemu)?;
+        let (folder, handle, lock) = make_locked(&parent, &qemu.line()).map_err(failed)?;
+        give(&handle, folder.path(), qemu.user)?;
         let made = Self {
             at: folder,
             handle,
-            _lock: lock.into(),
+            _lock: lock,
         };
         let length = made.socket().as_os_str().len();
         if length > SOCKET_PATH_MAX {
@@ -134,8 +127,35 @@ impl Folder {
     }
 }
 
+/// A new folder, and its lock with this content. Until that is locked, whoever sweeps takes the
+/// folder for a dead one's.
+fn make_locked(parent: &Path, content: &str) -> io::Result<(tempfile::TempDir, OwnedFd, File)> {
+    for _ in 0..NEW_FOLDERS_MAX {
+        let folder = tempfile::Builder::new()
+            .prefix(FOLDER)
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(parent)?;
+        let locked = open_folder(folder.path()).and_then(|handle| {
+            let lock = rustix::fs::openat(&handle, LOCK, NEW, Mode::from_raw_mode(0o600))?;
+            rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+            let is_there = rustix::fs::fstat(&lock)?.st_nlink > 0;
+            Ok((handle, File::from(lock), is_there))
+        });
+        match locked {
+            Ok((handle, mut lock, true)) => {
+                lock.write_all(content.as_bytes())?;
+                return Ok((folder, handle, lock));
+            }
+            Ok(_) => {}
+            Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::WouldBlock) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(io::Error::other("others removed it each time"))
+}
+
 /// A folder itself, not what a link leads to.
-fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
@@ -158,47 +178,6 @@ fn give(file: impl AsFd, path: &Path, qemu: Option<(u32, u32)>) -> Result<()> {
     })
 }
 
-/// Whether the backup that a folder belongs to still runs. The lock of one that has it is returned
-/// to keep others out.
-pub(crate) fn claim(folder: &Path) -> Result<Option<File>> {
-    let failed = |e: io::Error| {
-        let what = format!(
-            "cannot tell whether the backup that uses {} still runs; if none does, remove that folder",
-            folder.display()
-        );
-        Error::with_source(ErrorKind::Unavailable, what, e)
-    };
-    let lock = match open_folder(folder).and_then(|handle| open_lock(&handle)) {
-        Ok(lock) => lock,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(failed(e)),
-    };
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(lock)),
-        Err(Errno::WOULDBLOCK) => {
-            let what = format!(
-                "another backup of this guest is running (it uses {}): wait until it is over",
-                folder.display()
-            );
-            Err(Error::new(ErrorKind::Unavailable, what))
-        }
-        Err(e) => Err(failed(e.into())),
-    }
-}
-
-/// The lock of a folder that somebody may have tampered with: it is not waited for, and nothing else
-/// is locked in its place.
-fn open_lock(folder: &OwnedFd) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let lock = rustix::fs::openat(folder, LOCK, flags, Mode::empty())?;
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(&lock)?.st_mode);
-    if kind == FileType::RegularFile {
-        Ok(lock.into())
-    } else {
-        Err(io::Error::other("its lock is no regular file"))
-    }
-}
-
 /// Whether QEMU's NBD server listens in this folder: then it was started for its backup.
 pub(crate) fn is_served(folder: &Path) -> Result<bool> {
     let socket = folder.join(SOCKET);
@@ -218,29 +197,5 @@ pub(crate) fn is_served(folder: &Path) -> Result<bool> {
         Ok(()) | Err(Errno::AGAIN) => Ok(true),
         Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(false),
         Err(e) => Err(failed(e)),
-    }
-}
-
-/// Removes the folder of a killed backup, and nothing that such a backup did not make.
-pub(crate) fn remove(folder: &Path) -> io::Result<()> {
-    let is_ours = folder
-        .file_name()
-        .and_then(|name| name.to_str())
-        .is_some_and(|name| name.starts_with(FOLDER));
-    if !is_ours {
-        return Err(io::Error::other("it is no folder of a backup"));
-    }
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_str().unwrap_or_default();
-        if name == SOCKET || name.starts_with(IMAGE) {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    // Last, because the lock is how others know that nobody is at work here.
-    match std::fs::remove_file(folder.join(LOCK)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        Ok(()) | Err(_) => std::fs::remove_dir(folder),
     }
 }

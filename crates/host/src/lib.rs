@@ -8,6 +8,7 @@ mod disks;
 mod fleecing;
 mod freeze;
 mod graph;
+mod leftovers;
 pub mod limits;
 mod names;
 mod oldest;

@@ -25,6 +25,12 @@ pub const GENERATIONS_MAX: usize = 8;
 pub const FLEECING_TIMEOUT_SECONDS: u32 = 45;
 /// A backup does not begin with less free space for fleecing, in bytes.
 pub const FLEECING_SPACE_MIN: u64 = 16 << 20;
+/// Folders for fleecing that are made anew because somebody swept the one before.
+pub const NEW_FOLDERS_MAX: usize = 100;
+/// Entries of a fleecing folder that are looked at for what dead backups left there.
+pub const SWEEP_ENTRIES_MAX: usize = 100_000;
+/// Folders of dead backups that one backup removes.
+pub const SWEPT_MAX: usize = 64;
 /// Exports of a killed backup that are taken back.
 pub const LEFTOVERS_MAX: usize = 10_000;
 /// The pause before a QEMU that fell silent is asked again: it doubles from the first to the last.

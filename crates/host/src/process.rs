@@ -18,6 +18,14 @@ impl Owner {
         self.process
     }
 
+    /// The process as a line that [`lives`] understands; empty if it is not known.
+    pub(crate) fn line(&self) -> String {
+        self.process.map_or(String::new(), |process| {
+            let boot = u128::from_be_bytes(process.boot);
+            format!("{boot:032x} {} {}\n", process.id, process.start)
+        })
+    }
+
     /// Whether the process has surely ended, and with it everything that was in its memory.
     pub(crate) fn has_ended(&self) -> bool {
         let Some(process) = self.process else {
@@ -28,6 +36,28 @@ impl Owner {
             Err(e) => e.kind() == std::io::ErrorKind::NotFound,
         }
     }
+}
+
+/// Whether the process that a line names is there.
+pub(crate) fn lives(line: &str) -> bool {
+    let mut parts = line.split_ascii_whitespace();
+    let named = parts.next().and_then(boot_id).and_then(|boot| {
+        let (id, start) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(Process { boot, id, start })
+    });
+    let Some(process) = named.filter(|process| this_boot() == Some(process.boot)) else {
+        return false;
+    };
+    let owner = Owner {
+        process: Some(process),
+        user: None,
+    };
+    !owner.has_ended()
+}
+
+fn this_boot() -> Option<[u8; 16]> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    boot_id(&text)
 }
 
 /// Who opened the other end. That may have been a process that handed the socket over to QEMU, or
@@ -43,9 +73,8 @@ pub(crate) fn owner(stream: &UnixStream) -> Owner {
     let pid = u32::try_from(credentials.pid.as_raw_nonzero().get()).ok();
     let process = pid.and_then(|pid| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         Some(Process {
-            boot: boot_id(&boot)?,
+            boot: this_boot()?,
             id: pid,
             start: start_time(&stat)?,
         })

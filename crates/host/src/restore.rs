@@ -13,7 +13,7 @@ mod device;
 mod direct;
 mod export;
 mod limits;
-mod lock;
+pub(crate) mod lock;
 mod target;
 
 use std::num::NonZeroU64;

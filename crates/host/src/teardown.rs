@@ -11,6 +11,7 @@ use snapkeep_api::{Error, ErrorKind, Level, Result, TaskLog};
 use crate::disks::Attachment;
 use crate::fleecing;
 use crate::graph::{Graph, Node};
+use crate::leftovers;
 use crate::limits::LEFTOVERS_MAX;
 use crate::names::{EXPORT, FILTER, FLEECE, PAUSED_MARK, SNAPSHOT};
 use crate::qemu::Qemu;
@@ -29,18 +30,21 @@ pub fn recover(qemu: &mut Qemu, log: &dyn TaskLog) -> Result<bool> {
     let Some(folder) = owner(&graph) else {
         return Ok(false);
     };
-    let lock = fleecing::claim(&folder)?;
+    let lock = leftovers::claim(&folder)?;
     let line = format!(
         "the guest at {} still has what a backup left that was killed: it is taken back",
         qemu.socket().display()
     );
     log.log(Level::Warn, &line);
     clear(qemu, &folder, log)?;
-    drop(lock);
-    if let Err(e) = fleecing::remove(&folder) {
-        let line = format!("cannot remove {}: {e}; remove it", folder.display());
-        log.log(Level::Warn, &line);
+    match leftovers::remove(&folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            let line = format!("cannot remove {}: {e}; remove it", folder.display());
+            log.log(Level::Warn, &line);
+        }
+        Ok(()) | Err(_) => {}
     }
+    drop(lock);
     Ok(true)
 }
 

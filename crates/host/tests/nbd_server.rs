@@ -1,69 +1,27 @@
 //! A QEMU has one NBD server: ours is stopped after a backup, and nobody else's ever is.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking; the child that is killed tells when"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod qemu;
 
-use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use qemu::between::{self, Moment};
-use qemu::{DEVICE, Guest, Log, back_up, provider, request, restored, tool};
+use qemu::between::Moment;
+use qemu::killed::{can_kill, kill_at};
+use qemu::{DEVICE, Guest, Log, back_up, provider, request, restored};
 use serde_json::json;
-use snapkeep_api::SystemClock;
-use snapkeep_host::{Qemu, recover};
+use snapkeep_host::recover;
 
-/// Names the folder of the guest that the child is to back up.
-const CHILD: &str = "SNAPKEEP_TEST_KILLED_BACKUP";
-/// The child says so where it is to be killed.
-const HERE: &str = "the backup stands still";
-
-/// A backup that stands still at its command to start the server.
-fn stand_still(folder: &Path, moment: Moment) {
-    let pass = move |_, command: &str, when| {
-        if command == "nbd-server-start" && when == moment {
-            println!("{HERE}");
-            loop {
-                std::thread::park();
-            }
-        }
-        true
-    };
-    let socket = between::start(folder, "between", folder.join("backup.qmp"), pass);
-    let mut qemu = Qemu::connect(&socket, Arc::new(SystemClock::new())).unwrap();
-    let log = Log::default();
-    let done = back_up(&mut qemu, &provider(&log), request(folder), &log, None);
-    panic!("it ended: {done:?}");
+/// `None` if there is nothing to test.
+fn guest(test: &str) -> Option<Guest> {
+    can_kill(test).then(|| Guest::new(true, "raw"))
 }
 
-/// Starts a backup of the guest, and kills it at its command to start the server.
-fn kill_at_the_start(test: &str, guest: &mut Guest) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(CHILD, guest.folder.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().contains(HERE)));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(guest.ours().len() > 3, "{:?}", guest.ours());
-}
-
-/// `None` if there is nothing to test, or this is the child.
-fn guest(test: &str, moment: Moment) -> Option<Guest> {
-    if let Some(folder) = std::env::var_os(CHILD) {
-        stand_still(Path::new(&folder), moment);
-    }
-    (tool(test, "qemu-system-x86_64") && tool(test, "qemu-img")).then(|| Guest::new(true, "raw"))
+/// Kills a backup of the guest at its command to start the server.
+fn kill_at_the_start(test: &str, guest: &mut Guest, moment: Moment) {
+    kill_at(test, guest, "nbd-server-start", moment);
 }
 
 /// Starts a server that is not ours.
@@ -93,10 +51,10 @@ fn a_backup_is_right(guest: &mut Guest) {
 fn the_server_of_a_backup_that_was_killed_is_stopped() {
     let test = "the_server_of_a_backup_that_was_killed_is_stopped";
     // The server runs, and the backup has not heard of it yet.
-    let Some(mut guest) = guest(test, Moment::After) else {
+    let Some(mut guest) = guest(test) else {
         return;
     };
-    kill_at_the_start(test, &mut guest);
+    kill_at_the_start(test, &mut guest, Moment::After);
     assert!(recover(&mut guest.connect(), &Log::default()).unwrap());
     nothing_is_left(&mut guest);
     // This would be refused if a server ran.
@@ -108,10 +66,10 @@ fn the_server_of_a_backup_that_was_killed_is_stopped() {
 #[test]
 fn a_server_that_was_started_after_the_backup_was_killed_goes_on() {
     let test = "a_server_that_was_started_after_the_backup_was_killed_goes_on";
-    let Some(mut guest) = guest(test, Moment::Before) else {
+    let Some(mut guest) = guest(test) else {
         return;
     };
-    kill_at_the_start(test, &mut guest);
+    kill_at_the_start(test, &mut guest, Moment::Before);
     let foreign = foreign_server(&mut guest);
     assert!(recover(&mut guest.connect(), &Log::default()).unwrap());
     nothing_is_left(&mut guest);
@@ -121,12 +79,12 @@ fn a_server_that_was_started_after_the_backup_was_killed_goes_on() {
 #[test]
 fn a_server_that_was_in_the_way_of_a_backup_that_was_killed_goes_on() {
     let test = "a_server_that_was_in_the_way_of_a_backup_that_was_killed_goes_on";
-    let Some(mut guest) = guest(test, Moment::After) else {
+    let Some(mut guest) = guest(test) else {
         return;
     };
     // The backup is killed when its own start was refused.
     let foreign = foreign_server(&mut guest);
-    kill_at_the_start(test, &mut guest);
+    kill_at_the_start(test, &mut guest, Moment::After);
     assert!(recover(&mut guest.connect(), &Log::default()).unwrap());
     nothing_is_left(&mut guest);
     UnixStream::connect(foreign).unwrap();
@@ -135,7 +93,7 @@ fn a_server_that_was_in_the_way_of_a_backup_that_was_killed_goes_on() {
 #[test]
 fn a_server_that_somebody_put_in_the_place_of_ours_goes_on() {
     let test = "a_server_that_somebody_put_in_the_place_of_ours_goes_on";
-    let Some(guest) = guest(test, Moment::After) else {
+    let Some(guest) = guest(test) else {
         return;
     };
     let mut qemu = guest.connect();
@@ -158,7 +116,7 @@ fn a_server_that_somebody_put_in_the_place_of_ours_goes_on() {
 #[test]
 fn a_server_that_is_in_the_way_is_named_and_goes_on() {
     let test = "a_server_that_is_in_the_way_is_named_and_goes_on";
-    let Some(mut guest) = guest(test, Moment::After) else {
+    let Some(mut guest) = guest(test) else {
         return;
     };
     let foreign = foreign_server(&mut guest);

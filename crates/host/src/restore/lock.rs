@@ -2,6 +2,7 @@
 //! that it has open; who only opens the device exclusively does not notice it.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -27,8 +28,20 @@ const SHORTS: [libc::c_short; 3] = [
     libc::SEEK_SET as libc::c_short,
 ];
 
-/// `Invalid` if a QEMU, or one of its tools, has it open. Takes no lock.
+/// `Invalid` if a QEMU, or one of its tools, has it open.
 pub(super) fn refuse_in_use(file: &File, path: &Path) -> Result<()> {
+    if is_in_use(file).map_err(|e| failed("cannot learn who uses", path, e))? {
+        let what = format!(
+            "cannot restore to {}: it is in use by a running QEMU, or one of its tools; stop that first",
+            path.display()
+        );
+        return Err(Error::new(ErrorKind::Invalid, what));
+    }
+    Ok(())
+}
+
+/// Whether a QEMU, or one of its tools, has it open and uses it. Takes no lock.
+pub(crate) fn is_in_use(file: &File) -> io::Result<bool> {
     let [write, none, from_start] = SHORTS;
     let mut lock = libc::flock {
         l_type: write,
@@ -38,16 +51,9 @@ pub(super) fn refuse_in_use(file: &File, path: &Path) -> Result<()> {
         l_pid: 0,
     };
     match fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)) {
-        Ok(_) if lock.l_type == none => Ok(()),
-        Ok(_) => {
-            let what = format!(
-                "cannot restore to {}: it is in use by a running QEMU, or one of its tools; stop that first",
-                path.display()
-            );
-            Err(Error::new(ErrorKind::Invalid, what))
-        }
+        Ok(_) => Ok(lock.l_type != none),
         // No locks here: then QEMU, too, has none.
-        Err(Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => Ok(()),
-        Err(e) => Err(failed("cannot learn who uses", path, e.into())),
+        Err(Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => Ok(false),
+        Err(e) => Err(e.into()),
     }
 }

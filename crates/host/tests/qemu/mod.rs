@@ -3,8 +3,9 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![expect(
     clippy::print_stderr,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a test fails by panicking and tells what it skips"
+    reason = "a test fails by panicking and tells what it skips; a child that is killed tells when"
 )]
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use snapkeep_repo::{MemoryStorage, Protect, Repository, SystemRandom};
 use tempfile::TempDir;
 
 pub(crate) mod between;
+pub(crate) mod killed;
 
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const KIB: u64 = 1 << 10;
@@ -421,6 +423,11 @@ impl Guest {
     /// Ends QEMU in none.
     pub(crate) fn kill(&mut self) {
         (self.way, self.monitor, self.process) = (None, None, None);
+    }
+
+    /// QEMU's process.
+    pub(crate) fn process(&self) -> u32 {
+        self.process.as_ref().unwrap().0.id()
     }
 
     /// Sends QEMU a signal, now and whenever it is asked to.

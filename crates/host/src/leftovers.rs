@@ -1,0 +1,343 @@
+//! The folders that dead backups left: the one of a QEMU that still has something of its backup, and
+//! those of which backup and QEMU are dead, so that nothing else leads to them.
+//!
+//! They may be another user's, QEMU's, who may be up to no good: nothing is followed, and nothing
+//! removed that no backup makes.
+
+use std::fs::File;
+use std::io::{self, ErrorKind as IoKind, Read};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
+use snapkeep_api::{Error, ErrorKind, Level, Result, TaskLog};
+
+use crate::fleecing::{FOLDER, IMAGE, LOCK, SOCKET, open_folder};
+use crate::limits::{DISKS_MAX, SWEEP_ENTRIES_MAX, SWEPT_MAX};
+use crate::process;
+use crate::restore::lock::is_in_use;
+
+/// The longest content of a lock, in bytes.
+const LINE_MAX: u64 = 128;
+
+/// Whether the backup that a folder belongs to still runs. The lock of one that has it is returned
+/// to keep others out.
+pub(crate) fn claim(folder: &Path) -> Result<Option<File>> {
+    let failed = |e: io::Error| {
+        let what = format!(
+            "cannot tell whether the backup that uses {} still runs; if none does, remove that folder",
+            folder.display()
+        );
+        Error::with_source(ErrorKind::Unavailable, what, e)
+    };
+    match open_folder(folder).and_then(|handle| lock(&handle)) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(e) if e.kind() == IoKind::NotFound => Ok(None),
+        Err(e) if e.kind() == IoKind::WouldBlock => {
+            let what = format!(
+                "another backup of this guest is running (it uses {}): wait until it is over",
+                folder.display()
+            );
+            Err(Error::new(ErrorKind::Unavailable, what))
+        }
+        Err(e) => Err(failed(e)),
+    }
+}
+
+/// Removes the folder of a backup that was killed, and that QEMU has nothing of any more.
+pub(crate) fn remove(folder: &Path) -> io::Result<()> {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    if !name.is_some_and(|name| name.starts_with(FOLDER)) {
+        return Err(io::Error::other("it is no folder of a backup"));
+    }
+    let handle = open_folder(folder)?;
+    let files = files(&handle)?;
+    empty(&handle, &files)?;
+    Ok(rustix::fs::rmdir(folder)?)
+}
+
+/// Removes from a fleecing folder what backups left there that died together with their QEMU.
+pub(crate) fn sweep(parent: &Path, log: &dyn TaskLog) {
+    // If it cannot be read, the backup that is to use it fails later, and tells why.
+    let entries = std::fs::read_dir(parent).into_iter().flatten();
+    let mut swept = 0;
+    for entry in entries.take(SWEEP_ENTRIES_MAX).filter_map(io::Result::ok) {
+        let name = entry.file_name();
+        if !name.to_str().is_some_and(|name| name.starts_with(FOLDER)) {
+            continue;
+        }
+        if swept == SWEPT_MAX {
+            let line = format!(
+                "more than {SWEPT_MAX} killed backups left something in {}: the next backup removes more",
+                parent.display()
+            );
+            log.log(Level::Warn, &line);
+            return;
+        }
+        let folder = entry.path();
+        match sweep_one(&folder) {
+            Ok(None) => {}
+            Ok(Some(bytes)) => {
+                swept += 1;
+                let line = format!(
+                    "removed {}, with {bytes} bytes, of a backup that was killed together with its QEMU",
+                    folder.display()
+                );
+                log.log(Level::Info, &line);
+            }
+            Err(e) => {
+                let line = format!(
+                    "{} looks like what a killed backup left, and is not removed: {e}",
+                    folder.display()
+                );
+                log.log(Level::Warn, &line);
+            }
+        }
+    }
+}
+
+/// Removes one folder, unless a backup or a QEMU uses it, or it is somebody else's. How many bytes
+/// it had.
+fn sweep_one(folder: &Path) -> io::Result<Option<u64>> {
+    let handle = match open_folder(folder) {
+        Ok(handle) => handle,
+        Err(e)
+            if matches!(
+                e.kind(),
+                IoKind::NotFound | IoKind::NotADirectory | IoKind::PermissionDenied
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(e) => return Err(e),
+    };
+    let lock = match lock(&handle) {
+        Ok(lock) => Some(lock),
+        // It was about to be removed, or is about to be made.
+        Err(e) if e.kind() == IoKind::NotFound => None,
+        Err(e) if e.kind() == IoKind::WouldBlock => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    if let Some(lock) = &lock {
+        let mut line = Vec::new();
+        lock.take(LINE_MAX).read_to_end(&mut line)?;
+        if std::str::from_utf8(&line).is_ok_and(process::lives) {
+            return Ok(None);
+        }
+    }
+    let files = files(&handle)?;
+    let mut blocks = 0;
+    for name in files.iter().filter(|name| name.starts_with(IMAGE)) {
+        let image = open_regular(&handle, name)?;
+        if is_in_use(&image)? {
+            return Ok(None);
+        }
+        blocks += u64::try_from(rustix::fs::fstat(&image)?.st_blocks).unwrap_or(0);
+    }
+    empty(&handle, &files)?;
+    rustix::fs::rmdir(folder)?;
+    Ok(Some(blocks * 512))
+}
+
+/// The names of the files in a folder, if all of them are what a backup makes.
+fn files(folder: &OwnedFd) -> io::Result<Vec<String>> {
+    let mut files = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name == "." || name == ".." {
+            continue;
+        }
+        let number = name.strip_prefix(IMAGE);
+        let is_image = number.is_some_and(|n| n.parse::<usize>().is_ok_and(|n| n < DISKS_MAX));
+        if name != LOCK && name != SOCKET && !is_image {
+            let what = format!("it has {name:?}, which no backup makes");
+            return Err(io::Error::other(what));
+        }
+        files.push(name);
+    }
+    Ok(files)
+}
+
+/// Removes these files, the lock last: by it others know that nobody is at work here.
+fn empty(folder: &OwnedFd, files: &[String]) -> io::Result<()> {
+    let (locks, others): (Vec<_>, Vec<_>) = files.iter().partition(|name| *name == LOCK);
+    for name in others.into_iter().chain(locks) {
+        rustix::fs::unlinkat(folder, name.as_str(), AtFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// The lock of a folder, locked; `WouldBlock` if somebody has it.
+fn lock(folder: &OwnedFd) -> io::Result<File> {
+    let lock = open_regular(folder, LOCK)?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(lock)
+}
+
+/// Opens a file without waiting for anybody, if it is one.
+fn open_regular(folder: &OwnedFd, name: &str) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+    if kind != FileType::RegularFile {
+        let what = format!("its {name} is no regular file");
+        return Err(io::Error::other(what));
+    }
+    Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::fleecing::Folder;
+
+    /// Changes a folder; knows another one that must not be touched.
+    type Change = fn(&Path, &Path);
+
+    #[derive(Default)]
+    struct Lines(Mutex<Vec<String>>);
+
+    impl TaskLog for Lines {
+        fn log(&self, level: Level, message: &str) {
+            self.0.lock().unwrap().push(format!("{level:?}: {message}"));
+        }
+    }
+
+    /// What a backup for no known QEMU left.
+    fn left(parent: &Path, name: &str) -> PathBuf {
+        let folder = parent.join(format!("{FOLDER}{name}"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(LOCK), "").unwrap();
+        fs::write(folder.join("fleece-0"), [1; 5000]).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(folder.join(SOCKET)).unwrap());
+        folder
+    }
+
+    /// What a sweep said.
+    fn swept(parent: &Path) -> String {
+        let lines = Lines::default();
+        sweep(parent, &lines);
+        lines.0.into_inner().unwrap().join("\n")
+    }
+
+    #[test]
+    fn what_a_dead_backup_left_is_removed_and_told() {
+        let parent = tempfile::TempDir::new().unwrap();
+        let folder = left(parent.path(), "a");
+        let half_removed = parent.path().join("snapkeep-run-b");
+        fs::create_dir(&half_removed).unwrap();
+        let other = parent.path().join("snapkeep");
+        fs::create_dir(&other).unwrap();
+        let said = swept(parent.path());
+        assert!(!folder.exists() && !half_removed.exists() && other.exists());
+        assert!(
+            said.contains("removed ") && said.contains("snapkeep-run-a, with"),
+            "{said}"
+        );
+        assert_eq!(swept(parent.path()), "");
+    }
+
+    #[test]
+    fn a_folder_whose_lock_is_held_stays() {
+        let parent = tempfile::TempDir::new().unwrap();
+        let folder = left(parent.path(), "a");
+        let held = lock(&open_folder(&folder).unwrap()).unwrap();
+        assert_eq!(swept(parent.path()), "");
+        assert!(folder.join("fleece-0").exists());
+        drop(held);
+        swept(parent.path());
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn nothing_is_followed_and_nothing_foreign_removed() {
+        let parent = tempfile::TempDir::new().unwrap();
+        let elsewhere = parent.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        let victim = left(&elsewhere, "victim");
+        std::os::unix::fs::symlink(&victim, parent.path().join("snapkeep-run-link")).unwrap();
+        fs::write(parent.path().join("snapkeep-run-file"), "").unwrap();
+        assert_eq!(swept(parent.path()), "");
+        let changes: [(&str, Change, &str); 4] = [
+            (
+                "a",
+                |folder, _| fs::write(folder.join("x"), "").unwrap(),
+                "\"x\"",
+            ),
+            (
+                "b",
+                |folder, _| fs::write(folder.join("fleece-256"), "").unwrap(),
+                "\"fleece-256\"",
+            ),
+            (
+                "c",
+                |folder, victim| {
+                    fs::remove_file(folder.join(LOCK)).unwrap();
+                    std::os::unix::fs::symlink(victim.join(LOCK), folder.join(LOCK)).unwrap();
+                },
+                "symbolic",
+            ),
+            (
+                "d",
+                |folder, victim| {
+                    fs::remove_file(folder.join("fleece-0")).unwrap();
+                    let image = victim.join("fleece-0");
+                    std::os::unix::fs::symlink(image, folder.join("fleece-0")).unwrap();
+                },
+                "symbolic",
+            ),
+        ];
+        for (name, change, words) in changes {
+            let folder = left(parent.path(), name);
+            change(&folder, &victim);
+            let said = swept(parent.path());
+            assert!(said.starts_with("Warn: ") && said.contains(words), "{said}");
+            assert!(folder.join(SOCKET).exists(), "{name}");
+            assert!(victim.join("fleece-0").exists() && victim.join(LOCK).exists());
+            fs::remove_dir_all(folder).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_backup_removes_no_more_than_the_limit() {
+        let parent = tempfile::TempDir::new().unwrap();
+        for number in 0..=SWEPT_MAX {
+            left(parent.path(), &number.to_string());
+        }
+        let said = swept(parent.path());
+        assert!(said.contains("the next backup removes more"), "{said}");
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+        swept(parent.path());
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_is_swept_while_it_is_made_is_made_again() {
+        let parent = tempfile::TempDir::new().unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    swept(parent.path());
+                }
+            });
+            for _ in 0..500 {
+                let made = Folder::make(parent.path(), process::Owner::default());
+                let there = made
+                    .as_ref()
+                    .is_ok_and(|made| made.path().join(LOCK).exists());
+                if !there {
+                    over.store(true, Ordering::SeqCst);
+                    panic!("{made:?}");
+                }
+            }
+            over.store(true, Ordering::SeqCst);
+        });
+    }
+}
