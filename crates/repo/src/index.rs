@@ -1,6 +1,7 @@
 //! Where chunks lie: all index objects of a repository, in memory.
 
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
+use std::ops::Range;
 
 use crate::format::bytes::unhex;
 use crate::format::envelope::{self, Kind};
@@ -227,25 +228,35 @@ pub(crate) fn read_pack(
     id: PackId,
     length: u64,
 ) -> Result<IndexedPack> {
-    let corrupt = |why| pack::corrupt(&id, why);
     let file = pack_file(&id);
+    read_table(keys, id, length, &|range| storage.read(&file, range))
+}
+
+/// The same of a pack of this length whose parts are read in this way.
+pub(crate) fn read_table(
+    keys: &Keys,
+    id: PackId,
+    length: u64,
+    read: &dyn Fn(Range<u64>) -> Result<Vec<u8>>,
+) -> Result<IndexedPack> {
+    let corrupt = |why| pack::corrupt(&id, why);
     let least = (HEADER + TRAILER) as u64;
     if !(least..=limits::PACK_MAX).contains(&length) {
         return Err(corrupt("has an impossible length"));
     }
-    let header = storage.read(&file, 0..HEADER as u64)?;
+    let header = read(0..HEADER as u64)?;
     let header: [u8; HEADER] = header
         .try_into()
         .map_err(|_short| corrupt("is too short for its header"))?;
     let (class, _) = pack::open_header(keys, &header)
         .ok_or_else(|| corrupt("has a header that does not open"))?;
-    let trailer = storage.read(&file, length - TRAILER as u64..length)?;
+    let trailer = read(length - TRAILER as u64..length)?;
     let table = pack::table_length(&trailer).ok_or_else(|| corrupt("has no proper end"))?;
     let table_offset = (length - TRAILER as u64)
         .checked_sub(table as u64)
         .filter(|offset| *offset >= HEADER as u64)
         .ok_or_else(|| corrupt("has a table longer than itself"))?;
-    let table = storage.read(&file, table_offset..length - TRAILER as u64)?;
+    let table = read(table_offset..length - TRAILER as u64)?;
     let entries = pack::open_table(keys, &header, table, table_offset)
         .ok_or_else(|| corrupt("has a table that does not open"))?;
     let length = u32::try_from(length).map_err(|_long| corrupt("is too long"))?;

@@ -1,17 +1,19 @@
-//! Verification: every pack against its name, every chunk that a snapshot needs against its
+//! Verification: every pack against its name and by its table, every chunk that a snapshot needs against its
 //! identity.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::format::id::{ChunkId, PackId};
 use crate::format::pack::Class;
 use crate::format::snapshot::Snapshot;
-use crate::index::{pack_file, pack_of};
+use crate::index::{pack_file, pack_of, read_table};
+use crate::keys::Keys;
 use crate::map;
 use crate::repository::Repository;
-use crate::storage::read_all;
+use crate::storage::{FileName, read_all};
 use crate::{Error, ErrorKind, Result, limits};
 
 /// What is wrong, and with what.
@@ -56,8 +58,8 @@ impl Report {
 /// Chunks that are handed to the threads together.
 const BATCH: usize = 4096;
 
-/// Reads everything: each pack whole against its name, key slots and heads, then each snapshot's nodes, chunks and
-/// configurations, each once. Index objects that could not be read when the repository was
+/// Reads everything: each pack whole against its name, key slots and heads, then each snapshot's
+/// nodes, chunks and configurations, each once. Index objects that could not be read when the repository was
 /// opened are told too, although nothing depends on them.
 pub fn verify(repository: &Repository) -> Result<Report> {
     let mut report = Report::default();
@@ -71,13 +73,7 @@ pub fn verify(repository: &Repository) -> Result<Report> {
         let read = read_all(&*repository.storage, name, limits::PACK_MAX)?;
         packs.fetch_add(1, Ordering::Relaxed);
         bytes.fetch_add(read.len(), Ordering::Relaxed);
-        let id = PackId(*blake3::hash(&read).as_bytes());
-        if pack_file(&id) == *name {
-            Ok(())
-        } else {
-            let what = format!("{name} does not have the checksum that is its name");
-            Err(Error::corrupt(what))
-        }
+        judge_pack(&repository.keys, name, &read)
     });
     report.packs = packs.into_inner() as u64;
     report.bytes = bytes.into_inner() as u64;
@@ -112,6 +108,29 @@ pub fn verify(repository: &Repository) -> Result<Report> {
     }
     report.chunks = proof.proven.len() as u64;
     Ok(report)
+}
+
+/// Whether a pack has its name's hash, and a table that tells what is in it: without an index
+/// nothing else does.
+fn judge_pack(keys: &Keys, name: &FileName, bytes: &[u8]) -> Result<()> {
+    let id = PackId(*blake3::hash(bytes).as_bytes());
+    if pack_file(&id) != *name {
+        let what = format!("{name} does not have the checksum that is its name");
+        return Err(Error::corrupt(what));
+    }
+    let part = |range: Range<u64>| {
+        let place = |offset| usize::try_from(offset).unwrap_or(usize::MAX);
+        let part = bytes.get(place(range.start)..place(range.end));
+        part.map(<[u8]>::to_vec)
+            .ok_or_else(|| Error::corrupt(format!("{name} is too short")))
+    };
+    match read_table(keys, id, bytes.len() as u64, &part) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let what = format!("{name} is unchanged, but no pack of this repository");
+            Err(Error::with_source(ErrorKind::Corrupt, what, error))
+        }
+    }
 }
 
 /// What is proven of the snapshots so far.

@@ -189,6 +189,11 @@ fn files_of_somebody_elses_repository_are_named() {
             .unwrap();
     }
     assert_eq!(mixed.judge("their packs", &[]), (true, true));
+    let report = verify(&open(&shared(&mixed.storage), &two.key).unwrap()).unwrap();
+    let mut named: Vec<&str> = report.damage.iter().map(|d| d.object.as_str()).collect();
+    named.sort_unstable();
+    let [pack, object, _] = &other.files[1];
+    assert_eq!(named, [object.as_str(), pack.as_str()]);
     // Their config, and the whole of theirs at our place.
     let mixed = two.copy();
     let config = "config".parse().unwrap();
@@ -200,6 +205,27 @@ fn files_of_somebody_elses_repository_are_named() {
     assert!(error.to_string().contains("config"), "{error}");
     let error = open(&shared(&other.storage), &two.key).expect_err("their repository");
     assert_eq!(error.kind(), ErrorKind::WrongKey, "{error}");
+}
+
+#[test]
+fn what_has_a_packs_name_and_is_none_is_named_and_harms_nothing() {
+    let two = Two::make();
+    let mut junk: Vec<FileName> = (1..=100)
+        .map(|length| {
+            let bytes = vec![7; length * 5];
+            let id = blake3::hash(&bytes).to_hex();
+            let name = format!("packs/{}/{id}", &id[..2]).parse().unwrap();
+            two.storage.put(&name, &bytes).unwrap();
+            name
+        })
+        .collect();
+    junk.sort();
+    let report = verify(&open(&shared(&two.storage), &two.key).unwrap()).unwrap();
+    let named: Vec<&str> = report.damage.iter().map(|d| d.object.as_str()).collect();
+    let expected: Vec<&str> = junk.iter().map(FileName::as_str).collect();
+    assert_eq!(named, expected);
+    assert_eq!(report.snapshots, 2);
+    assert_eq!(two.judge("junk among the packs", &[]), (true, true));
 }
 
 #[test]
