@@ -45,7 +45,8 @@ pub(super) fn install(missing: &[&Package], codename: &str) -> Result<()> {
     if !backports.is_empty() {
         install_from_backports(&backports, codename).with_context(|| {
             format!(
-                "Debian {codename} itself has no {}, so it has to come from its backports",
+                "{} is in no source that apt is configured with, and could not be had from \
+                 Debian {codename}'s backports (one that was installed by hand will do, if it is in PATH)",
                 qemu::wanted()
             )
         })?;

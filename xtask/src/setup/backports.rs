@@ -25,26 +25,27 @@ impl Backports {
         let name = format!("{codename}-backports");
         let sources = sources(&targets, codename, &name).with_context(|| {
             format!(
-                "apt has read no packages of Debian {codename}: are its sources configured, \
-                 and does `apt-get update` reach them?"
+                "apt has no list of Debian {codename}'s packages: see that its sources are \
+                 configured, and that `apt-get update` reaches them"
             )
         })?;
         let folder = Scratch::new("apt")?;
         for name in ["lists/partial", "cache/archives/partial"] {
             std::fs::create_dir_all(folder.path().join(name))?;
         }
-        std::fs::write(folder.path().join("sources.list"), &sources)?;
+        std::fs::write(folder.path().join("sources.list"), sources)?;
         let backports = Self { folder, name };
         let mut update = apt_get();
         // Without the option it succeeds when nothing was reached.
-        run(backports.private(&mut update).args(["--error-on=any", "update"])).with_context(
-            || {
-                format!(
-                    "could not read the package lists, {} among them, of\n{sources}apt's own words are above",
-                    backports.name
-                )
-            },
-        )?;
+        let update = backports
+            .private(&mut update)
+            .args(["--error-on=any", "update"]);
+        run(update).with_context(|| {
+            format!(
+                "could not read the lists of packages with those of {}; apt's own words above say why",
+                backports.name
+            )
+        })?;
         Ok(backports)
     }
 
@@ -62,7 +63,7 @@ impl Backports {
             let version = candidate(&policy);
             ensure!(
                 is_at_least(version, floor),
-                "{package} {floor}.0 or newer is needed, and the newest in {} is {}",
+                "with {} the newest {package} is {}, and {floor}.0 is needed",
                 self.name,
                 version.unwrap_or("none")
             );

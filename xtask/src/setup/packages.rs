@@ -87,9 +87,9 @@ fn lack_of_qemu(program: &str, answer: Option<&str>) -> Option<String> {
     let Some(answer) = answer else {
         return Some(format!("{program} of {wanted}"));
     };
-    let version = qemu::version_told(answer).unwrap_or("of an unknown version");
+    let version = qemu::version_told(answer).unwrap_or("an unknown version");
     let new_enough = qemu::major(version).is_some_and(|major| major >= qemu::OLDEST_MAJOR);
-    (!new_enough).then(|| format!("{program} of {wanted} (the one in PATH is {version})"))
+    (!new_enough).then(|| format!("{program} of {wanted} (found: {version})"))
 }
 
 /// The interpreter for the checks in Python. Debian's modules belong to Debian's
@@ -121,13 +121,10 @@ mod tests {
         assert_eq!(missing, "qemu-img of QEMU 9.0 or newer");
         for old in ["7.2.22", "8.2.2"] {
             let lack = of(Some(&format!("qemu-img version {old} (Debian 1:x)\n"))).unwrap();
-            assert_eq!(lack, format!("{missing} (the one in PATH is {old})"));
+            assert_eq!(lack, format!("{missing} (found: {old})"));
         }
         let lack = of(Some("something else\n")).unwrap();
-        assert_eq!(
-            lack,
-            format!("{missing} (the one in PATH is of an unknown version)")
-        );
+        assert_eq!(lack, format!("{missing} (found: an unknown version)"));
     }
 
     #[test]
