@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use snapkeep_api::{Error, ErrorKind, Result};
 
+use crate::leftovers;
 use crate::limits::{FLEECING_SPACE_MIN, NEW_FOLDERS_MAX, SOCKET_PATH_MAX};
 use crate::process::Owner;
 
@@ -37,6 +38,7 @@ pub(crate) struct Folder {
     handle: OwnedFd,
     /// Locked as long as the backup runs.
     _lock: File,
+    kept: bool,
 }
 
 impl Folder {
@@ -73,6 +75,7 @@ impl Folder {
             at: folder,
             handle,
             _lock: lock,
+            kept: false,
         };
         let length = made.socket().as_os_str().len();
         if length > SOCKET_PATH_MAX {
@@ -122,8 +125,19 @@ impl Folder {
     }
 
     /// Leaves the folder: QEMU may still use what is in it.
-    pub(crate) fn keep(self) -> PathBuf {
-        self.at.keep()
+    pub(crate) fn keep(mut self) {
+        self.at.disable_cleanup(true);
+        self.kept = true;
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !self.kept {
+            // The lock last, and then what nobody here made. What fails is tried again by whoever
+            // sweeps.
+            drop(leftovers::remove(self.path()));
+        }
     }
 }
 

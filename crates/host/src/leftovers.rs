@@ -9,7 +9,8 @@ use std::io::{self, ErrorKind as IoKind, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use snapkeep_api::{Error, ErrorKind, Level, Result, TaskLog};
 
 use crate::fleecing::{FOLDER, IMAGE, LOCK, SOCKET, open_folder};
@@ -112,18 +113,15 @@ fn sweep_one(folder: &Path) -> io::Result<Option<u64>> {
         Err(e) => return Err(e),
     };
     let lock = match lock(&handle) {
-        Ok(lock) => Some(lock),
-        // It was about to be removed, or is about to be made.
-        Err(e) if e.kind() == IoKind::NotFound => None,
+        Ok(lock) => lock,
+        Err(e) if e.kind() == IoKind::NotFound => return remove_without_lock(&handle, folder),
         Err(e) if e.kind() == IoKind::WouldBlock => return Ok(None),
         Err(e) => return Err(e),
     };
-    if let Some(lock) = &lock {
-        let mut line = Vec::new();
-        lock.take(LINE_MAX).read_to_end(&mut line)?;
-        if std::str::from_utf8(&line).is_ok_and(process::lives) {
-            return Ok(None);
-        }
+    let mut line = Vec::new();
+    (&lock).take(LINE_MAX).read_to_end(&mut line)?;
+    if std::str::from_utf8(&line).is_ok_and(process::lives) {
+        return Ok(None);
     }
     let files = files(&handle)?;
     let mut blocks = 0;
@@ -137,6 +135,19 @@ fn sweep_one(folder: &Path) -> io::Result<Option<u64>> {
     empty(&handle, &files)?;
     rustix::fs::rmdir(folder)?;
     Ok(Some(blocks * 512))
+}
+
+/// What has no lock is just being made, or was almost removed: then it is empty.
+fn remove_without_lock(handle: &OwnedFd, folder: &Path) -> io::Result<Option<u64>> {
+    match rustix::fs::rmdir(folder) {
+        Ok(()) => Ok(Some(0)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(_) if rustix::fs::accessat(handle, LOCK, Access::EXISTS, AtFlags::empty()).is_ok() => {
+            Ok(None)
+        }
+        Err(Errno::NOTEMPTY) => Err(io::Error::other("it has files and no lock")),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// The names of the files in a folder, if all of them are what a backup makes.
@@ -264,7 +275,7 @@ mod tests {
         std::os::unix::fs::symlink(&victim, parent.path().join("snapkeep-run-link")).unwrap();
         fs::write(parent.path().join("snapkeep-run-file"), "").unwrap();
         assert_eq!(swept(parent.path()), "");
-        let changes: [(&str, Change, &str); 4] = [
+        let changes: [(&str, Change, &str); 5] = [
             (
                 "a",
                 |folder, _| fs::write(folder.join("x"), "").unwrap(),
@@ -291,6 +302,11 @@ mod tests {
                     std::os::unix::fs::symlink(image, folder.join("fleece-0")).unwrap();
                 },
                 "symbolic",
+            ),
+            (
+                "e",
+                |folder, _| fs::remove_file(folder.join(LOCK)).unwrap(),
+                "no lock",
             ),
         ];
         for (name, change, words) in changes {
