@@ -169,24 +169,14 @@ impl VmBackup for RunningBackup {
         if self.committed {
             return Err(Error::new(ErrorKind::Protocol, "a backup is run once"));
         }
-        if vm.volumes.len() > limits::DISKS_MAX {
-            let what = format!(
-                "{} disks are more than {}",
-                vm.volumes.len(),
-                limits::DISKS_MAX
-            );
-            return Err(Error::new(ErrorKind::Invalid, what));
-        }
+        check_disks(&vm.volumes)?;
         let clock = &*self.shared.clock;
         let start = clock.monotonic();
         let progress = Progress::new(clock);
         let pace = Pace::new(vm.bandwidth_limit);
         let writer = Writer::new(Arc::clone(&self.shared.repository))
             .map_err(|e| error::repository("cannot start writing", e))?;
-        let mut disks = Vec::new();
-        for (device, volume) in vm.volumes {
-            disks.push(self.back_up_disk(&writer, &progress, &pace, &device, volume)?);
-        }
+        // Before the disks: a configuration that cannot be kept must not cost hours.
         let mut worker = writer.worker();
         let guest_config = store_config(&mut worker, "guest", &vm.guest_config)?;
         let firewall_config = vm.firewall_config.filter(|config| !config.is_empty());
@@ -194,7 +184,12 @@ impl VmBackup for RunningBackup {
             .map(|config| store_config(&mut worker, "firewall", config))
             .transpose()?;
         drop(worker);
-        let size = disks.iter().map(|disk| disk.size).sum();
+        let mut disks = Vec::new();
+        for (device, volume) in vm.volumes {
+            disks.push(self.back_up_disk(&writer, &progress, &pace, &device, volume)?);
+        }
+        let sizes = disks.iter().map(|disk| disk.size);
+        let size = sizes.fold(0, u64::saturating_add);
         let stats = Stats {
             size,
             read: value(&progress.read),
@@ -256,6 +251,27 @@ impl VmBackup for RunningBackup {
     }
 }
 
+/// Refuses disks of which no reader would take the archive.
+fn check_disks(volumes: &BTreeMap<DeviceName, Volume>) -> Result<()> {
+    let invalid = |what| Err(Error::new(ErrorKind::Invalid, what));
+    if volumes.len() > limits::DISKS_MAX {
+        return invalid(format!(
+            "{} disks are more than the {} that an archive can hold",
+            volumes.len(),
+            limits::DISKS_MAX
+        ));
+    }
+    for (device, Volume { size, .. }) in volumes {
+        if *size > limits::DISK_SIZE_MAX {
+            return invalid(format!(
+                "device {device} has {size} bytes, more than the {} that a disk in an archive can have",
+                limits::DISK_SIZE_MAX
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The name of the one bitmap that each volume has, where that is a fixed name. A host that offers
 /// several does not say which of them a new one would be.
 fn fixed_names(volumes: &BTreeMap<DeviceName, VolumeInfo>) -> BTreeMap<DeviceName, BitmapName> {
@@ -275,8 +291,9 @@ fn store_config(worker: &mut Worker<'_>, what: &str, config: &[u8]) -> Result<Bl
         .filter(|_| config.len() <= limits::GUEST_CONFIG_MAX);
     let Some(length) = length else {
         let what = format!(
-            "the {what} configuration of {} bytes is too long",
-            config.len()
+            "the {what} configuration has {} bytes, more than the {} that an archive can hold",
+            config.len(),
+            limits::GUEST_CONFIG_MAX
         );
         return Err(Error::new(ErrorKind::Invalid, what));
     };

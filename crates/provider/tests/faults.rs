@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use snapkeep_api::{
     UnixTime, VmMechanism, VmSource, Volume, VolumeInfo,
 };
 use snapkeep_provider::{Options, RepositoryProvider};
-use snapkeep_repo::{MemoryStorage, Protect, Repository, SystemRandom};
+use snapkeep_repo::{MemoryStorage, Protect, Repository, SystemRandom, limits};
 
 const MIB: usize = 1 << 20;
 /// Bytes of a chunk.
@@ -273,6 +274,55 @@ fn one_disk_of_another_size_fails_the_backup_by_its_name() {
         let words = ["drive-scsi1", &*wrong, &*real];
         host.expect_failure(&disks, ErrorKind::Protocol, &words);
     }
+}
+
+#[test]
+fn what_no_archive_can_hold_is_refused_before_a_disk_is_read() {
+    let asked = Arc::new(AtomicBool::new(false));
+    let volume = |size: u64| {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(512).unwrap();
+        let asked = Arc::clone(&asked);
+        let dirty = Box::new(std::iter::from_fn(move || {
+            asked.store(true, Ordering::SeqCst);
+            None
+        }));
+        Volume {
+            size,
+            bitmap: BitmapMode::New,
+            access: SnapshotAccess::FileHandle { file, dirty },
+        }
+    };
+    let (most, long) = (limits::DISK_SIZE_MAX, limits::GUEST_CONFIG_MAX + 1);
+    let disks = |sizes: &[u64]| {
+        let named = sizes.iter().enumerate();
+        let named = named.map(|(n, size)| (format!("d{n}").parse().unwrap(), volume(*size)));
+        named.collect::<BTreeMap<DeviceName, _>>()
+    };
+    let cases = [
+        (long, 0, disks(&[512]), "guest configuration"),
+        (0, long, disks(&[512]), "firewall configuration"),
+        (0, 0, disks(&[512, most + 1]), "device d1"),
+        (0, 0, disks(&[512, u64::MAX]), "device d1"),
+        (0, 0, disks(&[512; limits::DISKS_MAX + 1]), "257 disks"),
+    ];
+    let host = Host::new(1);
+    for (guest, firewall, volumes, words) in cases {
+        let mut job = host.provider.start_job(host.clock.now()).unwrap();
+        let id = "100".parse().unwrap();
+        let mut vm = job.start_vm(&id, host.clock.now()).unwrap();
+        let ran = vm.run(VmSource {
+            guest_config: vec![b'#'; guest],
+            firewall_config: Some(vec![b'#'; firewall]),
+            bandwidth_limit: None,
+            volumes,
+        });
+        let error = ran.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{}", error.chain());
+        assert!(error.chain().contains(words), "{}", error.chain());
+        assert!(!asked.load(Ordering::SeqCst), "{words}: a disk was read");
+    }
+    assert!(host.repository.snapshots().unwrap().is_empty());
 }
 
 /// The number before ` MiB` that follows a word of a line.
