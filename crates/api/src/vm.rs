@@ -12,7 +12,7 @@ pub trait VmBackup: Send {
     /// How the snapshot access is to be handed over (`backup_get_mechanism`).
     fn mechanism(&self) -> VmMechanism;
     /// Which volumes may be read incrementally (`backup_vm_query_incremental`). A volume left out
-    /// uses no bitmap.
+    /// uses no bitmap. Called before `run`; if it is called again, the last answer counts.
     ///
     /// `Use` only if the bitmap is known to be relative to an archive that is whole: by the
     /// archive that the bitmap's own name carries, or by the guest's incarnation.

@@ -121,6 +121,7 @@ impl VmBackup for RunningBackup {
         volumes: &BTreeMap<DeviceName, VolumeInfo>,
     ) -> Result<BTreeMap<DeviceName, BitmapRequest>> {
         self.incarnation = incarnation.clone();
+        self.bases.clear();
         let shared = &*self.shared;
         let options = &shared.options;
         self.fixed = fixed_names(volumes);

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use snapkeep_api::{
-    ArchiveName, BackupStats, BitmapInfo, BitmapMode, BitmapName, Clock, DeviceName, ErrorKind,
-    Incarnation, Level, Outcome, Provider, Region, Result, SnapshotAccess, SteppingClock, TaskLog,
-    UnixTime, VmMechanism, VmSource, Volume, VolumeInfo,
+    ArchiveName, BackupStats, BitmapInfo, BitmapMode, BitmapName, BitmapRequest, Clock, DeviceName,
+    ErrorKind, Incarnation, Level, Outcome, Provider, Region, Result, SnapshotAccess,
+    SteppingClock, TaskLog, UnixTime, VmMechanism, VmSource, Volume, VolumeInfo,
 };
 use snapkeep_provider::{Options, RepositoryProvider};
 use snapkeep_repo::{MemoryStorage, Protect, Repository, SystemRandom, limits};
@@ -274,6 +274,39 @@ fn one_disk_of_another_size_fails_the_backup_by_its_name() {
         let words = ["drive-scsi1", &*wrong, &*real];
         host.expect_failure(&disks, ErrorKind::Protocol, &words);
     }
+}
+
+#[test]
+fn a_bitmap_that_was_given_up_on_a_second_thought_is_not_reused() {
+    let host = Host::new(1);
+    let mut disk = Disk::new("drive-scsi0", noise(MIB, 1));
+    let (base, ran) = host.back_up(std::slice::from_ref(&disk), None, None);
+    ran.unwrap();
+    let mut job = host.provider.start_job(host.clock.now()).unwrap();
+    let mut vm = job
+        .start_vm(&"100".parse().unwrap(), host.clock.now())
+        .unwrap();
+    let named = BitmapInfo {
+        name: "ours".parse().unwrap(),
+        base: Some(base),
+    };
+    let mut choose = |bitmaps| {
+        let size = disk.announced;
+        let volumes = BTreeMap::from([(disk.name(), VolumeInfo { size, bitmaps })]);
+        vm.choose_bitmaps(&Incarnation::default(), &volumes)
+            .unwrap()
+            .remove(&disk.name())
+    };
+    assert!(matches!(choose(vec![named]), Some(BitmapRequest::Use(_))));
+    assert_eq!(choose(Vec::new()), Some(BitmapRequest::New));
+    disk.dirty = Some(Vec::new());
+    let ran = vm.run(VmSource {
+        guest_config: Vec::new(),
+        firewall_config: None,
+        bandwidth_limit: None,
+        volumes: BTreeMap::from([(disk.name(), disk.volume())]),
+    });
+    assert_eq!(ran.unwrap_err().kind(), ErrorKind::Protocol);
 }
 
 #[test]
