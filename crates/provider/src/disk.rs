@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use snapkeep_api::{BlockSource, DeviceName, DirtyRegions, Error, Level, Region, Result, Volume};
+use snapkeep_api::{
+    BlockSource, DeviceName, DirtyRegions, Error, ErrorKind, Level, Region, Result, Volume,
+};
 use snapkeep_repo::{
     ChunkId, Class, DiskReader, DiskRecord, Leaf, MAP_FAN_OUT, Worker, Writer, update_map,
 };
 
 use crate::error;
+use crate::limits::REGION_MEAN_MIN;
 use crate::pace::Pace;
 use crate::progress::{Progress, add, value};
 use crate::provider::Shared;
@@ -110,7 +113,12 @@ impl DiskBackup<'_> {
                 let piece = Region::new(offset, end - offset)?;
                 offset = end;
                 match &mut task {
-                    Some(open) if open.leaf == leaf => open.regions.push(piece),
+                    Some(open) if open.leaf == leaf => {
+                        if open.regions.len() as u64 >= span / REGION_MEAN_MIN {
+                            return Err(self.too_fine(leaf * span));
+                        }
+                        open.regions.push(piece);
+                    }
                     _ => {
                         let next = Task {
                             leaf,
@@ -129,6 +137,14 @@ impl DiskBackup<'_> {
             send(last);
         }
         Ok(())
+    }
+
+    fn too_fine(&self, offset: u64) -> Error {
+        let what = format!(
+            "device {}: its dirty regions from offset {offset} on have less than {REGION_MEAN_MIN} bytes each",
+            self.device
+        );
+        Error::new(ErrorKind::Protocol, what)
     }
 
     /// One thread: takes tasks until there are none, or something failed.

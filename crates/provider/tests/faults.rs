@@ -277,6 +277,25 @@ fn one_disk_of_another_size_fails_the_backup_by_its_name() {
 }
 
 #[test]
+fn regions_without_number_are_refused_before_they_fill_the_memory() {
+    let host = Host::new(1);
+    let mut disk = Disk::new("drive-scsi0", noise(4 * MIB, 1));
+    let (base, ran) = host.back_up(std::slice::from_ref(&disk), None, None);
+    ran.unwrap();
+    // Below the one lowest node: as many as there are sectors, and one more.
+    let sectors = (4 * MIB / 512) as u64;
+    for (regions, fine) in [(sectors, true), (sectors + 1, false)] {
+        let bytes = (0..regions).map(|n| Region::new(n * 16, 1).unwrap());
+        disk.dirty = Some(bytes.collect());
+        host.clock.sleep(Duration::from_secs(1));
+        let (_, ran) = host.back_up(std::slice::from_ref(&disk), Some(&base), None);
+        assert_eq!(ran.is_ok(), fine);
+        let refused = ran.err().is_none_or(|e| e.kind() == ErrorKind::Protocol);
+        assert!(refused, "of another kind");
+    }
+}
+
+#[test]
 fn a_bitmap_that_was_given_up_on_a_second_thought_is_not_reused() {
     let host = Host::new(1);
     let mut disk = Disk::new("drive-scsi0", noise(MIB, 1));
