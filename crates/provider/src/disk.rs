@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Scope};
 
 use snapkeep_api::{
     BlockSource, DeviceName, DirtyRegions, Error, ErrorKind, Level, Region, Result, Volume,
@@ -16,7 +17,7 @@ use snapkeep_repo::{
 };
 
 use crate::error;
-use crate::limits::REGION_MEAN_MIN;
+use crate::limits::{REGION_MEAN_MIN, WORKERS_MAX};
 use crate::pace::Pace;
 use crate::progress::{Progress, add, value};
 use crate::provider::Shared;
@@ -59,15 +60,18 @@ impl DiskBackup<'_> {
             failure: None,
             discards: true,
         });
-        let workers = self.shared.options.workers.max(1);
+        let workers = self.shared.options.workers.clamp(1, WORKERS_MAX);
         let (sender, receiver) = sync_channel(workers);
         // The threads alone own it: if all of them panic, sending fails and does not wait for ever.
         let receiver = Arc::new(Mutex::new(receiver));
-        let listed = std::thread::scope(|scope| {
-            for _ in 0..workers {
+        let listed = thread::scope(|scope| {
+            for started in 0..workers {
                 let (receiver, source, base) = (Arc::clone(&receiver), &*source, base.as_ref());
                 let state = &state;
-                scope.spawn(move || self.work(source, base, &receiver, state));
+                let work = move || self.work(source, base, &receiver, state);
+                if !self.spawn(scope, started, work)? {
+                    break;
+                }
             }
             drop(receiver);
             let listed = self.tasks(regions, &mut |task| {
@@ -91,6 +95,31 @@ impl DiskBackup<'_> {
             .map_err(|e| self.failed("cannot store its map", e))?;
         self.pace.wrote(self.shared, worker.take_written());
         Ok(root)
+    }
+
+    /// Starts one more thread. A machine that has no more to give slows the backup down; one that
+    /// has none at all fails it.
+    fn spawn<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        started: usize,
+        work: impl FnOnce() + Send + 'scope,
+    ) -> Result<bool> {
+        match thread::Builder::new().spawn_scoped(scope, work) {
+            Ok(_) => Ok(true),
+            Err(error) => {
+                let what = format!(
+                    "device {}: only {started} threads can be started",
+                    self.device
+                );
+                let error = Error::with_source(ErrorKind::Unavailable, what, error);
+                if started == 0 {
+                    return Err(error);
+                }
+                self.shared.log.log(Level::Warn, &error.chain());
+                Ok(false)
+            }
+        }
     }
 
     fn failed(&self, what: &str, error: snapkeep_repo::Error) -> Error {

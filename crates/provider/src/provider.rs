@@ -22,7 +22,7 @@ pub struct Options {
     /// The storage, where the host has such names. Dirty bitmaps with fixed names are believed
     /// only with it, and it must not change while the guests' bitmaps live.
     pub storage: Option<StorageId>,
-    /// Threads that read, hash, compress and encrypt; at least one.
+    /// Threads that read, hash, compress and encrypt: 1 to 64, what is outside counts as the next.
     pub workers: usize,
     /// How virtual machines' snapshot access is asked for.
     pub mechanism: VmMechanism,
