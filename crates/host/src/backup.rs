@@ -123,8 +123,8 @@ fn select(disks: Vec<Disk>, wanted: Option<&[DeviceName]>, log: &dyn TaskLog) ->
     };
     for disk in &selected {
         if let Some(why) = &disk.obstacle {
-            let what = format!("device {} cannot be backed up: {why}", disk.device);
-            return Err(Error::new(ErrorKind::Unsupported, what));
+            let what = format!("device {} cannot be backed up", disk.device);
+            return Err(Error::with_source(why.kind(), what, why.clone()));
         }
     }
     Ok(selected)

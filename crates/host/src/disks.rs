@@ -4,9 +4,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use snapkeep_api::{ArchiveName, BitmapInfo, BitmapName, DeviceName, Error, ErrorKind, Result};
 
+use crate::edges::Parent;
 use crate::graph::{Graph, Node, parse};
 use crate::limits::DISKS_MAX;
 use crate::names::{self, EXPORT};
+use crate::obstacles::{self, lasting};
 use crate::qemu::Qemu;
 
 /// A disk of a guest.
@@ -24,7 +26,7 @@ pub struct Disk {
     /// Why it is left out unless it is asked for by name, such as "it is read-only".
     pub unwanted: Option<String>,
     /// Why it cannot be backed up.
-    pub obstacle: Option<String>,
+    pub obstacle: Option<Error>,
     /// Our dirty bitmaps for this device at its size, newest first.
     pub bitmaps: Vec<DiskBitmap>,
     /// Names of our dirty bitmaps that are of no use: broken, or of another size or device.
@@ -48,8 +50,8 @@ pub struct DiskBitmap {
 /// Where the guest's requests can be led through another node.
 #[derive(Clone, Debug)]
 pub(crate) enum Attachment {
-    /// The `drive` of the device at this path.
-    Device(String),
+    /// The `drive` of the device at this path, which has this block backend.
+    Device { path: String, backend: String },
     /// The `file` of this `raw` node.
     Parent(Box<Node>),
 }
@@ -139,12 +141,16 @@ impl Qemu {
                 continue;
             };
             let path = device_path(&qdev);
-            let name = if backend.device.is_empty() {
-                device_id(&qdev).unwrap_or(&top)
+            let (name, called) = if backend.device.is_empty() {
+                (device_id(&qdev).unwrap_or(&top), &qdev)
             } else {
-                &backend.device
+                (backend.device.as_str(), &backend.device)
             };
-            let attachment = Attachment::Device(path.clone());
+            let root = graph.edges.root(called);
+            let attachment = Attachment::Device {
+                path: path.clone(),
+                backend: called.clone(),
+            };
             let mut disk = disk(graph, name, graph.under_filter(&top), attachment)?;
             if backend.removable {
                 disk.unwanted = Some("it is removable".to_owned());
@@ -153,11 +159,13 @@ impl Qemu {
             } else if self.property(&path, "type")?.starts_with("cfi.pflash") {
                 disk.unwanted = Some("it is the firmware's memory".to_owned());
             }
-            if inserted.ro {
-                disk.obstacle = Some("QEMU has it read-only".to_owned());
+            disk.obstacle = if inserted.ro {
+                Some(lasting("QEMU has it read-only"))
             } else if iothreads && let Some(owner) = self.iothread(&path)? {
-                disk.obstacle = Some(format!("{owner} uses an iothread"));
-            }
+                Some(lasting(format!("{owner} uses an iothread")))
+            } else {
+                self.covered(graph, root, &top)?
+            };
             disks.push(disk);
         }
         Ok(disks)
@@ -178,11 +186,13 @@ impl Qemu {
                 .get(&export.node_name)
                 .cloned()
                 .unwrap_or_default();
-            let below = graph.child(&export.node_name, "file");
+            let below = graph.edges.child(&export.node_name, "file");
             let node = graph.under_filter(below.unwrap_or(&export.node_name));
             let below_size = graph.nodes.get(node).map(|node| node.image.virtual_size);
-            let users = graph.parents(node, "file");
-            let users = users.iter().filter(|name| !name.starts_with(names::FILTER));
+            let users = graph.edges.parents(node).filter(|(parent, name)| {
+                matches!(parent, Parent::Node(parent) if !parent.starts_with(names::FILTER))
+                    && *name == "file"
+            });
             let fits = top.driver == "raw"
                 && below_size == Some(top.image.virtual_size)
                 && users.count() <= 1;
@@ -190,19 +200,34 @@ impl Qemu {
             let attachment = Attachment::Parent(Box::new(top));
             let node = if fits { node } else { &export.node_name };
             let mut disk = disk(graph, &export.id, node, attachment)?;
-            if read_only {
+            disk.obstacle = if read_only {
                 disk.unwanted = Some("it is read-only".to_owned());
-                disk.obstacle = Some("QEMU has it read-only".to_owned());
+                Some(lasting("QEMU has it read-only"))
+            } else if let Some(job) = obstacles::job(self, &graph.edges, &export.node_name)? {
+                Some(job)
             } else if !fits {
-                let what = format!(
+                Some(lasting(format!(
                     "node {} is no raw node, without offset, on a node of its own: export such a one",
                     export.node_name
-                );
-                disk.obstacle = Some(what);
-            }
+                )))
+            } else {
+                None
+            };
             disks.push(disk);
         }
         Ok(disks)
+    }
+
+    /// What lies on the node that `query-block` tells of: it skips the filters of block jobs.
+    fn covered(&mut self, graph: &Graph, root: Option<&str>, told: &str) -> Result<Option<Error>> {
+        let job = obstacles::job(self, &graph.edges, root.unwrap_or(told))?;
+        if job.is_some() || root == Some(told) {
+            return Ok(job);
+        }
+        let root = root.unwrap_or("that is not known");
+        let why =
+            format!("node {root} lies on its node {told}, and it is not known why: try again");
+        Ok(Some(Error::new(ErrorKind::Unavailable, why)))
     }
 
     /// A property of a device that is text; empty if it has none.
@@ -254,8 +279,10 @@ fn device_id(qdev: &str) -> Option<&str> {
 fn disk(graph: &Graph, name: &str, node: &str, attachment: Attachment) -> Result<Disk> {
     let device: DeviceName = name.parse()?;
     let found = graph.nodes.get(node).ok_or_else(|| {
-        let what = format!("device {device}: QEMU does not describe its block node {node}");
-        Error::new(ErrorKind::Protocol, what)
+        let what = format!(
+            "device {device}: its disk moved to block node {node} while it was looked at: try again"
+        );
+        Error::new(ErrorKind::Unavailable, what)
     })?;
     let size = found.image.virtual_size;
     let (mut bitmaps, mut useless) = (Vec::new(), Vec::new());

@@ -12,22 +12,11 @@ use snapkeep_api::{BitmapMode, BitmapName, Error, ErrorKind, Result};
 
 use crate::disks::Disk;
 use crate::fleecing::Folder;
+use crate::insert;
 use crate::limits::{BITMAP_GRANULARITY, FLEECING_TIMEOUT_SECONDS, NBD_CONNECTIONS_MAX};
-use crate::names::{EXPORT, FILTER, FLEECE, PAUSED_MARK, SNAPSHOT};
+use crate::names::{EXPORT, FILTER, FLEECE, SNAPSHOT};
 use crate::qemu::Qemu;
-use crate::teardown::attach;
-
-/// The guest runs, or will by itself.
-const RUNNING: &[&str] = &["running", "suspended"];
-/// The guest's disks are, or will be, another QEMU's.
-const MOVING: &[&str] = &[
-    "inmigrate",
-    "postmigrate",
-    "finish-migrate",
-    "save-vm",
-    "restore-vm",
-    "colo",
-];
+use crate::qmp::Failure;
 
 /// What is to be done with a disk.
 #[derive(Debug)]
@@ -48,7 +37,7 @@ impl Plan {
         }
     }
 
-    fn add_new(&self) -> Option<Value> {
+    pub(crate) fn add_new(&self) -> Option<Value> {
         let new = self.new.as_ref()?;
         Some(json!({"type": "block-dirty-bitmap-add", "data": {
             "node": self.disk.node,
@@ -60,7 +49,7 @@ impl Plan {
 
     /// The frozen copy lies on the fleecing node, so that it can have the old bitmap's own name,
     /// and goes with that node.
-    fn copy_old(&self, number: usize) -> Option<[Value; 2]> {
+    pub(crate) fn copy_old(&self, number: usize) -> Option<[Value; 2]> {
         let old = self.old.as_ref()?;
         let fleece = format!("{FLEECE}{number}");
         let add = json!({"type": "block-dirty-bitmap-add", "data": {
@@ -77,7 +66,14 @@ impl Plan {
         Some([add, merge])
     }
 
-    fn filter(&self, number: usize, with_bitmap: bool) -> Value {
+    /// An error that names the device.
+    pub(crate) fn failed(&self, how: &str, failure: Failure) -> Error {
+        let why = Error::from(failure);
+        let what = format!("device {} {how}", self.disk.device);
+        Error::with_source(why.kind(), what, why)
+    }
+
+    pub(crate) fn filter(&self, number: usize, with_bitmap: bool) -> Value {
         let mut options = json!({
             "driver": "copy-before-write",
             "node-name": format!("{FILTER}{number}"),
@@ -109,10 +105,10 @@ pub(crate) fn freeze(qemu: &mut Qemu, folder: &Folder, plans: &[Plan]) -> Result
         add_fleece(qemu, folder, number, plan)?;
     }
     let paused = if qemu.is_storage_daemon() {
-        insert_one_by_one(qemu, plans)?;
+        insert::one_by_one(qemu, plans)?;
         Duration::ZERO
     } else {
-        insert_at_once(qemu, plans)?
+        insert::at_once(qemu, plans)?
     };
     for number in 0..plans.len() {
         let options = json!({
@@ -157,7 +153,7 @@ fn add_fleece(qemu: &mut Qemu, folder: &Folder, number: usize, plan: &Plan) -> R
     });
     match qemu.execute("blockdev-add", options) {
         Ok(_) => Ok(()),
-        Err(crate::qmp::Failure::Refused(e)) => {
+        Err(Failure::Refused(e)) => {
             let user = qemu.owner().user.map_or(String::new(), |(user, _)| {
                 format!(" as user {user}, which it seems to be")
             });
@@ -172,77 +168,6 @@ fn add_fleece(qemu: &mut Qemu, folder: &Folder, number: usize, plan: &Plan) -> R
     }
 }
 
-/// A node that says something by being there.
-fn add_mark(qemu: &mut Qemu, name: &str) -> Result<()> {
-    let options = json!({"driver": "null-co", "node-name": name, "read-zeroes": true});
-    qemu.execute("blockdev-add", options)?;
-    Ok(())
-}
-
-fn transaction(qemu: &mut Qemu, actions: &[Value]) -> Result<()> {
-    if !actions.is_empty() {
-        qemu.execute("transaction", json!({"actions": actions}))?;
-    }
-    Ok(())
-}
-
-/// Pauses the guest, if it runs, and inserts the filters. The frozen copies of the bitmaps are
-/// complete because nothing is written between.
-fn insert_at_once(qemu: &mut Qemu, plans: &[Plan]) -> Result<Duration> {
-    let status = qemu.execute("query-status", json!({}))?;
-    let status = status["status"].as_str().unwrap_or_default();
-    if MOVING.contains(&status) {
-        let what = format!(
-            "the guest at {} is in the state {status:?}: back it up where it runs, later",
-            qemu.socket().display()
-        );
-        return Err(Error::new(ErrorKind::Unavailable, what));
-    }
-    if !RUNNING.contains(&status) {
-        // It stands still, but whoever stopped it may let it go on at any time.
-        insert_one_by_one(qemu, plans)?;
-        return Ok(Duration::ZERO);
-    }
-    add_mark(qemu, PAUSED_MARK)?;
-    let start = qemu.clock.monotonic();
-    qemu.paused = true;
-    qemu.execute("stop", json!({}))?;
-    let new = plans.iter().filter_map(Plan::add_new);
-    let copies = (plans.iter().enumerate()).filter_map(|(number, plan)| plan.copy_old(number));
-    let actions: Vec<Value> = new.chain(copies.flatten()).collect();
-    transaction(qemu, &actions)?;
-    for (number, plan) in plans.iter().enumerate() {
-        qemu.execute("blockdev-add", plan.filter(number, true))?;
-        attach(qemu, &plan.disk.attachment, &format!("{FILTER}{number}"))?;
-    }
-    let status = qemu.execute("query-status", json!({}))?;
-    if status["status"] != "paused" {
-        let what = format!(
-            "the guest at {} was let go on by somebody else while its disks were frozen: try again",
-            qemu.socket().display()
-        );
-        return Err(Error::new(ErrorKind::Unavailable, what));
-    }
-    qemu.execute("cont", json!({}))?;
-    qemu.paused = false;
-    let paused = qemu.clock.monotonic().saturating_sub(start);
-    qemu.execute("blockdev-del", json!({"node-name": PAUSED_MARK}))?;
-    Ok(paused)
-}
-
-/// Inserts the filters while the guest may write. The new bitmaps record before, and the old ones
-/// are copied after, the instant of the snapshot: so both have more than is needed, never less.
-fn insert_one_by_one(qemu: &mut Qemu, plans: &[Plan]) -> Result<()> {
-    let new: Vec<Value> = plans.iter().filter_map(Plan::add_new).collect();
-    transaction(qemu, &new)?;
-    for (number, plan) in plans.iter().enumerate() {
-        qemu.execute("blockdev-add", plan.filter(number, false))?;
-        attach(qemu, &plan.disk.attachment, &format!("{FILTER}{number}"))?;
-    }
-    let copies = (plans.iter().enumerate()).filter_map(|(number, plan)| plan.copy_old(number));
-    transaction(qemu, &copies.flatten().collect::<Vec<_>>())
-}
-
 /// Starts the NBD server, unless the caller knows of one that runs.
 fn serve(qemu: &mut Qemu, folder: &Folder) -> Result<PathBuf> {
     if let Some(socket) = qemu.nbd_socket() {
@@ -255,7 +180,7 @@ fn serve(qemu: &mut Qemu, folder: &Folder) -> Result<PathBuf> {
     });
     match qemu.execute("nbd-server-start", options) {
         Ok(_) => Ok(socket),
-        Err(crate::qmp::Failure::Refused(e)) => {
+        Err(Failure::Refused(e)) => {
             let what = format!(
                 "cannot start the NBD server of the QEMU at {}: if it has one already, name its socket",
                 qemu.socket().display()

@@ -1,4 +1,4 @@
-//! The block graph of a QEMU: which node lies on which.
+//! The block graph of a QEMU: its nodes, and which lies on which.
 
 use std::collections::BTreeMap;
 
@@ -6,29 +6,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use snapkeep_api::{Error, ErrorKind, Result};
 
+use crate::edges::Edges;
 use crate::names::FILTER;
 use crate::qemu::Qemu;
-
-#[derive(Deserialize)]
-struct Reply {
-    nodes: Vec<Member>,
-    edges: Vec<Line>,
-}
-
-#[derive(Deserialize)]
-struct Member {
-    id: u64,
-    name: String,
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-#[derive(Deserialize)]
-struct Line {
-    parent: u64,
-    child: u64,
-    name: String,
-}
 
 /// One node, as `query-named-block-nodes` describes it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -74,72 +54,28 @@ pub(crate) struct Bitmap {
     pub(crate) busy: bool,
 }
 
-/// An edge between two nodes, or from a block backend without a name (an empty string) to a node.
-#[derive(Debug)]
-struct Edge {
-    parent: String,
-    child: String,
-    name: String,
-}
-
 /// All nodes, and how they lie on each other.
 #[derive(Debug)]
 pub(crate) struct Graph {
     pub(crate) nodes: BTreeMap<String, Node>,
-    edges: Vec<Edge>,
+    pub(crate) edges: Edges,
 }
 
 impl Graph {
     pub(crate) fn query(qemu: &mut Qemu) -> Result<Self> {
         let nodes = qemu.execute("query-named-block-nodes", json!({}))?;
         let nodes: Vec<Node> = parse(nodes, "query-named-block-nodes")?;
-        let graph = qemu.execute("x-debug-query-block-graph", json!({}))?;
-        let graph: Reply = parse(graph, "x-debug-query-block-graph")?;
-        let names: BTreeMap<u64, String> = graph
-            .nodes
-            .into_iter()
-            .map(|member| {
-                // A backend may be called as a node is.
-                let is_node = member.kind == "block-driver";
-                (member.id, if is_node { member.name } else { String::new() })
-            })
-            .collect();
-        let name = |id: u64| names.get(&id).cloned().unwrap_or_default();
-        let edges = graph.edges.into_iter().map(|line| Edge {
-            parent: name(line.parent),
-            child: name(line.child),
-            name: line.name,
-        });
+        let nodes = nodes.into_iter().map(|node| (node.name.clone(), node));
         Ok(Self {
-            nodes: nodes
-                .into_iter()
-                .map(|node| (node.name.clone(), node))
-                .collect(),
-            edges: edges.collect(),
+            nodes: nodes.collect(),
+            edges: Edges::query(qemu)?,
         })
-    }
-
-    /// The node that is the `name` (such as `file`) of another.
-    pub(crate) fn child(&self, parent: &str, name: &str) -> Option<&str> {
-        let mut edges = self.edges.iter();
-        edges
-            .find(|edge| edge.parent == parent && edge.name == name)
-            .map(|edge| edge.child.as_str())
-    }
-
-    /// The nodes that have this one as their `name`.
-    pub(crate) fn parents(&self, child: &str, name: &str) -> Vec<&str> {
-        let edges = self.edges.iter();
-        edges
-            .filter(|edge| edge.child == child && edge.name == name && !edge.parent.is_empty())
-            .map(|edge| edge.parent.as_str())
-            .collect()
     }
 
     /// The node itself, or what lies under it if it is a filter of a backup.
     pub(crate) fn under_filter<'a>(&'a self, node: &'a str) -> &'a str {
         if node.starts_with(FILTER) {
-            self.child(node, "file").unwrap_or(node)
+            self.edges.child(node, "file").unwrap_or(node)
         } else {
             node
         }

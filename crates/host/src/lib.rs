@@ -5,12 +5,15 @@
 
 mod backup;
 mod disks;
+mod edges;
 mod fleecing;
 mod freeze;
 mod graph;
+mod insert;
 mod leftovers;
 pub mod limits;
 mod names;
+mod obstacles;
 mod oldest;
 mod process;
 mod qemu;

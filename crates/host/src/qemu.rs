@@ -17,6 +17,7 @@ const COMMANDS: &[&str] = &[
     "query-named-block-nodes",
     "x-debug-query-block-graph",
     "query-block-exports",
+    "query-block-jobs",
     "blockdev-add",
     "blockdev-del",
     "block-export-add",

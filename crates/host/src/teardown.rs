@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use snapkeep_api::{Error, ErrorKind, Level, Result, TaskLog};
 
 use crate::disks::Attachment;
+use crate::edges::Parent;
 use crate::fleecing;
 use crate::graph::{Graph, Node};
 use crate::leftovers;
@@ -51,7 +52,7 @@ pub fn recover(qemu: &mut Qemu, log: &dyn TaskLog) -> Result<bool> {
 /// The folder of the backup that has nodes in QEMU.
 pub(crate) fn owner(graph: &Graph) -> Option<PathBuf> {
     let fleece = graph.with_prefix(FLEECE).next()?;
-    let file = graph.child(&fleece.name, "file");
+    let file = graph.edges.child(&fleece.name, "file");
     let file = file
         .and_then(|file| graph.nodes.get(file))
         .unwrap_or(fleece);
@@ -158,11 +159,14 @@ fn our_exports(qemu: &mut Qemu) -> Result<Vec<String>, Failure> {
 
 /// Leads the guest's requests past a filter again.
 fn detach(qemu: &mut Qemu, graph: &Graph, filter: &str) -> Result<(), Failure> {
-    let Some(node) = graph.child(filter, "file") else {
+    let Some(node) = graph.edges.child(filter, "file") else {
         return Ok(());
     };
-    for parent in graph.parents(filter, "file") {
-        if parent.starts_with(SNAPSHOT) {
+    for (parent, name) in graph.edges.parents(filter) {
+        let Parent::Node(parent) = parent else {
+            continue;
+        };
+        if parent.starts_with(SNAPSHOT) || name != "file" {
             continue;
         }
         let parent = graph.nodes.get(parent).cloned().unwrap_or_default();
@@ -177,7 +181,7 @@ fn detach(qemu: &mut Qemu, graph: &Graph, filter: &str) -> Result<(), Failure> {
             && let Some(qdev) = backend["qdev"].as_str()
         {
             let path = crate::disks::device_path(qdev);
-            attach(qemu, &Attachment::Device(path), node)?;
+            set_drive(qemu, &path, node)?;
         }
     }
     Ok(())
@@ -185,17 +189,18 @@ fn detach(qemu: &mut Qemu, graph: &Graph, filter: &str) -> Result<(), Failure> {
 
 /// Leads the guest's requests to this node.
 pub(crate) fn attach(qemu: &mut Qemu, place: &Attachment, node: &str) -> Result<(), Failure> {
-    let (command, arguments) = match place {
-        Attachment::Device(path) => {
-            let set = json!({"path": path, "property": "drive", "value": node});
-            ("qom-set", set)
-        }
+    match place {
+        Attachment::Device { path, .. } => set_drive(qemu, path, node),
         Attachment::Parent(top) => {
-            let options = reopen_options(top, node);
-            ("blockdev-reopen", json!({"options": [options]}))
+            let options = json!({"options": [reopen_options(top, node)]});
+            qemu.execute("blockdev-reopen", options).map(drop)
         }
-    };
-    qemu.execute(command, arguments).map(drop)
+    }
+}
+
+fn set_drive(qemu: &mut Qemu, device: &str, node: &str) -> Result<(), Failure> {
+    let set = json!({"path": device, "property": "drive", "value": node});
+    qemu.execute("qom-set", set).map(drop)
 }
 
 /// Every option that is left out would go back to its default. QEMU does not tell the node's own

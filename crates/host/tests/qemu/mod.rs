@@ -271,6 +271,12 @@ impl Monitor {
     }
 
     fn execute(&mut self, command: &str, arguments: &Value) -> Value {
+        let reply = self.attempt(command, arguments);
+        reply.unwrap_or_else(|message| panic!("{command}: {message}"))
+    }
+
+    /// As `execute`, and what QEMU says if it refuses.
+    fn attempt(&mut self, command: &str, arguments: &Value) -> std::result::Result<Value, String> {
         let line = json!({"execute": command, "arguments": arguments});
         writeln!(self.reader.get_mut(), "{line}").unwrap();
         loop {
@@ -278,9 +284,11 @@ impl Monitor {
             self.reader.read_line(&mut line).unwrap();
             let message: Value = serde_json::from_str(&line).unwrap();
             if let Some(value) = message.get("return") {
-                return value.clone();
+                return Ok(value.clone());
             }
-            assert!(message.get("error").is_none(), "{command}: {message}");
+            if let Some(error) = message.get("error") {
+                return Err(error.to_string());
+            }
         }
     }
 }
@@ -448,6 +456,27 @@ impl Guest {
 
     pub(crate) fn execute(&mut self, command: &str, arguments: &Value) -> Value {
         self.monitor.as_mut().unwrap().execute(command, arguments)
+    }
+
+    pub(crate) fn attempt(
+        &mut self,
+        command: &str,
+        arguments: &Value,
+    ) -> std::result::Result<Value, String> {
+        self.monitor.as_mut().unwrap().attempt(command, arguments)
+    }
+
+    /// The node on top of the guest's disk.
+    pub(crate) fn root(&mut self) -> String {
+        let node = if self.system {
+            let reply = self.execute("query-block", &json!({}));
+            reply[0]["inserted"]["node-name"].clone()
+        } else {
+            let reply = self.execute("query-block-exports", &json!({}));
+            let mut exports = reply.as_array().unwrap().iter();
+            exports.find(|export| export["id"] == DEVICE).unwrap()["node-name"].clone()
+        };
+        node.as_str().unwrap().to_owned()
     }
 
     /// The guest fills a part of its disk.
