@@ -117,6 +117,9 @@ pub(crate) struct BackupVm {
     /// The socket of a monitor that is for backups alone: -qmp unix:SOCKET,server=on,wait=off
     #[arg(long, value_name = "SOCKET")]
     pub(crate) qmp: Option<PathBuf>,
+    /// The socket of the NBD server that this QEMU runs already, if it does: it has one at most.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) nbd_server: Option<PathBuf>,
     /// Only this disk, by its device name; may be given more than once [default: all that the guest
     /// writes].
     #[arg(long = "disk", value_name = "DEVICE")]

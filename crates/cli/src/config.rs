@@ -37,6 +37,7 @@ pub(crate) struct Config {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct OfGuest {
     pub(crate) qmp: Option<PathBuf>,
+    pub(crate) nbd_server: Option<PathBuf>,
     pub(crate) disks: Option<Vec<String>>,
     pub(crate) fleecing: Option<PathBuf>,
     pub(crate) guest_config: Option<PathBuf>,
@@ -111,6 +112,7 @@ impl Config {
         let guests = self.guests.values_mut().flat_map(|guest| {
             [
                 &mut guest.qmp,
+                &mut guest.nbd_server,
                 &mut guest.fleecing,
                 &mut guest.guest_config,
                 &mut guest.firewall_config,
@@ -151,12 +153,15 @@ mod tests {
     #[test]
     fn paths_are_relative_to_the_file() {
         let text = "repository = 'r'\nkey-file = '/k'\nfleecing = 'f'\n[guests.web]\nqmp = 'web.qmp'\n\
+                    nbd-server = 'web.nbd'\n\
                     fleecing = '../w'\nguest-config = 'web.conf'\nfirewall-config = '/web.fw'\n";
         let mut config = Config::parse(text, Path::new("c")).unwrap();
         config.resolve(Path::new("/etc/snapkeep"));
         assert_eq!(config.fleecing.unwrap(), Path::new("/etc/snapkeep/f"));
         let guest = config.guests["web"].clone();
         assert_eq!(guest.qmp.unwrap(), Path::new("/etc/snapkeep/web.qmp"));
+        let nbd_server = guest.nbd_server.unwrap();
+        assert_eq!(nbd_server, Path::new("/etc/snapkeep/web.nbd"));
         assert_eq!(guest.fleecing.unwrap(), Path::new("/etc/snapkeep/../w"));
         let guest_config = guest.guest_config.unwrap();
         assert_eq!(guest_config, Path::new("/etc/snapkeep/web.conf"));

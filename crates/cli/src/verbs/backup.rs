@@ -79,7 +79,7 @@ impl Report for Done {
             format!("{} {how}", disk.device)
         };
         let disks: Vec<_> = self.disks.iter().map(how).collect();
-        vec![format!(
+        let mut lines = vec![format!(
             "backed up {} to {}: {} in {}, read {}, new {}, stored {}, paused {} ms",
             self.guest,
             self.archive,
@@ -89,13 +89,23 @@ impl Report for Done {
             human(self.new_bytes),
             human(self.stored_bytes),
             self.paused_milliseconds
-        )]
+        )];
+        if let Some(why) = &self.left_in_qemu {
+            lines.push(format!(
+                "something of the backup is still in QEMU, until the next one takes it back: {why}"
+            ));
+        }
+        lines
     }
 }
 
 pub(super) fn run(settings: &Settings, backup: &Backup, json: bool) -> Result<ExitCode> {
     let Backup::Vm(wanted) = backup;
-    let (socket, request) = plan(settings, wanted)?;
+    let Plan {
+        qmp,
+        nbd_server,
+        request,
+    } = plan(settings, wanted)?;
     let session = Session::open(settings)?;
     let clock = &session.clock;
     let what = format!("backing up {}", wanted.guest);
@@ -104,7 +114,10 @@ pub(super) fn run(settings: &Settings, backup: &Backup, json: bool) -> Result<Ex
     let bar = Arc::clone(&log);
     let provider = (session.provider(settings, Arc::clone(&log) as _))
         .with_observer(Arc::new(move |read| bar.move_bar(read)));
-    let mut qemu = Qemu::connect(&socket, Arc::clone(clock))?;
+    let mut qemu = Qemu::connect(&qmp, Arc::clone(clock))?;
+    if let Some(socket) = nbd_server {
+        qemu = qemu.with_nbd_server(&socket);
+    }
     let start = clock.now();
     let mut job = provider.start_job(start)?;
     session.stop.cancel.check()?;
@@ -127,16 +140,23 @@ pub(super) fn run(settings: &Settings, backup: &Backup, json: bool) -> Result<Ex
     })
 }
 
+/// What to ask of which QEMU.
+struct Plan {
+    qmp: PathBuf,
+    nbd_server: Option<PathBuf>,
+    request: VmRequest,
+}
+
 /// What to ask of which QEMU: the flags first, then what the configuration says of the guest, then
 /// what it says of all.
-fn plan(settings: &Settings, wanted: &BackupVm) -> Result<(PathBuf, VmRequest)> {
+fn plan(settings: &Settings, wanted: &BackupVm) -> Result<Plan> {
     let config = &settings.config;
     let of_guest = config
         .guests
         .get(&wanted.guest)
         .cloned()
         .unwrap_or_default();
-    let socket = wanted.qmp.clone().or(of_guest.qmp).ok_or_else(|| {
+    let qmp = wanted.qmp.clone().or(of_guest.qmp).ok_or_else(|| {
         usage(format!(
             "no monitor of guest {0} is named: give --qmp, or the configuration's key qmp in [guests.{0}]",
             wanted.guest
@@ -174,7 +194,11 @@ fn plan(settings: &Settings, wanted: &BackupVm) -> Result<(PathBuf, VmRequest)> 
         )?,
         bandwidth_limit: limit.or(config.bandwidth_limit),
     };
-    Ok((socket, request))
+    Ok(Plan {
+        qmp,
+        nbd_server: wanted.nbd_server.clone().or(of_guest.nbd_server),
+        request,
+    })
 }
 
 /// A configuration to keep with the archive, byte for byte.

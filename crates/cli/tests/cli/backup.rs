@@ -1,9 +1,9 @@
 //! `backup vm` of a real QEMU.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json as object};
@@ -144,6 +144,113 @@ fn a_running_guest_is_backed_up_and_then_what_changed() {
     let third = guest.back_up(&["--full"]);
     assert_eq!(third["disks"][0]["incremental"], false);
     assert!(guest.is_now(&third));
+}
+
+#[test]
+fn a_qemu_that_has_an_nbd_server_keeps_it() {
+    if !tool(
+        "a_qemu_that_has_an_nbd_server_keeps_it",
+        "qemu-system-x86_64",
+    ) {
+        return;
+    }
+    let mut guest = Guest::start();
+    let address = object!({"type": "unix", "data": {"path": "own.nbd"}});
+    guest.execute("nbd-server-start", &object!({"addr": address}));
+    let serves = |guest: &Guest| {
+        let mut magic = [0; 8];
+        let mut stream = UnixStream::connect(guest.folder.path().join("own.nbd")).unwrap();
+        stream.read_exact(&mut magic).unwrap();
+        magic == *b"NBDMAGIC"
+    };
+    let verb = ["--config", "c.toml", "backup", "vm", "--guest", "web"];
+    fails(&guest.folder, &verb, 1, &["already", "name its socket"]);
+    let wrong = [&verb[..], &["--nbd-server", "gone.nbd"]].concat();
+    fails(&guest.folder, &wrong, 1, &["disk0", "gone.nbd"]);
+    assert!(serves(&guest));
+
+    let full = guest.back_up(&["--nbd-server", "own.nbd"]);
+    assert!(guest.is_now(&full) && serves(&guest));
+    let config = guest.folder.path().join("c.toml");
+    let text = fs::read_to_string(&config).unwrap() + "nbd-server = 'own.nbd'\n";
+    fs::write(config, text).unwrap();
+    let second = guest.back_up(&[]);
+    assert_eq!(second["disks"][0]["incremental"], true);
+    assert!(guest.is_now(&second) && serves(&guest));
+    assert_eq!(second["left_in_qemu"], Value::Null);
+    let exports = guest.execute("query-block-exports", &object!({}));
+    assert_eq!(exports, object!([]));
+}
+
+/// A backup during which somebody else begins to use one of its nodes, so that it stays.
+fn with_a_node_that_stays(guest: &mut Guest, more: &[&str]) -> Output {
+    let verb = ["--config", "c.toml", "backup", "vm", "--guest", "web"];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_snapkeep"))
+        .args([&verb[..], &["--full", "--bandwidth-limit", "3M"], more].concat())
+        .current_dir(guest.folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let exports = |guest: &mut Guest| guest.execute("query-block-exports", &object!({}));
+    while exports(guest) == object!([]) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let node = object!({
+        "driver": "raw", "node-name": "other", "read-only": true, "file": "snapkeep-fleece-0",
+    });
+    guest.execute("blockdev-add", &node);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn what_stays_in_qemu_is_told_and_taken_back_later() {
+    if !tool(
+        "what_stays_in_qemu_is_told_and_taken_back_later",
+        "qemu-system-x86_64",
+    ) {
+        return;
+    }
+    let mut guest = Guest::start();
+    for more in [&["--json"][..], &["--quiet"]] {
+        let output = with_a_node_that_stays(&mut guest, more);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let (said, told) = (
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        );
+        for words in ["error: ", "disk0", "the next backup", "snapkeep-fleece-0"] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
+        if more == ["--json"] {
+            let done: Value = serde_json::from_str(&said).unwrap();
+            Shape::of("`backup vm`")[0].check(&done);
+            let left = done["left_in_qemu"].as_str().unwrap();
+            assert!(left.contains("snapkeep-fleece-0"), "{left}");
+            assert!(guest.is_now(&done));
+        } else {
+            let lines: Vec<&str> = said.lines().collect();
+            assert!(lines[0].starts_with("backed up web"), "{said}");
+            assert!(lines[1].contains("still in QEMU"), "{said}");
+            assert!(lines[1].contains("snapkeep-fleece-0"), "{said}");
+        }
+        guest.execute("blockdev-del", &object!({"node-name": "other"}));
+    }
+    let verb = ["--config", "c.toml", "backup", "vm", "--guest", "web"];
+    let output = snapkeep(&guest.folder, &verb);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && told.contains("it is taken back"),
+        "{told}"
+    );
+    let nodes = guest
+        .execute("query-named-block-nodes", &object!({}))
+        .to_string();
+    assert!(
+        !nodes.contains("snapkeep-fleece") && !nodes.contains("snapkeep-cbw"),
+        "{nodes}"
+    );
 }
 
 #[test]
