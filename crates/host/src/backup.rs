@@ -19,7 +19,7 @@ use crate::leftovers;
 use crate::limits::GENERATIONS_MAX;
 use crate::qemu::Qemu;
 use crate::teardown::{clear, recover};
-use crate::{names, qmp};
+use crate::{names, obstacles, qmp};
 
 /// What to back up, and how.
 #[derive(Clone, Debug)]
@@ -71,6 +71,13 @@ pub fn back_up_vm(
     recover(qemu, log)?;
     leftovers::sweep(&request.fleecing_folder, log);
     let disks = select(qemu.disks()?, request.disks.as_deref(), log)?;
+    if !qemu.is_storage_daemon() {
+        for device in obstacles::unseen(qemu)? {
+            let line =
+                format!("{device} is not backed up: QEMU's block layer does not see its storage");
+            log.log(Level::Warn, &line);
+        }
+    }
     if disks.is_empty() {
         let what = format!("guest {} has no disk to back up", request.guest);
         return Err(Error::new(ErrorKind::Invalid, what));

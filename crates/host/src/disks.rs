@@ -152,15 +152,18 @@ impl Qemu {
                 backend: called.clone(),
             };
             let mut disk = disk(graph, name, graph.under_filter(&top), attachment)?;
+            let kind = self.property(&path, "type")?;
             if backend.removable {
                 disk.unwanted = Some("it is removable".to_owned());
             } else if inserted.ro {
                 disk.unwanted = Some("it is read-only".to_owned());
-            } else if self.property(&path, "type")?.starts_with("cfi.pflash") {
+            } else if kind.starts_with("cfi.pflash") {
                 disk.unwanted = Some("it is the firmware's memory".to_owned());
             }
             disk.obstacle = if inserted.ro {
                 Some(lasting("QEMU has it read-only"))
+            } else if let Some(obstacle) = obstacles::passthrough(&kind) {
+                Some(obstacle)
             } else if iothreads && let Some(owner) = self.iothread(&path)? {
                 Some(lasting(format!("{owner} uses an iothread")))
             } else {

@@ -75,6 +75,37 @@ fn all_kinds_of_disks_are_called_by_their_names_and_backed_up_together() {
 }
 
 #[test]
+fn storage_that_qemu_does_not_see_is_warned_of() {
+    let test = "storage_that_qemu_does_not_see_is_warned_of";
+    if !system(test) {
+        return;
+    }
+    let mut guest = Guest::new(true, "raw");
+    let pmem = image(&guest, "pmem", 0xa1);
+    guest.quit();
+    let memory = format!("memory-backend-file,id=mem,share=on,size=1M,mem-path={pmem}");
+    for argument in [
+        "-object",
+        &memory,
+        "-device",
+        "virtio-pmem-pci,id=pmem,memdev=mem",
+    ] {
+        guest.more.push(argument.to_owned());
+    }
+    // What such a device is put into.
+    guest
+        .more
+        .extend(["-m".to_owned(), "32,maxmem=1G".to_owned()]);
+    guest.start();
+    let log = Log::default();
+    let request = request(guest.folder.path());
+    back_up(&mut guest.connect(), &provider(&log), request, &log, None).unwrap();
+    let warned = "Warn: /machine/peripheral/pmem (virtio-pmem-pci) is not backed up";
+    assert!(log.text().contains(warned), "{}", log.text());
+    assert_eq!(log.text().matches("Warn").count(), 1, "{}", log.text());
+}
+
+#[test]
 fn a_disk_that_is_not_there_is_named_with_those_that_are() {
     let test = "a_disk_that_is_not_there_is_named_with_those_that_are";
     if !tool(test, "qemu-storage-daemon") || !tool(test, "qemu-img") {
