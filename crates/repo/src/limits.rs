@@ -46,8 +46,13 @@ pub const CHUNK_CACHE: usize = 32;
 pub const NODE_CACHE: usize = 4096;
 /// Opened pack keys that a repository keeps.
 pub const PACK_KEY_CACHE: usize = 4096;
-/// The most threads of a verification: each holds a pack.
+/// The most threads of a verification, each of which holds a pack, and of a look at whether a
+/// disk is whole.
 pub const VERIFY_THREADS: usize = 4;
+/// The most that is read at once of a pack of nodes.
+pub const NODE_RUN: usize = 1 << 20;
+/// So much that is not wanted between two nodes is read with them: less than another read costs.
+pub const NODE_GAP: usize = 16 << 10;
 /// The most names that a local storage tries for a temporary file before it gives up: those that
 /// killed processes of the same number left behind stay.
 pub const TEMPORARY_NAMES_MAX: u64 = 65_536;

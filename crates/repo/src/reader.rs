@@ -9,7 +9,7 @@ use crate::format::id::{ChunkId, PackId};
 use crate::format::node::{self, Children, FAN_OUT};
 use crate::format::pack::{self, Class, HEADER};
 use crate::format::snapshot::{BlobRef, DiskRecord};
-use crate::index::{Location, pack_file};
+use crate::index::{Location, Pack, pack_file};
 use crate::keys::Cipher;
 use crate::map;
 use crate::repository::Repository;
@@ -74,8 +74,7 @@ impl Repository {
         })
     }
 
-    /// Decrypts and decompresses into the target and proves what is there; after an error that is
-    /// anything.
+    /// Reads a copy into the target and proves it; after an error that holds anything.
     fn read_copy(
         &self,
         class: Class,
@@ -83,11 +82,29 @@ impl Repository {
         location: &Location,
         target: &mut [u8],
     ) -> Result<()> {
-        let pack = {
-            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-            let pack = index.pack(location.pack).cloned();
-            pack.ok_or_else(|| index.absent(id))?
-        };
+        let pack = self.pack_of(id, location)?;
+        let range = u64::from(location.offset)..u64::from(location.offset + location.stored);
+        let mut sealed = self.storage.read(&pack_file(&pack.id), range)?;
+        self.open_copy(class, id, location, &pack, &mut sealed, target)
+    }
+
+    /// The pack that a chunk was found in.
+    pub(crate) fn pack_of(&self, id: &ChunkId, location: &Location) -> Result<Pack> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let pack = index.pack(location.pack).cloned();
+        pack.ok_or_else(|| index.absent(id))
+    }
+
+    /// Decrypts and decompresses what was read, into the target, and proves what is there then.
+    pub(crate) fn open_copy(
+        &self,
+        class: Class,
+        id: &ChunkId,
+        location: &Location,
+        pack: &Pack,
+        sealed: &mut [u8],
+        target: &mut [u8],
+    ) -> Result<()> {
         if pack.class != class {
             return Err(pack::corrupt(&pack.id, "has the wrong class"));
         }
@@ -97,10 +114,8 @@ impl Repository {
             return Err(corrupt("has another length than its place"));
         }
         let cipher = self.pack_cipher(pack)?;
-        let range = u64::from(location.offset)..u64::from(location.offset + location.stored);
-        let mut sealed = self.storage.read(&pack_file(pack), range)?;
         let blob = cipher
-            .open_in_place(u64::from(location.number), &id.0, &mut sealed)
+            .open_in_place(u64::from(location.number), &id.0, sealed)
             .ok_or_else(|| corrupt("does not open: it was changed"))?;
         let length = if location.compressed {
             self.contexts.decompress(target, blob).map_err(|code| {
@@ -157,9 +172,12 @@ impl Repository {
     }
 
     pub(crate) fn read_node(&self, id: &ChunkId) -> Result<Children> {
-        let body = self.read_chunk(Class::Metadata, id)?;
-        node::decode(&body).ok_or_else(|| Error::corrupt(format!("map node {id} is not readable")))
+        decode_node(id, &self.read_chunk(Class::Metadata, id)?)
     }
+}
+
+pub(crate) fn decode_node(id: &ChunkId, body: &[u8]) -> Result<Children> {
+    node::decode(body).ok_or_else(|| Error::corrupt(format!("map node {id} is not readable")))
 }
 
 /// A disk of a snapshot, readable at any offset by several threads.
