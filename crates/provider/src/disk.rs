@@ -19,6 +19,7 @@ use snapkeep_repo::{
 use crate::error;
 use crate::limits::{REGION_MEAN_MIN, WORKERS_MAX};
 use crate::pace::Pace;
+use crate::panics::caught;
 use crate::progress::{Progress, add, value};
 use crate::provider::Shared;
 
@@ -62,7 +63,8 @@ impl DiskBackup<'_> {
         });
         let workers = self.shared.options.workers.clamp(1, WORKERS_MAX);
         let (sender, receiver) = sync_channel(workers);
-        // The threads alone own it: if all of them panic, sending fails and does not wait for ever.
+        // The threads alone own it: once all of them have ended, sending fails and does not wait for
+        // ever.
         let receiver = Arc::new(Mutex::new(receiver));
         let listed = thread::scope(|scope| {
             for started in 0..workers {
@@ -192,7 +194,8 @@ impl DiskBackup<'_> {
                 // The others' work is of no use any more, but the list must not block.
                 continue;
             }
-            match self.leaf(source, base, &mut worker, &mut buffer, state, &task) {
+            let leaf = || self.leaf(source, base, &mut worker, &mut buffer, state, &task);
+            match caught(self.device, leaf) {
                 Ok(id) => {
                     lock(state).leaves.insert(task.leaf, id);
                 }

@@ -11,6 +11,7 @@ mod lineage;
 mod names;
 mod order;
 mod pace;
+mod panics;
 mod progress;
 mod provider;
 mod restore;

@@ -17,6 +17,7 @@ use crate::error;
 use crate::heads::Announced;
 use crate::lineage::{Base, Evidence, process, vmgenid};
 use crate::pace::Pace;
+use crate::panics::caught;
 use crate::progress::{Progress, value};
 use crate::provider::Shared;
 
@@ -94,7 +95,7 @@ impl RunningBackup {
             size,
             base: base.map(|base| &base.disk),
         };
-        let root = disk.run(volume)?;
+        let root = caught(device, || disk.run(volume))?;
         let chunk_size = self.shared.repository.config().chunk_size;
         Ok(DiskRecord {
             device: device.as_str().to_owned(),

@@ -1,6 +1,7 @@
 //! A guest whose dirty bitmaps have fixed names, as QEMU and Proxmox VE keep them, and the storages
 //! that back it up.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
