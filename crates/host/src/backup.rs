@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -162,7 +163,7 @@ fn with_provider(
                 bandwidth_limit: request.bandwidth_limit,
                 volumes: volumes.collect(),
             };
-            (frozen.paused, backup.run(source))
+            (frozen.paused, run(backup, source))
         }
         Err(e) => (Duration::ZERO, Err(e)),
     };
@@ -178,6 +179,12 @@ fn with_provider(
             .collect(),
         left,
     })
+}
+
+/// Runs a provider that may panic: what was made in QEMU must be taken back.
+fn run(backup: &mut dyn VmBackup, source: VmSource) -> Result<BackupStats> {
+    let ran = catch_unwind(AssertUnwindSafe(|| backup.run(source)));
+    ran.unwrap_or_else(|_| Err(Error::new(ErrorKind::Target, "the provider panicked")))
 }
 
 /// Asks the provider which bitmaps to use.

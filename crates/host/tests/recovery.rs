@@ -245,3 +245,24 @@ fn a_qemu_that_ends_during_a_backup_leaves_no_fleecing_images() {
     assert!(log.text().contains("QEMU ended"), "{}", log.text());
     assert_eq!(guest.lock().unwrap().folders(), 0);
 }
+
+#[test]
+fn a_provider_that_panics_leaves_nothing() {
+    let test = "a_provider_that_panics_leaves_nothing";
+    if !tool(test, "qemu-system-x86_64") || !tool(test, "qemu-img") {
+        return;
+    }
+    let mut guest = Guest::new(true, "raw");
+    let log = Log::default();
+    let provider = provider(&log);
+    let folder = guest.folder.path().to_owned();
+    let mut qemu = guest.connect();
+    let meanwhile = Box::new(|| panic!("out of order"));
+    let request = || request(&folder);
+    let error = back_up(&mut qemu, &provider, request(), &log, Some(meanwhile)).unwrap_err();
+    assert!(error.chain().contains("panicked"), "{}", error.chain());
+    assert!(guest.ours().is_empty(), "{:?}", guest.ours());
+    assert_eq!(guest.folders(), 0);
+    let finished = back_up(&mut qemu, &provider, request(), &log, None).unwrap();
+    assert!(restored(&provider, &finished.archive, DEVICE) == guest.model);
+}
