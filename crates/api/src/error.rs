@@ -21,9 +21,10 @@ pub enum ErrorKind {
     Corrupt,
     /// Reading the guest failed.
     Source,
-    /// Writing the backup failed.
+    /// Where something is kept failed: the storage of the archives, whether written or read, the
+    /// target of a restore, the room for old data.
     Target,
-    /// The caller, or a peer, broke the contract.
+    /// The caller broke the contract, or a peer its protocol.
     Protocol,
     /// A name, option or size that cannot be used.
     Invalid,

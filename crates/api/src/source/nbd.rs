@@ -40,10 +40,8 @@ impl NbdSource {
             connections: CONNECTIONS,
             timeout: TIMEOUT,
         };
-        let client = Client::connect(&Address::Unix(socket), &options).map_err(|e| {
-            let what = format!("cannot open the NBD export of device {device}");
-            Error::with_source(ErrorKind::Source, what, e)
-        })?;
+        let client = Client::connect(&Address::Unix(socket), &options)
+            .map_err(|e| failed(e, format!("cannot open the NBD export of device {device}")))?;
         if client.size() != size {
             return Err(Error::new(
                 ErrorKind::Protocol,
@@ -66,7 +64,7 @@ impl NbdSource {
                 Err(e) => {
                     let what =
                         format!("cannot learn the regions of device {device} from {context}");
-                    Some(Err(Error::with_source(ErrorKind::Source, what, e)))
+                    Some(Err(failed(e, what)))
                 }
             }))
         } else if let Some(name) = bitmap {
@@ -100,7 +98,7 @@ impl BlockSource for NbdSource {
                 "cannot read {length} bytes at offset {offset} of device {}",
                 self.device
             );
-            Error::with_source(ErrorKind::Source, what, e)
+            failed(e, what)
         })
     }
 
@@ -111,9 +109,45 @@ impl BlockSource for NbdSource {
         }
         self.client
             .trim(region.offset(), region.length())
-            .map_err(|e| {
-                let what = format!("cannot discard part of device {}", self.device);
-                Error::with_source(ErrorKind::Source, what, e)
-            })
+            .map_err(|e| failed(e, format!("cannot discard part of device {}", self.device)))
+    }
+}
+
+/// An error of the client as one of the contract. A server that breaks the protocol has not merely
+/// failed to read.
+fn failed(error: snapkeep_nbd::Error, what: String) -> Error {
+    let kind = if error.kind() == snapkeep_nbd::ErrorKind::Protocol {
+        ErrorKind::Protocol
+    } else {
+        ErrorKind::Source
+    };
+    Error::with_source(kind, what, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_breaks_the_protocol_is_told_from_one_that_is_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("s");
+        let device = "drive-scsi0".parse().expect("a device name");
+        let kind = || {
+            let opened = NbdSource::open(&device, 512, socket.clone(), None);
+            opened.err().map(|e| e.kind())
+        };
+        assert_eq!(kind(), Some(ErrorKind::Source));
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut client, _) = listener.accept().expect("a client");
+                client.write_all(b"HTTP/1.1 400 Bad Request").expect("room");
+            });
+            assert_eq!(kind(), Some(ErrorKind::Protocol));
+        });
     }
 }
