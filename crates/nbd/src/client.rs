@@ -40,7 +40,8 @@ pub struct ClientOptions {
     /// [`limits::MAX_CONNECTIONS`]. Fewer are used if it has fewer to give.
     pub connections: usize,
     /// A peer that makes no progress for so long is given up; so is one that has not completed a
-    /// reply after [`limits::REPLY_TIMEOUTS`] times as long, however it dribbles.
+    /// reply after [`limits::REPLY_TIMEOUTS`] times as long, however it dribbles. More than nothing, at
+    /// most [`limits::MAX_TIMEOUT`].
     pub timeout: Duration,
 }
 
@@ -450,8 +451,10 @@ impl ClientOptions {
 }
 
 fn check_timeout(timeout: Duration) -> Result<()> {
-    if timeout.is_zero() {
-        return Err(Error::new(ErrorKind::Invalid, "an NBD time-out of zero"));
+    if timeout.is_zero() || timeout > limits::MAX_TIMEOUT {
+        let most = limits::MAX_TIMEOUT;
+        let message = format!("an NBD time-out of {timeout:?}, allowed is up to {most:?}");
+        return Err(Error::new(ErrorKind::Invalid, message));
     }
     Ok(())
 }

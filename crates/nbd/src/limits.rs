@@ -119,6 +119,9 @@ pub const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// Connections that wait to be accepted.
 pub const LISTEN_BACKLOG: i32 = 64;
 
+/// Longest time-out that options may ask for: a day, which a clock can surely count to.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How long a client of our server may take for its handshake, unless the options say otherwise.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 

@@ -140,9 +140,10 @@ pub struct ServerOptions {
     /// [`limits::MAX_SERVER_IN_FLIGHT`].
     pub in_flight: usize,
     /// How long a client may take for its handshake; [`limits::HANDSHAKE_TIMEOUT`] by default.
-    /// Afterwards it may be silent for ever.
+    /// Afterwards it may be silent for ever. More than nothing, at most [`limits::MAX_TIMEOUT`].
     pub handshake_timeout: Duration,
-    /// How long [`Server::stop`] lets clients take their answers; [`limits::STOP_GRACE`] by default.
+    /// How long [`Server::stop`] lets clients take their answers; [`limits::STOP_GRACE`] by default,
+    /// at most [`limits::MAX_TIMEOUT`].
     pub stop_grace: Duration,
     /// In `base:allocation`, holes shorter than this are reported as data: every extent costs a
     /// client such as `qemu-img` two round trips, and reading some zeroes is cheaper.
@@ -361,6 +362,8 @@ impl Shared {
 impl ServerOptions {
     fn check(&self) -> Result<()> {
         let within = !self.handshake_timeout.is_zero()
+            && self.handshake_timeout <= limits::MAX_TIMEOUT
+            && self.stop_grace <= limits::MAX_TIMEOUT
             && (1..=limits::MAX_SERVER_CONNECTIONS).contains(&self.max_connections)
             && (limits::MIN_SERVER_IN_FLIGHT..=limits::MAX_SERVER_IN_FLIGHT)
                 .contains(&self.in_flight);

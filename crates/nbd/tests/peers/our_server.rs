@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use snapkeep_nbd::{
-    Address, BASE_ALLOCATION, Errno, ErrorKind, Export, ExportError, Extent, Server, ServerOptions,
+    Address, BASE_ALLOCATION, Client, ClientOptions, Errno, ErrorKind, Export, ExportError, Extent,
+    Server, ServerOptions, list_exports,
 };
 
 use crate::memory::{MIB, serve, serve_with};
@@ -132,6 +134,29 @@ fn a_stale_socket_is_replaced_and_private() {
     assert!(!path.exists());
 }
 
+#[test]
+fn a_time_out_that_no_clock_can_count_to_is_refused() {
+    let served = serve();
+    for timeout in [Duration::ZERO, Duration::MAX] {
+        let options = ClientOptions {
+            export: "disk".to_owned(),
+            timeout,
+            ..ClientOptions::default()
+        };
+        let error = Client::connect(served.server.address(), &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        let listed = list_exports(served.server.address(), timeout);
+        assert_eq!(listed.unwrap_err().kind(), ErrorKind::Invalid);
+        let options = ServerOptions {
+            handshake_timeout: timeout,
+            ..ServerOptions::default()
+        };
+        let address = Address::Unix(served.folder.path().join("other"));
+        let error = Server::bind(address, BTreeMap::new(), options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+}
+
 /// Answers no read before sixteen are there.
 struct Together(std::sync::Barrier);
 
@@ -165,11 +190,11 @@ fn sixteen_requests_of_one_connection_are_worked_on_at_once() {
         ServerOptions::default(),
     )
     .unwrap();
-    let options = snapkeep_nbd::ClientOptions {
+    let options = ClientOptions {
         connections: 1,
-        ..snapkeep_nbd::ClientOptions::default()
+        ..ClientOptions::default()
     };
-    let client = snapkeep_nbd::Client::connect(server.address(), &options).unwrap();
+    let client = Client::connect(server.address(), &options).unwrap();
     let mut buffer = vec![0; 32 * MIB];
     client.read_at(0, &mut buffer).unwrap();
     assert!(buffer.iter().all(|byte| *byte == 5));
