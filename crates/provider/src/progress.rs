@@ -88,6 +88,18 @@ fn rate(bytes: u64, took: Duration) -> String {
 
 /// Mebibytes with one decimal.
 fn mib(bytes: u64) -> String {
-    let tenths = bytes / 104_858;
+    let tenths = bytes.saturating_mul(10) >> 20;
     format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mebibytes_are_exact_however_many_they_are() {
+        assert_eq!(mib(0), "0.0 MiB");
+        assert_eq!(mib((1 << 20) - 1), "0.9 MiB");
+        assert_eq!(mib(16 << 40), "16777216.0 MiB");
+    }
 }
