@@ -111,7 +111,7 @@ impl Drop for Lease<'_> {
             Some(connection) if connection.is_idle() => state.idle.push(connection),
             Some(_) | None => {
                 state.open -= 1;
-                state.last_error = self.error.take();
+                state.last_error = self.error.take().or(state.last_error.take());
             }
         }
         self.pool.changed.notify_all();

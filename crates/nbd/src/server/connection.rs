@@ -157,8 +157,8 @@ fn work_off(queue: &Queue<Work>, writer: &Mutex<Stream>, answers: &Answers<'_>) 
     while let Some(Work { request, payload }) = queue.take() {
         let (head, body) = answers.answer(&request, &payload, &mut buffer);
         let sent = {
-            // A reply must not be interleaved with another. A thread that panicked here would have
-            // left half a reply: the poison is an error like any other.
+            // A reply must not be interleaved with another. Nothing that runs under the lock can
+            // panic.
             let mut stream = writer.lock().unwrap_or_else(PoisonError::into_inner);
             let sent = stream.write_both(&head, &buffer[..body], |_| Ok(()));
             if sent.is_err() {
