@@ -216,11 +216,8 @@ fn a_list_of_regions_that_ends_early_makes_no_archive() {
 #[test]
 fn a_read_that_fails_makes_no_archive() {
     let provider = provider();
-    let file = tempfile::tempfile().unwrap();
-    file.set_len(1 << 20).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("write-only");
-    let unreadable = File::create(&path).unwrap();
+    let unreadable = File::create(folder.path().join("write-only")).unwrap();
     unreadable.set_len(1 << 20).unwrap();
     let error = run(&provider, unreadable, 1 << 20, None, vec![(0, 1 << 20)]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Source, "{}", error.chain());
