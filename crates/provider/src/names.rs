@@ -44,6 +44,14 @@ pub fn group(namespace: &Namespace, kind: GuestKind, guest: &GuestId) -> String 
     format!("{namespace}/{folder}/{guest}")
 }
 
+/// The kind of guest that the archive of this name is of.
+pub(crate) fn archive_kind(name: &ArchiveName) -> GuestKind {
+    match name.as_str().split('/').nth(1) {
+        Some("ct") => GuestKind::Lxc,
+        _ => GuestKind::Qemu,
+    }
+}
+
 /// When the archive of this name was begun; `None` if the name does not say.
 pub(crate) fn archive_time(name: &str) -> Option<UnixTime> {
     let (_, last) = name.rsplit_once('/')?;

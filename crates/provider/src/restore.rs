@@ -10,6 +10,7 @@ use snapkeep_api::{
 use snapkeep_repo::{DiskReader, DiskRecord, Repository, Snapshot, SnapshotName};
 
 use crate::error;
+use crate::names::archive_kind;
 
 /// A snapshot opened as an archive.
 pub(crate) struct StoredArchive {
@@ -36,7 +37,7 @@ impl StoredArchive {
 
 impl Archive for StoredArchive {
     fn guest_kind(&self) -> GuestKind {
-        GuestKind::Qemu
+        archive_kind(&self.name)
     }
 
     fn guest_config(&self) -> Result<Vec<u8>> {
@@ -66,9 +67,13 @@ impl Archive for StoredArchive {
     fn restore_vm(self: Box<Self>) -> Result<Box<dyn VmRestore>> {
         let Self {
             repository,
+            name,
             snapshot,
-            ..
         } = *self;
+        if archive_kind(&name) == GuestKind::Lxc {
+            let what = format!("archive {name} is of a container");
+            return Err(Error::new(ErrorKind::Unsupported, what));
+        }
         let mut volumes = BTreeMap::new();
         let mut disks = BTreeMap::new();
         for disk in snapshot.disks {
@@ -90,7 +95,13 @@ impl Archive for StoredArchive {
     }
 
     fn restore_container(self: Box<Self>) -> Result<Box<dyn ContainerRestore>> {
-        let what = format!("archive {} is of a virtual machine", self.name);
+        let what = match self.guest_kind() {
+            GuestKind::Qemu => format!("archive {} is of a virtual machine", self.name),
+            GuestKind::Lxc => format!(
+                "archive {}: this version restores virtual machines only",
+                self.name
+            ),
+        };
         Err(Error::new(ErrorKind::Unsupported, what))
     }
 }
