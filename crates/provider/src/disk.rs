@@ -241,11 +241,9 @@ impl DiskBackup<'_> {
                 let dirty = pieces
                     .iter()
                     .any(|p| p.offset() < from + chunk_size && p.end() > from);
-                let slot = usize::try_from(number - first)
-                    .ok()
-                    .and_then(|i| leaf.get_mut(i));
-                if let (true, Some(slot)) = (dirty, slot) {
-                    *slot = self.store(worker, chunk)?;
+                if dirty {
+                    let place = usize::try_from(number - first).expect("a node has few chunks");
+                    leaf[place] = self.store(worker, chunk)?;
                 }
             }
             self.progress
