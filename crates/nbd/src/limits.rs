@@ -97,8 +97,12 @@ pub const MIN_SERVER_IN_FLIGHT: usize = 16;
 pub const MAX_SERVER_IN_FLIGHT: usize = 64;
 
 /// Data of requests that the server holds for one connection at once: enough for two of the
-/// largest, or for 32 of those that `qemu-img` sends.
+/// largest, or for 32 of those that `qemu-img` sends. Beyond it, requests wait in the socket.
 pub const MAX_CONNECTION_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What one block-status request counts as of that: the extents of the longest range are some MiB,
+/// several times over.
+pub const STATUS_WORK_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Connections one server accepts at once, at most.
 pub const MAX_SERVER_CONNECTIONS: usize = 256;

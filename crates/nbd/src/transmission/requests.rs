@@ -77,10 +77,11 @@ impl Request {
         })
     }
 
-    /// Bytes of data that answering holds in memory.
+    /// Bytes that answering holds in memory, about.
     pub(crate) fn data_bytes(&self) -> u64 {
         match self.verdict {
             Ok(Command::Read | Command::Write { .. }) => self.length,
+            Ok(Command::BlockStatus { .. }) => limits::STATUS_WORK_BYTES,
             Ok(_) | Err(_) => 0,
         }
     }

@@ -5,8 +5,12 @@ use std::ops::Range;
 use proptest::prelude::*;
 
 use super::replies::{Asked, Finished, Next, Progress, Replies};
+use super::requests::Request;
 use crate::error::Fault;
-use crate::wire::{CHUNK_DONE, ReplyHeader, Style, chunk};
+use crate::extent::BASE_ALLOCATION;
+use crate::handshake::{Agreed, BlockSizes, ExportFacts};
+use crate::limits;
+use crate::wire::{CHUNK_DONE, ReplyHeader, RequestHeader, Style, chunk, command, transmit};
 
 const SIZE: usize = 4096;
 
@@ -143,6 +147,38 @@ fn answer(
             out
         })
         .collect()
+}
+
+#[test]
+fn what_answering_a_request_holds_in_memory_is_counted() {
+    let agreed = Agreed {
+        style: Style::Extended,
+        facts: ExportFacts {
+            size: 1 << 40,
+            flags: transmit::HAS_FLAGS | transmit::SEND_FLUSH,
+            blocks: BlockSizes::DEFAULT,
+        },
+        contexts: vec![(0, BASE_ALLOCATION.to_owned())],
+    };
+    for (command, length, expected) in [
+        (command::READ, 4096, 4096),
+        (command::WRITE, 512, 512),
+        (command::FLUSH, 0, 0),
+        (command::WRITE_ZEROES, 1 << 40, 0),
+        (command::BLOCK_STATUS, 1 << 40, limits::STATUS_WORK_BYTES),
+        // It is refused.
+        (command::READ, 1 << 40, 0),
+    ] {
+        let header = RequestHeader {
+            flags: 0,
+            command,
+            cookie: 1,
+            offset: 0,
+            length,
+        };
+        let request = Request::judge(header, &agreed).unwrap();
+        assert_eq!(request.data_bytes(), expected, "command {command}");
+    }
 }
 
 proptest! {
