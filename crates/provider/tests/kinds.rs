@@ -1,7 +1,5 @@
 //! An archive of another kind of guest, which a newer program made.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::sync::Arc;
 
 use snapkeep_api::{ErrorKind, GuestKind, Level, Provider, SystemClock, TaskLog, VmMechanism};
