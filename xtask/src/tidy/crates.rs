@@ -4,8 +4,9 @@ use serde_json::Value;
 
 /// A crate, the crates of ours it may use, and those its tests may use besides.
 const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
+    ("snapkeep-direct", &[], &[]),
     ("snapkeep-nbd", &[], &[]),
-    ("snapkeep-repo", &[], &[]),
+    ("snapkeep-repo", &["snapkeep-direct"], &[]),
     ("snapkeep-api", &["snapkeep-nbd"], &[]),
     (
         "snapkeep-provider",
@@ -14,7 +15,7 @@ const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "snapkeep-host",
-        &["snapkeep-api", "snapkeep-nbd"],
+        &["snapkeep-api", "snapkeep-direct", "snapkeep-nbd"],
         &["snapkeep-provider", "snapkeep-repo"],
     ),
     (

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate};
 use rustix::io::Errno;
 use snapkeep_api::{Error, ErrorKind, Result};
+use snapkeep_direct::BulkFile;
 
 use super::limits;
 use super::lock::refuse_in_use;
@@ -16,7 +17,7 @@ use super::target::failed;
 /// An open block device that nobody else on this machine uses.
 pub(super) struct Device {
     path: PathBuf,
-    file: File,
+    file: BulkFile,
     size: u64,
 }
 
@@ -40,7 +41,7 @@ impl Device {
             .map_err(|e| failed("cannot learn the size of", path, e))?;
         Ok(Self {
             path: path.to_owned(),
-            file,
+            file: BulkFile::new(file),
             size,
         })
     }
@@ -69,9 +70,9 @@ impl Device {
     /// Its first part.
     pub(super) fn head(&self) -> Result<Vec<u8>> {
         let mut head = Vec::new();
-        (&self.file)
-            .seek(SeekFrom::Start(0))
-            .and_then(|_| (&self.file).take(limits::HEAD).read_to_end(&mut head))
+        let mut file = self.file.file();
+        file.seek(SeekFrom::Start(0))
+            .and_then(|_| file.take(limits::HEAD).read_to_end(&mut head))
             .map_err(|e| failed("cannot read", &self.path, e))?;
         Ok(head)
     }
@@ -82,11 +83,11 @@ impl Device {
 
     /// Makes a range read as zeroes: by the device where it can, by writing them where it cannot.
     pub(super) fn zero(&self, from: u64, to: u64) -> Result<()> {
-        zero(&self.file, from, to).map_err(|e| failed("cannot zero a part of", &self.path, e))
+        zero(self.file.file(), from, to).map_err(|e| failed("cannot zero a part of", &self.path, e))
     }
 
     pub(super) fn sync(&self) -> Result<()> {
-        (self.file.sync_all()).map_err(|e| failed("cannot sync", &self.path, e))
+        (self.file.file().sync_all()).map_err(|e| failed("cannot sync", &self.path, e))
     }
 }
 

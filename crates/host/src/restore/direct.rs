@@ -2,12 +2,13 @@
 //! writes it.
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use snapkeep_api::{Clock, Error, ErrorKind, Result, Throttle, VolumeReader};
+use snapkeep_direct::BulkFile;
 
 use super::device::Device;
 use super::export::next_data;
@@ -44,6 +45,7 @@ pub fn restore_raw(
                 .map_err(|e| failed("cannot make a file at", target, e))?;
             file.set_len(size)
                 .map_err(|e| failed(&format!("cannot make {size} bytes long"), target, e))?;
+            let file = BulkFile::new(file);
             run.range(&Sink::File(&file, target), 0, size)?;
             drop(file);
             options.cancel.check()?;
@@ -70,7 +72,7 @@ pub(super) fn half(device: &Device, error: &Error) -> Error {
 /// Where the bytes go.
 enum Sink<'a> {
     /// A new file, all holes; and its name.
-    File(&'a File, &'a Path),
+    File(&'a BulkFile, &'a Path),
     Device(&'a Device),
 }
 

@@ -3,9 +3,11 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+use snapkeep_direct::BulkFile;
 
 /// What a folder holds of one name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,13 +65,14 @@ impl Files for SystemFiles {
 
     fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut options = File::options();
-        let mut file = options
+        let file = options
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
+        let file = BulkFile::new(file);
+        file.write_all_at(bytes, 0)?;
+        file.file().sync_all()
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
