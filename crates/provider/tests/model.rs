@@ -1,6 +1,8 @@
 //! Random disks, dirty regions and chunk sizes: each archive of a chain of incremental backups is
 //! the disk as it was, byte by byte.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
