@@ -13,6 +13,7 @@ mod index;
 mod keys;
 pub mod limits;
 mod map;
+mod marks;
 mod parallel;
 mod random;
 mod reader;

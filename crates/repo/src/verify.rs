@@ -1,7 +1,6 @@
 //! Verification: every pack against its name and by its table, every chunk that a snapshot needs against its
 //! identity.
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::format::id::{ChunkId, PackId};
 use crate::format::pack::Class;
 use crate::format::snapshot::Snapshot;
-use crate::index::{pack_file, pack_of, read_table};
+use crate::index::{Location, pack_file, pack_of, read_table};
 use crate::keys::Keys;
 use crate::map;
+use crate::marks::Marks;
 use crate::parallel::in_parallel;
 use crate::repository::Repository;
 use crate::storage::{FileName, read_all};
@@ -95,7 +95,7 @@ pub fn verify(repository: &Repository) -> Result<Report> {
     }
     let mut proof = Proof {
         repository,
-        proven: HashSet::new(),
+        proven: Marks::default(),
         nodes: Vec::new(),
         waiting: Vec::new(),
     };
@@ -107,7 +107,7 @@ pub fn verify(repository: &Repository) -> Result<Report> {
             Err(error) => report.tell(&name, error),
         }
     }
-    report.chunks = proof.proven.len() as u64;
+    report.chunks = proof.proven.count();
     Ok(report)
 }
 
@@ -138,11 +138,11 @@ fn judge_pack(keys: &Keys, name: &FileName, bytes: &[u8]) -> Result<()> {
 struct Proof<'a> {
     repository: &'a Repository,
     /// Chunks; nodes, once all that is below them is proven; and those of the next two lists.
-    proven: HashSet<ChunkId>,
+    proven: Marks,
     /// Nodes of this snapshot: what is below them may turn out to be damaged.
-    nodes: Vec<ChunkId>,
+    nodes: Vec<Location>,
     /// Chunks of this snapshot that are still to be read.
-    waiting: Vec<ChunkId>,
+    waiting: Vec<(ChunkId, Location)>,
 }
 
 impl Proof<'_> {
@@ -150,9 +150,11 @@ impl Proof<'_> {
         let result = self.walk(snapshot).and_then(|()| self.read_waiting());
         if result.is_err() {
             // Another snapshot that shares a node shares the damage.
-            for id in self.nodes.iter().chain(&self.waiting) {
-                self.proven.remove(id);
-            }
+            let waiting = self.waiting.iter().map(|(_, place)| place);
+            self.nodes
+                .iter()
+                .chain(waiting)
+                .for_each(|place| self.proven.remove(place));
         }
         self.nodes.clear();
         self.waiting.clear();
@@ -168,12 +170,13 @@ impl Proof<'_> {
             let levels = map::levels(disk.size, disk.chunk_size);
             let mut todo: Vec<_> = disk.root.map(|id| (levels, id)).into_iter().collect();
             while let Some((level, id)) = todo.pop() {
-                if self.proven.contains(&id) {
+                let place = self.repository.find(&id)?;
+                if self.proven.contains(&place) {
                     continue;
                 }
                 if level == 0 {
-                    self.waiting.push(id);
-                    self.proven.insert(id);
+                    self.proven.insert(&place);
+                    self.waiting.push((id, place));
                     if self.waiting.len() >= BATCH {
                         self.read_waiting()?;
                     }
@@ -182,8 +185,8 @@ impl Proof<'_> {
                     // Taken from the end: in the disk's order, which is about that of the packs.
                     let children = children.iter().rev().flatten();
                     todo.extend(children.map(|child| (level - 1, *child)));
-                    self.nodes.push(id);
-                    self.proven.insert(id);
+                    self.proven.insert(&place);
+                    self.nodes.push(place);
                 }
             }
         }
@@ -192,7 +195,7 @@ impl Proof<'_> {
 
     /// Reads the chunks that wait; if one fails, all go on waiting.
     fn read_waiting(&mut self) -> Result<()> {
-        let failed = in_parallel(&self.waiting, |id| {
+        let failed = in_parallel(&self.waiting, |(id, _)| {
             self.repository.read_chunk(Class::Data, id).map(drop)
         });
         if let Some((_, error)) = failed.into_iter().next() {

@@ -1,0 +1,81 @@
+//! A set of chunks that are in the index, in a bit for each: an index has millions.
+
+use crate::index::Location;
+
+/// Marked chunks, by the pack and the number in it where the index finds them, which stays so.
+#[derive(Debug, Default)]
+pub(crate) struct Marks(Vec<Vec<u64>>);
+
+impl Marks {
+    pub(crate) fn contains(&self, place: &Location) -> bool {
+        let (pack, word, bit) = bit(place);
+        let words = self.0.get(pack);
+        words
+            .and_then(|words| words.get(word))
+            .is_some_and(|word| word & bit != 0)
+    }
+
+    pub(crate) fn insert(&mut self, place: &Location) {
+        let (pack, word, bit) = bit(place);
+        *grown(grown(&mut self.0, pack), word) |= bit;
+    }
+
+    pub(crate) fn remove(&mut self, place: &Location) {
+        let (pack, word, bit) = bit(place);
+        *grown(grown(&mut self.0, pack), word) &= !bit;
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        let words = self.0.iter().flatten();
+        words.map(|word| u64::from(word.count_ones())).sum()
+    }
+}
+
+/// A chunk's pack, word and bit.
+fn bit(place: &Location) -> (usize, usize, u64) {
+    let number = place.number as usize;
+    (place.pack as usize, number / 64, 1 << (number % 64))
+}
+
+/// The item with this number, after those that are missing were made.
+fn grown<T: Clone + Default>(items: &mut Vec<T>, number: usize) -> &mut T {
+    if items.len() <= number {
+        items.resize(number + 1, T::default());
+    }
+    &mut items[number]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(pack: u32, number: u32) -> Location {
+        Location {
+            number,
+            pack,
+            offset: 0,
+            stored: 0,
+            plain: 0,
+            compressed: false,
+        }
+    }
+
+    #[test]
+    fn what_was_marked_is_until_it_is_removed() {
+        let places = [(0, 0), (0, 63), (0, 64), (3, 65_535), (70, 1)].map(|(p, n)| place(p, n));
+        let mut marks = Marks::default();
+        for (number, place) in (0..).zip(&places) {
+            assert!(!marks.contains(place) && marks.count() == number);
+            marks.insert(place);
+            marks.insert(place);
+        }
+        assert!(places.iter().all(|place| marks.contains(place)));
+        for other in [(0, 1), (1, 0), (3, 0), (70, 0), (71, 1)] {
+            assert!(!marks.contains(&place(other.0, other.1)));
+        }
+        marks.remove(&places[1]);
+        marks.remove(&place(9, 9));
+        assert!(!marks.contains(&places[1]) && marks.contains(&places[2]));
+        assert_eq!(marks.count(), 4);
+    }
+}
