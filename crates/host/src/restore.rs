@@ -27,7 +27,7 @@ pub use export::VolumeExport;
 /// How a disk is written out.
 #[derive(Clone, Debug)]
 pub struct RestoreOptions {
-    /// Threads that read and write at once; at least one.
+    /// Threads that read and write at once, from 1 to 64.
     pub workers: usize,
     /// Replace what is there: an existing file, or what a block device holds.
     pub overwrite: bool,

@@ -105,8 +105,11 @@ impl Provider for RepositoryProvider {
     }
 
     fn start_job(&self, _start_time: UnixTime) -> Result<Box<dyn BackupJob>> {
+        let repository = &self.0.repository;
+        (repository.may_write())
+            .map_err(|e| error::repository("nothing can be backed up to the repository", e))?;
         // Listing is the cheapest proof that the repository can be reached.
-        (self.0.repository.keys())
+        (repository.keys())
             .map_err(|e| error::repository("the repository cannot be reached", e))?;
         Ok(Box::new(Job(Arc::clone(&self.0))))
     }

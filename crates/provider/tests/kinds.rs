@@ -1,17 +1,49 @@
-//! An archive of another kind of guest, which a newer program made.
+//! What a newer program made: an archive of another kind of guest, a repository that this one may
+//! only read.
 
 use std::sync::Arc;
 
-use snapkeep_api::{ErrorKind, GuestKind, Level, Provider, SystemClock, TaskLog, VmMechanism};
+use snapkeep_api::{
+    ErrorKind, GuestKind, Level, Provider, SystemClock, TaskLog, UnixTime, VmMechanism,
+};
 use snapkeep_provider::{Options, RepositoryProvider};
 use snapkeep_repo::{
-    BlobRef, MemoryStorage, Protect, Repository, Snapshot, Stats, SystemRandom, Writer,
+    BlobRef, MemoryStorage, Protect, Repository, Snapshot, Stats, Storage, SystemRandom, Unlock,
+    Writer,
 };
 
 struct Quiet;
 
 impl TaskLog for Quiet {
     fn log(&self, _level: Level, _message: &str) {}
+}
+
+fn provider(repository: Arc<Repository>) -> RepositoryProvider {
+    let options = Options {
+        namespace: "main".parse().expect("a name"),
+        storage: None,
+        workers: 1,
+        mechanism: VmMechanism::Nbd,
+        accept_unverified_regions: false,
+    };
+    let (random, clock) = (Arc::new(SystemRandom), Arc::new(SystemClock::new()));
+    RepositoryProvider::new(repository, random, clock, Arc::new(Quiet), options)
+}
+
+/// Otherwise a guest's disks would be frozen first.
+#[test]
+fn no_job_starts_where_nothing_may_be_written() {
+    let random = Arc::new(SystemRandom);
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let (stored, protect) = (Arc::clone(&storage), Protect::Open);
+    Repository::init(stored, Arc::clone(&random) as _, &protect, 64 << 10).unwrap();
+    let feature = "features/read_only_compatible-prune-1".parse().unwrap();
+    storage.put(&feature, b"").unwrap();
+    let repository = Repository::open(storage, random, &Unlock::Open).unwrap();
+    let provider = provider(Arc::new(repository));
+    let now = UnixTime(1_800_000_000);
+    let error = provider.start_job(now).err().unwrap();
+    assert!(error.chain().contains("prune-1"), "{}", error.chain());
 }
 
 #[test]
@@ -40,15 +72,7 @@ fn an_archive_of_a_container_is_no_virtual_machine_without_disks() {
     };
     let writer = Writer::new(Arc::clone(&repository)).unwrap();
     writer.commit(&name.parse().unwrap(), snapshot).unwrap();
-    let options = Options {
-        namespace: "main".parse().unwrap(),
-        storage: None,
-        workers: 1,
-        mechanism: VmMechanism::Nbd,
-        accept_unverified_regions: false,
-    };
-    let clock = Arc::new(SystemClock::new());
-    let provider = RepositoryProvider::new(repository, random, clock, Arc::new(Quiet), options);
+    let provider = provider(repository);
     let name = name.parse().unwrap();
     let archive = provider.open_archive(&name).unwrap();
     assert_eq!(archive.guest_kind(), GuestKind::Lxc);

@@ -134,7 +134,7 @@ impl Repository {
     }
 
     /// Fails if a newer program made the repository so that this one may only read it.
-    pub(crate) fn may_write(&self) -> Result<()> {
+    pub fn may_write(&self) -> Result<()> {
         match &self.read_only {
             None => Ok(()),
             Some(error) => Err(error.clone()),

@@ -114,6 +114,8 @@ impl Writer {
         snapshot.stats.stored = self.stored();
         let file = name.file();
         let body = snapshot.encode()?;
+        // An archive that no program would read again is no archive.
+        Snapshot::decode(name, &snapshot.repository, &body)?;
         let (keys, random) = (&self.repository.keys, &*self.repository.random);
         let sealed = envelope::seal(keys, random, Kind::Snapshot, &file, &body)?;
         self.repository.storage.put(&file, &sealed)?;

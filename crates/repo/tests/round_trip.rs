@@ -38,6 +38,20 @@ fn full_and_incremental_snapshots_restore_byte_for_byte() {
 }
 
 #[test]
+fn what_no_program_would_read_again_is_not_committed() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let repository = init(&storage, &key()).expect("a new repository");
+    let good = backup(&repository, &name("1"), None, &disk(1, 2)).expect("a backup");
+    let mut bad = good.clone();
+    bad.disks[0].size = u64::MAX;
+    let writer = Writer::new(Arc::clone(&repository)).expect("a writer");
+    let error = writer.commit(&name("2"), bad).expect_err("it is refused");
+    assert!(error.to_string().contains("impossible size"), "{error}");
+    let found = repository.snapshots().expect("a list");
+    assert_eq!(found, [name("1")]);
+}
+
+#[test]
 fn a_disk_of_zeroes_and_an_empty_disk_have_no_map() {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     let repository = init(&storage, &key()).expect("a new repository");

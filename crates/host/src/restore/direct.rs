@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use snapkeep_api::{Clock, Error, ErrorKind, Result, Throttle, VolumeReader};
 use snapkeep_direct::BulkFile;
@@ -120,10 +121,15 @@ impl Run<'_> {
             position: from,
             failure: None,
         });
-        std::thread::scope(|scope| {
-            for _ in 0..self.options.workers.max(1) {
-                scope.spawn(|| self.work(sink, &queue, to));
+        thread::scope(|scope| {
+            // This thread is one of them, and the only one if the machine has no more to give.
+            for _ in 1..self.options.workers.clamp(1, limits::WORKERS_MAX) {
+                let work = || self.work(sink, &queue, to);
+                if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                    break;
+                }
             }
+            self.work(sink, &queue, to);
         });
         let queue = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
         queue.failure.map_or(Ok(()), Err)

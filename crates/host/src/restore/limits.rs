@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Bytes that a thread reads and writes at once: the largest chunk.
 pub(super) const PIECE: u64 = 4 << 20;
+/// Threads that read and write at once.
+pub(super) const WORKERS_MAX: usize = 64;
 /// The first bytes of a block device, written last: until then there is no partition table nor
 /// boot sector that could make half a disk look like a whole one.
 pub(super) const HEAD: u64 = 1 << 20;
