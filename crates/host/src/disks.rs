@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use snapkeep_api::{ArchiveName, BitmapInfo, BitmapName, DeviceName, Error, ErrorKind, Result};
 
-use crate::edges::Parent;
+use crate::edges::{Edges, Parent};
 use crate::graph::{Graph, Node, parse};
 use crate::limits::DISKS_MAX;
 use crate::names::{self, EXPORT};
@@ -54,6 +54,20 @@ pub(crate) enum Attachment {
     Device { path: String, backend: String },
     /// The `file` of this `raw` node.
     Parent(Box<Node>),
+}
+
+impl Attachment {
+    /// The node that the guest's requests go to; `None` if they do not come this way any more.
+    pub(crate) fn top<'a>(&self, edges: &'a Edges) -> Option<&'a str> {
+        match self {
+            Self::Device { backend, .. } => edges.root(backend),
+            Self::Parent(node) => {
+                let mut users = edges.parents(&node.name);
+                let used = users.any(|(user, _)| matches!(user, Parent::Backend(_)));
+                used.then(|| edges.child(&node.name, "file")).flatten()
+            }
+        }
+    }
 }
 
 impl Disk {

@@ -68,6 +68,11 @@ impl Edges {
         self.0.iter().find(is_it).map(|edge| edge.child.as_str())
     }
 
+    /// The nodes that something has an edge to.
+    pub(crate) fn children(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|edge| edge.child.as_str())
+    }
+
     /// What has an edge to this node, and what that calls it.
     pub(crate) fn parents<'a>(
         &'a self,
@@ -84,6 +89,16 @@ impl Edges {
         let mut roots = self.0.iter().filter(is_it);
         let root = roots.next()?;
         roots.next().is_none().then_some(root.child.as_str())
+    }
+
+    /// The block jobs that have this node, or that which lies on it.
+    pub(crate) fn direct_jobs(&self, node: &str, parent: &Parent) -> BTreeSet<&str> {
+        let jobs = self.0.iter().filter_map(|edge| match &edge.parent {
+            Parent::Job(id) if edge.child == node => Some(id.as_str()),
+            Parent::Job(id) if matches!(parent, Parent::Node(n) if *n == edge.child) => Some(id),
+            Parent::Job(_) | Parent::Node(_) | Parent::Backend(_) => None,
+        });
+        jobs.collect()
     }
 
     /// The block jobs that have this node, or one under it.

@@ -14,7 +14,7 @@ use crate::disks::Disk;
 use crate::fleecing::Folder;
 use crate::insert;
 use crate::limits::{BITMAP_GRANULARITY, FLEECING_TIMEOUT_SECONDS, NBD_CONNECTIONS_MAX};
-use crate::names::{EXPORT, FILTER, FLEECE, SNAPSHOT};
+use crate::names::{EXPORT, FILTER, FLEECE, GUARD, NOTHING, SNAPSHOT};
 use crate::qemu::Qemu;
 use crate::qmp::Failure;
 
@@ -71,6 +71,20 @@ impl Plan {
         let why = Error::from(failure);
         let what = format!("device {} {how}", self.disk.device);
         Error::with_source(why.kind(), what, why)
+    }
+
+    /// A filter above the filter, which copies nothing. Others, such as a block job or a backup of
+    /// another program, put their nodes on top of a disk; if that were the filter itself, the
+    /// snapshot, which lies on it too, would then be read through theirs, and be of their instant.
+    pub(crate) fn guard(number: usize) -> Value {
+        json!({
+            "driver": "copy-before-write",
+            "node-name": format!("{GUARD}{number}"),
+            "file": format!("{FILTER}{number}"),
+            "target": format!("{FLEECE}{number}"),
+            "bitmap": {"node": format!("{FLEECE}{number}"), "name": NOTHING},
+            "discard": "unmap",
+        })
     }
 
     pub(crate) fn filter(&self, number: usize, with_bitmap: bool) -> Value {
@@ -152,7 +166,7 @@ fn add_fleece(qemu: &mut Qemu, folder: &Folder, number: usize, plan: &Plan) -> R
         },
     });
     match qemu.execute("blockdev-add", options) {
-        Ok(_) => Ok(()),
+        Ok(_) => {}
         Err(Failure::Refused(e)) => {
             let user = qemu.owner().user.map_or(String::new(), |(user, _)| {
                 format!(" as user {user}, which it seems to be")
@@ -162,10 +176,18 @@ fn add_fleece(qemu: &mut Qemu, folder: &Folder, number: usize, plan: &Plan) -> R
                 plan.disk.device,
                 image.display()
             );
-            Err(Error::with_source(ErrorKind::Target, what, e))
+            return Err(Error::with_source(ErrorKind::Target, what, e));
         }
-        Err(failure) => Err(failure.into()),
+        Err(failure) => return Err(failure.into()),
     }
+    let nothing = json!({
+        "node": format!("{FLEECE}{number}"),
+        "name": NOTHING,
+        "granularity": BITMAP_GRANULARITY,
+        "disabled": true,
+    });
+    qemu.execute("block-dirty-bitmap-add", nothing)?;
+    Ok(())
 }
 
 /// Starts the NBD server, unless the caller knows of one that runs.

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use snapkeep_api::{Error, ErrorKind, Result};
 
 use crate::edges::Edges;
-use crate::names::FILTER;
+use crate::limits::GRAPH_LOOKS_MAX;
+use crate::names::{FILTER, GUARD};
 use crate::qemu::Qemu;
 
 /// One node, as `query-named-block-nodes` describes it.
@@ -38,6 +39,7 @@ pub(crate) struct Cache {
 #[serde(default, rename_all = "kebab-case")]
 pub(crate) struct Image {
     pub(crate) filename: String,
+    pub(crate) backing_filename: Option<String>,
     pub(crate) virtual_size: u64,
     pub(crate) format_specific: Value,
 }
@@ -62,22 +64,38 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
+    /// QEMU tells nodes and edges one after the other: somebody may have added a node in between.
     pub(crate) fn query(qemu: &mut Qemu) -> Result<Self> {
-        let nodes = qemu.execute("query-named-block-nodes", json!({}))?;
-        let nodes: Vec<Node> = parse(nodes, "query-named-block-nodes")?;
-        let nodes = nodes.into_iter().map(|node| (node.name.clone(), node));
-        Ok(Self {
-            nodes: nodes.collect(),
-            edges: Edges::query(qemu)?,
-        })
+        for _ in 0..GRAPH_LOOKS_MAX {
+            let nodes = qemu.execute("query-named-block-nodes", json!({"flat": true}))?;
+            let nodes: Vec<Node> = parse(nodes, "query-named-block-nodes")?;
+            let nodes = nodes.into_iter().map(|node| (node.name.clone(), node));
+            let graph = Self {
+                nodes: nodes.collect(),
+                edges: Edges::query(qemu)?,
+            };
+            let mut told = graph.edges.children();
+            if told.all(|name| graph.nodes.contains_key(name)) {
+                drop(told);
+                return Ok(graph);
+            }
+        }
+        let what = format!(
+            "the block nodes of the QEMU at {} changed each time they were looked at: try again",
+            qemu.socket().display()
+        );
+        Err(Error::new(ErrorKind::Unavailable, what))
     }
 
     /// The node itself, or what lies under it if it is a filter of a backup.
     pub(crate) fn under_filter<'a>(&'a self, node: &'a str) -> &'a str {
-        if node.starts_with(FILTER) {
-            self.edges.child(node, "file").unwrap_or(node)
-        } else {
-            node
+        let below = match self.edges.child(node, "file") {
+            Some(below) if node.starts_with(GUARD) => below,
+            _ => node,
+        };
+        match self.edges.child(below, "file") {
+            Some(bottom) if below.starts_with(FILTER) => bottom,
+            _ => below,
         }
     }
 

@@ -13,13 +13,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use snapkeep_api::{Error, ErrorKind, Result};
 
-use crate::disks::Attachment;
-use crate::edges::{Edges, Parent};
+use crate::detach::attach;
+use crate::edges::Edges;
 use crate::freeze::Plan;
-use crate::names::{FILTER, PAUSED_MARK};
+use crate::names::{FILTER, GUARD, PAUSED_MARK};
 use crate::obstacles;
 use crate::qemu::Qemu;
-use crate::teardown::attach;
 
 /// The guest runs, or will by itself.
 const RUNNING: &[&str] = &["running", "suspended"];
@@ -101,8 +100,12 @@ pub(crate) fn one_by_one(qemu: &mut Qemu, plans: &[Plan]) -> Result<()> {
 }
 
 /// What lies on each other in a guest's way to its disk, from below.
-fn layers(number: usize, plan: &Plan) -> [String; 2] {
-    [plan.disk.node.clone(), format!("{FILTER}{number}")]
+fn layers(number: usize, plan: &Plan) -> [String; 3] {
+    [
+        plan.disk.node.clone(),
+        format!("{FILTER}{number}"),
+        format!("{GUARD}{number}"),
+    ]
 }
 
 fn insert(qemu: &mut Qemu, plans: &[Plan], with_bitmaps: bool) -> Result<()> {
@@ -111,11 +114,24 @@ fn insert(qemu: &mut Qemu, plans: &[Plan], with_bitmaps: bool) -> Result<()> {
         made.map_err(|failure| plan.failed("cannot be given a filter", failure))?;
     }
     look(qemu, plans, 1, 0)?;
+    lead(qemu, plans, 1)?;
+    // It would not let the guest write to the node below.
     for (number, plan) in plans.iter().enumerate() {
-        let led = attach(qemu, &plan.disk.attachment, &layers(number, plan)[1]);
+        let made = qemu.execute("blockdev-add", Plan::guard(number));
+        made.map_err(|failure| plan.failed("cannot be given a filter", failure))?;
+    }
+    look(qemu, plans, 2, 1)?;
+    lead(qemu, plans, 2)?;
+    look(qemu, plans, 2, 2)
+}
+
+/// Leads the guest to this layer of each disk.
+fn lead(qemu: &mut Qemu, plans: &[Plan], layer: usize) -> Result<()> {
+    for (number, plan) in plans.iter().enumerate() {
+        let led = attach(qemu, &plan.disk.attachment, &layers(number, plan)[layer]);
         led.map_err(|failure| plan.failed("cannot be led through a filter", failure))?;
     }
-    look(qemu, plans, 1, 1)
+    Ok(())
 }
 
 /// Fails unless so many of a disk's layers lie on the node below, each on the one before, and the
@@ -124,13 +140,7 @@ fn look(qemu: &mut Qemu, plans: &[Plan], made: usize, led: usize) -> Result<()> 
     let edges = Edges::query(qemu)?;
     for (number, plan) in plans.iter().enumerate() {
         let layers = layers(number, plan);
-        let top = match &plan.disk.attachment {
-            Attachment::Device { backend, .. } => edges.root(backend),
-            Attachment::Parent(node) if is_used(&edges, &node.name) => {
-                edges.child(&node.name, "file")
-            }
-            Attachment::Parent(_) => None,
-        };
+        let top = plan.disk.attachment.top(&edges);
         let mut links = vec![(layers[led].as_str(), top)];
         links.extend((0..made).map(|i| (layers[i].as_str(), edges.child(&layers[i + 1], "file"))));
         let moved = links.iter().find(|(wanted, found)| *found != Some(*wanted));
@@ -152,10 +162,4 @@ fn look(qemu: &mut Qemu, plans: &[Plan], made: usize, led: usize) -> Result<()> 
         return Err(Error::with_source(why.kind(), what, why));
     }
     Ok(())
-}
-
-/// Whether an export is on this node.
-fn is_used(edges: &Edges, node: &str) -> bool {
-    let mut parents = edges.parents(node);
-    parents.any(|(parent, _)| matches!(parent, Parent::Backend(_)))
 }

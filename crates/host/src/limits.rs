@@ -31,6 +31,12 @@ pub const NEW_FOLDERS_MAX: usize = 100;
 pub const SWEEP_ENTRIES_MAX: usize = 100_000;
 /// Folders of dead backups that one backup removes.
 pub const SWEPT_MAX: usize = 64;
+/// Commands that QEMU may refuse while something is led past a filter, because it changed meanwhile.
+pub const DETACH_REFUSALS_MAX: usize = 3;
+/// Looks at block nodes that change all the time.
+pub const GRAPH_LOOKS_MAX: usize = 5;
+/// Devices and overlays of others that are led past a filter when it is taken back.
+pub const ON_FILTER_MAX: usize = 64;
 /// Exports of a killed backup that are taken back.
 pub const LEFTOVERS_MAX: usize = 10_000;
 /// The pause before a QEMU that fell silent is asked again: it doubles from the first to the last.

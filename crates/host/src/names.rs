@@ -10,8 +10,15 @@ pub(crate) const PAUSED_MARK: &str = "snapkeep-paused";
 
 pub(crate) const FLEECE: &str = "snapkeep-fleece-";
 pub(crate) const FILTER: &str = "snapkeep-cbw-";
+/// What others find on top of a disk, so that they lay nothing between a filter and its snapshot.
+pub(crate) const GUARD: &str = "snapkeep-guard-";
 pub(crate) const SNAPSHOT: &str = "snapkeep-snap-";
 pub(crate) const EXPORT: &str = "snapkeep-export-";
+
+/// The job that gives an overlay of somebody else its backing file back.
+pub(crate) const DETACH_JOB: &str = "snapkeep-detach";
+/// A bitmap of the fleecing node in which nothing is dirty.
+pub(crate) const NOTHING: &str = "snapkeep-nothing";
 
 /// How the bitmaps begin.
 const GENERATION: &str = "snapkeep-";

@@ -24,7 +24,7 @@ const READ_SIZE: usize = 64 << 10;
 /// A monitor whose queue of callers is full is tried again after this long.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 /// The events that somebody here waits for.
-const KNOWN_EVENTS: &[&str] = &["BLOCK_EXPORT_DELETED"];
+const KNOWN_EVENTS: &[&str] = &["BLOCK_EXPORT_DELETED", "BLOCK_JOB_COMPLETED"];
 /// Commands that wait until the guest's requests are done.
 const DRAINING: &[&str] = &[
     "stop",

@@ -5,16 +5,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use snapkeep_api::{Error, ErrorKind, Level, Result, TaskLog};
 
-use crate::disks::Attachment;
-use crate::edges::Parent;
+use crate::detach::detach;
 use crate::fleecing;
 use crate::graph::{Graph, Node};
 use crate::leftovers;
 use crate::limits::LEFTOVERS_MAX;
-use crate::names::{EXPORT, FILTER, FLEECE, PAUSED_MARK, SNAPSHOT};
+use crate::names::{EXPORT, FILTER, FLEECE, GUARD, PAUSED_MARK, SNAPSHOT};
 use crate::qemu::Qemu;
 use crate::qmp::Failure;
 use crate::silence::Silence;
@@ -98,9 +97,17 @@ fn try_clear(qemu: &mut Qemu, folder: &Path) -> Result<(), Failure> {
     for node in graph.with_prefix(SNAPSHOT) {
         delete(qemu, &node.name)?;
     }
-    for filter in graph.with_prefix(FILTER) {
-        detach(qemu, &graph, &filter.name)?;
-        delete(qemu, &filter.name)?;
+    let mut stuck = None;
+    for filter in graph.with_prefix(GUARD).chain(graph.with_prefix(FILTER)) {
+        let gone = detach(qemu, &filter.name).and_then(|()| delete(qemu, &filter.name));
+        match gone {
+            // Other disks need not wait for it.
+            Err(Failure::Refused(e)) => stuck = stuck.or(Some(e)),
+            gone => gone?,
+        }
+    }
+    if let Some(e) = stuck {
+        return Err(Failure::Refused(e));
     }
     // The last, because they say whose everything is.
     let mut fleeces: Vec<&Node> = graph.with_prefix(FLEECE).collect();
@@ -155,68 +162,4 @@ fn our_exports(qemu: &mut Qemu) -> Result<Vec<String>, Failure> {
         .filter(|id| id.starts_with(EXPORT))
         .map(str::to_owned)
         .collect())
-}
-
-/// Leads the guest's requests past a filter again.
-fn detach(qemu: &mut Qemu, graph: &Graph, filter: &str) -> Result<(), Failure> {
-    let Some(node) = graph.edges.child(filter, "file") else {
-        return Ok(());
-    };
-    for (parent, name) in graph.edges.parents(filter) {
-        let Parent::Node(parent) = parent else {
-            continue;
-        };
-        if parent.starts_with(SNAPSHOT) || name != "file" {
-            continue;
-        }
-        let parent = graph.nodes.get(parent).cloned().unwrap_or_default();
-        attach(qemu, &Attachment::Parent(Box::new(parent)), node)?;
-    }
-    if qemu.is_storage_daemon() {
-        return Ok(());
-    }
-    let backends = qemu.execute("query-block", json!({}))?;
-    for backend in backends.as_array().into_iter().flatten() {
-        if backend["inserted"]["node-name"] == filter
-            && let Some(qdev) = backend["qdev"].as_str()
-        {
-            let path = crate::disks::device_path(qdev);
-            set_drive(qemu, &path, node)?;
-        }
-    }
-    Ok(())
-}
-
-/// Leads the guest's requests to this node.
-pub(crate) fn attach(qemu: &mut Qemu, place: &Attachment, node: &str) -> Result<(), Failure> {
-    match place {
-        Attachment::Device { path, .. } => set_drive(qemu, path, node),
-        Attachment::Parent(top) => {
-            let options = json!({"options": [reopen_options(top, node)]});
-            qemu.execute("blockdev-reopen", options).map(drop)
-        }
-    }
-}
-
-fn set_drive(qemu: &mut Qemu, device: &str, node: &str) -> Result<(), Failure> {
-    let set = json!({"path": device, "property": "drive", "value": node});
-    qemu.execute("qom-set", set).map(drop)
-}
-
-/// Every option that is left out would go back to its default. QEMU does not tell the node's own
-/// `discard`: with `unmap` the node below decides.
-fn reopen_options(top: &Node, node: &str) -> Value {
-    let detect_zeroes = match top.detect_zeroes.as_str() {
-        "" => "off",
-        other => other,
-    };
-    json!({
-        "driver": "raw",
-        "node-name": top.name,
-        "read-only": top.read_only,
-        "cache": {"direct": top.cache.direct, "no-flush": top.cache.no_flush},
-        "detect-zeroes": detect_zeroes,
-        "discard": "unmap",
-        "file": node,
-    })
 }
