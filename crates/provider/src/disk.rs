@@ -45,6 +45,7 @@ struct Task {
 
 /// What the threads have in common.
 struct State {
+    /// The new lowest nodes: one for each 64 chunks that something is dirty in.
     leaves: BTreeMap<u64, Option<ChunkId>>,
     failure: Option<Error>,
     discards: bool,

@@ -57,7 +57,7 @@ impl Places {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     chunks: Places,
-    /// Further copies of chunks that lie in several packs.
+    /// Further copies of chunks that lie in several packs, of which each is counted once.
     copies: HashMap<ChunkId, Vec<Location>>,
     packs: Vec<Pack>,
     known: HashSet<PackId>,

@@ -53,6 +53,8 @@ pub const VERIFY_THREADS: usize = 4;
 pub const NODE_RUN: usize = 1 << 20;
 /// So much that is not wanted between two nodes is read with them: less than another read costs.
 pub const NODE_GAP: usize = 16 << 10;
+/// The most files below one folder of a repository, `packs` above all: 256 TiB of them.
+pub const FILES_MAX: usize = 16_777_216;
 /// The most names that a local storage tries for a temporary file before it gives up: those that
 /// killed processes of the same number left behind stay.
 pub const TEMPORARY_NAMES_MAX: u64 = 65_536;

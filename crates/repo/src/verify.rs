@@ -37,7 +37,7 @@ pub struct Report {
     pub snapshots: u64,
     /// Chunks that were read and proven.
     pub chunks: u64,
-    /// Everything that is wrong.
+    /// Everything that is wrong: at most one entry for each file.
     pub damage: Vec<Damage>,
     /// What was not judged: the storage failed to read it, or it needs a newer program.
     pub unread: Vec<Damage>,

@@ -42,6 +42,7 @@ pub struct Writer {
     open: [Mutex<Option<OpenPack>>; 2],
     /// Buffers of packs that were put: no more than were ever in use at once.
     spare: Mutex<Vec<Vec<u8>>>,
+    /// Chunks that are not in the index yet: what is in open packs and waits to be indexed.
     seen: Mutex<HashSet<ChunkId>>,
     done: Mutex<Done>,
     poison: Mutex<Option<Error>>,
@@ -50,6 +51,8 @@ pub struct Writer {
 
 #[derive(Debug, Default)]
 struct Done {
+    /// Packs for the next index object: at most [`limits::INDEX_BLOBS`] chunks and those of the
+    /// pack that makes them too many.
     waiting: Vec<IndexedPack>,
     waiting_blobs: usize,
     objects: u32,

@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::limits;
+
 use snapkeep_direct::BulkFile;
 
 /// What a folder holds of one name.
@@ -41,7 +43,8 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn read(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>>;
     /// What has this path; a symbolic link is not followed.
     fn entry(&self, path: &Path) -> io::Result<Entry>;
-    /// The names in a folder, in no order; without those that are no text.
+    /// The names in a folder, in no order; without those that are no text. Of more than
+    /// [`FILES_MAX`](crate::limits::FILES_MAX) one more is told.
     fn names(&self, folder: &Path) -> io::Result<Vec<String>>;
 }
 
@@ -110,7 +113,8 @@ impl Files for SystemFiles {
     }
 
     fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
-        fs::read_dir(folder)?
+        let most = limits::FILES_MAX + 1;
+        (fs::read_dir(folder)?.take(most))
             .filter_map(|entry| entry.map(|e| e.file_name().into_string().ok()).transpose())
             .collect()
     }

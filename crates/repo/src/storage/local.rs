@@ -23,7 +23,7 @@ pub struct LocalStorage {
     files: Arc<dyn Files>,
     /// The folder that was opened: its path may lead elsewhere once it is unmounted.
     identity: (u64, u64),
-    /// Folders that this process has synced into their parents.
+    /// Folders that this process has synced into their parents: those it puts files into.
     durable: Mutex<HashSet<PathBuf>>,
     /// Tells temporary names of this process apart.
     next: AtomicU64,
@@ -153,6 +153,39 @@ impl LocalStorage {
         }
         self.files.sync_folder(folder)
     }
+
+    /// All files below a folder, at most so many, in no order.
+    fn files_below(&self, prefix: &FileName, most: usize) -> Result<Vec<(FileName, u64)>> {
+        let mut folders = vec![prefix.as_str().to_owned()];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            let path = self.root.join(&folder);
+            let failed = |e| Error::io(format!("cannot list {}", path.display()), e);
+            let names = match self.files.names(&path) {
+                Ok(names) => names,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(failed(e)),
+            };
+            for part in names {
+                let Ok(name) = format!("{folder}/{part}").parse::<FileName>() else {
+                    continue;
+                };
+                match self.files.entry(&path.join(part)) {
+                    Ok(Entry::Folder) => folders.push(name.as_str().to_owned()),
+                    Ok(Entry::File(length)) => files.push((name, length)),
+                    Ok(Entry::Other) => {}
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(failed(e)),
+                }
+                if files.len() + folders.len() > most {
+                    let path = self.path(prefix);
+                    let what = format!("{} has more files than the {most} allowed", path.display());
+                    return Err(Error::corrupt(what));
+                }
+            }
+        }
+        Ok(files)
+    }
 }
 
 impl Storage for LocalStorage {
@@ -203,29 +236,7 @@ impl Storage for LocalStorage {
         prefix: &FileName,
         each: &mut dyn FnMut(&FileName, u64) -> Result<()>,
     ) -> Result<()> {
-        let mut folders = vec![prefix.as_str().to_owned()];
-        let mut files = Vec::new();
-        while let Some(folder) = folders.pop() {
-            let path = self.root.join(&folder);
-            let failed = |e| Error::io(format!("cannot list {}", path.display()), e);
-            let names = match self.files.names(&path) {
-                Ok(names) => names,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                Err(e) => return Err(failed(e)),
-            };
-            for part in names {
-                let Ok(name) = format!("{folder}/{part}").parse::<FileName>() else {
-                    continue;
-                };
-                match self.files.entry(&path.join(part)) {
-                    Ok(Entry::Folder) => folders.push(name.as_str().to_owned()),
-                    Ok(Entry::File(length)) => files.push((name, length)),
-                    Ok(Entry::Other) => {}
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(failed(e)),
-                }
-            }
-        }
+        let mut files = self.files_below(prefix, limits::FILES_MAX)?;
         files.sort();
         files
             .iter()
@@ -242,5 +253,27 @@ impl Storage for LocalStorage {
         let folder = self.folder(&path);
         (self.files.sync_folder(folder))
             .map_err(|e| Error::io(format!("cannot sync {}", folder.display()), e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_too_many_files_is_named_and_not_listed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage = LocalStorage::open(folder.path()).expect("a storage");
+        for name in ["packs/a/1", "packs/a/2", "packs/b/3", "keys/4"] {
+            let name = name.parse().expect("a name");
+            storage.put(&name, b"").expect("room");
+        }
+        let packs = "packs".parse().expect("a name");
+        assert_eq!(storage.files_below(&packs, 3).expect("few").len(), 3);
+        let error = storage.files_below(&packs, 2).expect_err("too many");
+        assert!(
+            error.to_string().contains("packs has more files"),
+            "{error}"
+        );
     }
 }
