@@ -119,7 +119,8 @@ fn nbdinfo_sees_what_there_is() {
     for served in both() {
         let uri = served.uri("locked");
         assert_eq!(tools::run("nbdinfo", &["--size", &uri]).trim(), "8388608");
-        let all = tools::run("nbdinfo", &[&uri]);
+        // Where there is no file(1), it would print stray bytes for the content.
+        let all = tools::run("nbdinfo", &["--no-content", &uri]);
         for line in [
             "base:allocation",
             "is_read_only: true",
