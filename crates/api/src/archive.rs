@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{DeviceName, GuestKind, Region, Result, VolumeInfo};
+use crate::{DeviceName, Error, ErrorKind, GuestKind, Region, Result, VolumeInfo};
 
 /// An archive opened for reading.
 pub trait Archive: Send + Sync {
@@ -17,7 +17,10 @@ pub trait Archive: Send + Sync {
     fn restore_vm(self: Box<Self>) -> Result<Box<dyn VmRestore>>;
     /// Prepares a container's restore (`restore_container_init`). `Unsupported` for an archive of
     /// another kind of guest.
-    fn restore_container(self: Box<Self>) -> Result<Box<dyn ContainerRestore>>;
+    fn restore_container(self: Box<Self>) -> Result<Box<dyn ContainerRestore>> {
+        let what = "the archive is of a virtual machine";
+        Err(Error::new(ErrorKind::Unsupported, what))
+    }
 }
 
 /// A virtual machine being restored.

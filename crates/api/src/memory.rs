@@ -7,14 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
     Archive, ArchiveName, BackupJob, BackupStats, BitmapMode, BitmapName, BitmapRequest,
-    ContainerBackup, ContainerRestore, DeviceName, Error, ErrorKind, GuestId, GuestKind,
-    Incarnation, Outcome, Provider, Region, Result, SnapshotAccess, UnixTime, VmBackup,
-    VmMechanism, VmRestore, VmSource, Volume, VolumeInfo, VolumeReader,
+    DeviceName, Error, ErrorKind, GuestId, GuestKind, Incarnation, Outcome, Provider, Region,
+    Result, UnixTime, VmBackup, VmMechanism, VmRestore, VmSource, Volume, VolumeInfo, VolumeReader,
 };
 
 /// Volumes larger than this, in bytes, are refused: they are held in memory whole.
@@ -42,8 +40,8 @@ struct Stored {
     guest: GuestId,
     guest_config: Vec<u8>,
     firewall_config: Option<Vec<u8>>,
-    volumes: BTreeMap<DeviceName, Arc<[u8]>>,
-    infos: BTreeMap<DeviceName, VolumeInfo>,
+    volumes: BTreeMap<DeviceName, VolumeInfo>,
+    contents: BTreeMap<DeviceName, Arc<[u8]>>,
 }
 
 impl MemoryProvider {
@@ -61,13 +59,8 @@ impl MemoryProvider {
 
 impl fmt::Debug for MemoryProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let archives = self.shelf();
-        f.debug_set().entries(archives.archives.keys()).finish()
+        f.debug_set().entries(self.shelf().archives.keys()).finish()
     }
-}
-
-fn error<T>(kind: ErrorKind, what: String) -> Result<T> {
-    Err(Error::new(kind, what))
 }
 
 impl Provider for MemoryProvider {
@@ -80,35 +73,23 @@ impl Provider for MemoryProvider {
     }
 
     fn open_archive(&self, name: &ArchiveName) -> Result<Box<dyn Archive>> {
-        match self.shelf().archives.get(name).cloned() {
-            Some(archive) => Ok(Box::new(archive)),
-            None => error(ErrorKind::NotFound, format!("there is no archive {name}")),
-        }
+        let found = self.shelf().archives.get(name).cloned();
+        let missing = || Error::new(ErrorKind::NotFound, format!("there is no archive {name}"));
+        Ok(Box::new(found.ok_or_else(missing)?))
     }
 }
 
 impl BackupJob for MemoryProvider {
     fn start_vm(&mut self, guest: &GuestId, start_time: UnixTime) -> Result<Box<dyn VmBackup>> {
-        let number = {
-            let mut shelf = self.shelf();
-            shelf.started += 1;
-            shelf.started
-        };
+        let mut shelf = self.shelf();
+        shelf.started += 1;
+        let name = format!("memory/vm/{guest}/{}-{}", start_time.0, shelf.started);
         Ok(Box::new(Running {
             provider: self.clone(),
             guest: guest.clone(),
-            name: format!("memory/vm/{guest}/{}-{number}", start_time.0).parse()?,
+            name: name.parse()?,
             bases: BTreeMap::new(),
         }))
-    }
-
-    fn start_container(
-        &mut self,
-        guest: &GuestId,
-        _start_time: UnixTime,
-    ) -> Result<Box<dyn ContainerBackup>> {
-        let what = format!("cannot back up container {guest}: only virtual machines are kept");
-        error(ErrorKind::Unsupported, what)
     }
 
     fn finish(self: Box<Self>, _outcome: &Outcome) -> Result<()> {
@@ -151,28 +132,25 @@ impl VmBackup for Running {
 
     fn run(&mut self, vm: VmSource) -> Result<BackupStats> {
         if self.provider.shelf().archives.contains_key(&self.name) {
-            return error(ErrorKind::Protocol, "a backup is run once".to_owned());
+            return Err(Error::new(ErrorKind::Protocol, "a backup is run once"));
         }
+        let mut archive = Stored {
+            guest: self.guest.clone(),
+            guest_config: vm.guest_config,
+            firewall_config: vm.firewall_config.filter(|config| !config.is_empty()),
+            volumes: BTreeMap::new(),
+            contents: BTreeMap::new(),
+        };
         let mut stats = BackupStats::default();
-        let mut volumes = BTreeMap::new();
-        let mut infos = BTreeMap::new();
         for (device, volume) in vm.volumes {
-            let size = volume.size;
-            let content = self.read(&device, volume, &mut stats)?;
-            let bitmaps = Vec::new();
-            infos.insert(device.clone(), VolumeInfo { size, bitmaps });
-            volumes.insert(device, content);
+            let (size, bitmaps) = (volume.size, Vec::new());
+            let content = self.read(&device, volume, &mut stats.read)?;
+            archive.contents.insert(device.clone(), content);
+            archive.volumes.insert(device, VolumeInfo { size, bitmaps });
             stats.guest_size += size;
         }
         (stats.archive_size, stats.stored) = (stats.guest_size, stats.guest_size);
         stats.new = stats.read;
-        let archive = Stored {
-            guest: self.guest.clone(),
-            guest_config: vm.guest_config,
-            firewall_config: vm.firewall_config.filter(|config| !config.is_empty()),
-            volumes,
-            infos,
-        };
         let mut shelf = self.provider.shelf();
         shelf.archives.insert(self.name.clone(), archive);
         Ok(stats)
@@ -189,74 +167,44 @@ impl Running {
         let shelf = self.provider.shelf();
         now.bitmaps.iter().find_map(|bitmap| {
             let archive = shelf.archives.get(bitmap.base.as_ref()?)?;
-            let base = archive.volumes.get(device)?;
+            let base = archive.contents.get(device)?;
             let same = archive.guest == self.guest && base.len() as u64 == now.size;
             same.then(|| (bitmap.name.clone(), Arc::clone(base)))
         })
     }
 
-    /// What the volume holds before its dirty regions are read.
-    fn old(&self, device: &DeviceName, volume: &Volume) -> Result<Vec<u8>> {
-        if volume.bitmap != BitmapMode::Reuse {
-            let length = usize::try_from(volume.size).ok();
-            return match length.filter(|_| volume.size <= VOLUME_SIZE_MAX) {
-                Some(length) => Ok(vec![0; length]),
-                None => error(
-                    ErrorKind::Invalid,
-                    format!("device {device}: {} bytes are too many", volume.size),
-                ),
-            };
-        }
-        let handed_over = match &volume.access {
-            SnapshotAccess::Nbd { bitmap, .. } => bitmap.as_ref(),
-            SnapshotAccess::FileHandle { .. } => None,
-        };
-        match self.bases.get(device) {
-            Some((asked, base))
-                if base.len() as u64 == volume.size && handed_over.is_none_or(|b| b == asked) =>
-            {
-                Ok(base.to_vec())
+    /// Reads the dirty regions over what the volume held before.
+    fn read(&self, device: &DeviceName, volume: Volume, read: &mut u64) -> Result<Arc<[u8]>> {
+        let asked = self.bases.get(device);
+        volume.check_reuse(
+            device,
+            asked.map(|(bitmap, base)| (bitmap, base.len() as u64)),
+        )?;
+        let mut content = match asked {
+            Some((_, base)) if volume.bitmap == BitmapMode::Reuse => base.to_vec(),
+            _ if volume.size <= VOLUME_SIZE_MAX => vec![0; index(volume.size)],
+            _ => {
+                let what = format!("device {device}: {} bytes are too many", volume.size);
+                return Err(Error::new(ErrorKind::Invalid, what));
             }
-            _ => error(
-                ErrorKind::Protocol,
-                format!("device {device}: the bitmap that is reused is not the one asked for"),
-            ),
-        }
-    }
-
-    fn read(
-        &self,
-        device: &DeviceName,
-        volume: Volume,
-        stats: &mut BackupStats,
-    ) -> Result<Arc<[u8]>> {
-        let mut content = self.old(device, &volume)?;
+        };
         let (source, dirty) = volume.open(device)?;
         let mut discards = true;
         for region in dirty {
             let region = region?;
-            let bytes = part(&content, region.offset(), region.length())?;
-            source.read_at(region.offset(), &mut content[bytes])?;
+            let target = &mut content[index(region.offset())..index(region.end())];
+            source.read_at(region.offset(), target)?;
             // Without discards the fleecing image only grows larger.
             discards = discards && source.discard(region).is_ok();
-            stats.read += region.length();
+            *read += region.length();
         }
         Ok(content.into())
     }
 }
 
-/// Where a range lies in a volume.
-fn part(volume: &[u8], offset: u64, length: u64) -> Result<Range<usize>> {
-    let start = usize::try_from(offset).ok();
-    let range = start.zip(usize::try_from(length).ok());
-    let range = range.and_then(|(start, length)| Some(start..start.checked_add(length)?));
-    match range.filter(|range| range.end <= volume.len()) {
-        Some(range) => Ok(range),
-        None => error(
-            ErrorKind::Protocol,
-            format!("{length} bytes at offset {offset} pass the end of the volume"),
-        ),
-    }
+/// An offset as an index; what no volume has is past the end of each.
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
 }
 
 impl Archive for Stored {
@@ -275,23 +223,17 @@ impl Archive for Stored {
     fn restore_vm(self: Box<Self>) -> Result<Box<dyn VmRestore>> {
         Ok(self)
     }
-
-    fn restore_container(self: Box<Self>) -> Result<Box<dyn ContainerRestore>> {
-        let what = format!("{} is a virtual machine", self.guest);
-        error(ErrorKind::Unsupported, what)
-    }
 }
 
 impl VmRestore for Stored {
     fn volumes(&self) -> &BTreeMap<DeviceName, VolumeInfo> {
-        &self.infos
+        &self.volumes
     }
 
     fn open_volume(&mut self, device: &DeviceName) -> Result<Box<dyn VolumeReader>> {
-        match self.volumes.get(device) {
-            Some(content) => Ok(Box::new(Reader(Arc::clone(content)))),
-            None => error(ErrorKind::NotFound, format!("there is no device {device}")),
-        }
+        let content = self.contents.get(device).cloned();
+        let missing = || Error::new(ErrorKind::NotFound, format!("there is no device {device}"));
+        Ok(Box::new(Reader(content.ok_or_else(missing)?)))
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
@@ -307,19 +249,19 @@ impl VolumeReader for Reader {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let bytes = part(&self.0, offset, buffer.len() as u64)?;
-        buffer.copy_from_slice(&self.0[bytes]);
+        let start = index(offset);
+        let bytes = self.0.get(start..start.saturating_add(buffer.len()));
+        let past = || Error::new(ErrorKind::Protocol, "a read passes the end of the volume");
+        buffer.copy_from_slice(bytes.ok_or_else(past)?);
         Ok(())
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Region>> {
-        let blocks = (0u64..).step_by(BLOCK_SIZE).zip(self.0.chunks(BLOCK_SIZE));
-        let ends = blocks.map(|(start, block)| (start, start + block.len() as u64, block));
-        let mut data =
-            ends.filter(|(_, end, block)| *end > offset && block.iter().any(|b| *b != 0));
-        let found = data.next().map(|(start, end, _)| (start.max(offset), end));
-        found
-            .map(|(from, to)| Region::new(from, to - from))
-            .transpose()
+        let mut blocks = (0u64..).step_by(BLOCK_SIZE).zip(self.0.chunks(BLOCK_SIZE));
+        let found = blocks.find_map(|(start, block)| {
+            let (from, end) = (start.max(offset), start + block.len() as u64);
+            (from < end && block.iter().any(|b| *b != 0)).then(|| Region::new(from, end - from))
+        });
+        found.transpose()
     }
 }

@@ -1,7 +1,8 @@
 //! A provider and its jobs.
 
 use crate::{
-    Archive, ArchiveName, ContainerBackup, GuestId, Result, TaskLogFile, UnixTime, VmBackup,
+    Archive, ArchiveName, ContainerBackup, Error, ErrorKind, GuestId, Result, TaskLogFile,
+    UnixTime, VmBackup,
 };
 
 /// A backup provider bound to one storage.
@@ -28,8 +29,11 @@ pub trait BackupJob: Send {
     fn start_container(
         &mut self,
         guest: &GuestId,
-        start_time: UnixTime,
-    ) -> Result<Box<dyn ContainerBackup>>;
+        _start_time: UnixTime,
+    ) -> Result<Box<dyn ContainerBackup>> {
+        let what = format!("container {guest}: this provider backs up virtual machines only");
+        Err(Error::new(ErrorKind::Unsupported, what))
+    }
     /// Keeps the task log of a guest whose backup is over, in success and in failure
     /// (`backup_handle_log_file`).
     fn keep_task_log(&mut self, _log: &TaskLogFile<'_>) -> Result<()> {

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
-use crate::{ArchiveName, BackupStats, BitmapName, DeviceName, Outcome, Result, SnapshotAccess};
+use crate::{
+    ArchiveName, BackupStats, BitmapName, DeviceName, Error, ErrorKind, Outcome, Result,
+    SnapshotAccess,
+};
 
 /// The backup of one virtual machine.
 pub trait VmBackup: Send {
@@ -123,4 +126,74 @@ pub struct Volume {
     pub bitmap: BitmapMode,
     /// Where the data is.
     pub access: SnapshotAccess,
+}
+
+impl Volume {
+    /// Fails if a bitmap is reused that was not asked for, or with another size than the volume
+    /// had in its base. `asked` is what [`VmBackup::choose_bitmaps`] answered for this device, if
+    /// it was `Use`, and that size.
+    pub fn check_reuse(
+        &self,
+        device: &DeviceName,
+        asked: Option<(&BitmapName, u64)>,
+    ) -> Result<()> {
+        if self.bitmap != BitmapMode::Reuse {
+            return Ok(());
+        }
+        let handed_over = match &self.access {
+            SnapshotAccess::Nbd { bitmap, .. } => bitmap.as_ref(),
+            SnapshotAccess::FileHandle { .. } => None,
+        };
+        let why = match asked {
+            None => "a bitmap is reused that was not asked for".to_owned(),
+            Some((name, _)) if handed_over.is_some_and(|bitmap| bitmap != name) => {
+                format!("another bitmap than {name}, which was asked for, is reused")
+            }
+            Some((name, size)) if self.size != size => format!(
+                "it has {} bytes, but bitmap {name} is relative to an archive where it had {size}",
+                self.size
+            ),
+            Some(_) => return Ok(()),
+        };
+        Err(Error::new(
+            ErrorKind::Protocol,
+            format!("device {device}: {why}"),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_bitmap_that_was_asked_for_is_reused_at_the_size_of_its_base() {
+        let device: DeviceName = "drive-scsi0".parse().unwrap();
+        let [ours, other] = ["ours", "other"].map(|name| name.parse::<BitmapName>().unwrap());
+        let check = |bitmap, handed_over: Option<&BitmapName>, asked| {
+            let access = SnapshotAccess::Nbd {
+                socket: "nbd.sock".into(),
+                bitmap: handed_over.cloned(),
+            };
+            let volume = Volume {
+                size: 4096,
+                bitmap,
+                access,
+            };
+            volume.check_reuse(&device, asked)
+        };
+        let reuse = BitmapMode::Reuse;
+        assert!(check(reuse, Some(&ours), Some((&ours, 4096))).is_ok());
+        for (handed_over, asked, word) in [
+            (&ours, None, "not asked for"),
+            (&other, Some((&ours, 4096)), "another bitmap than ours"),
+            (&ours, Some((&ours, 4095)), "4095"),
+        ] {
+            let error = check(reuse, Some(handed_over), asked).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Protocol);
+            assert!(error.chain().contains(word), "{}", error.chain());
+            // Without a bitmap everything is read.
+            assert!(check(BitmapMode::New, None, asked).is_ok());
+        }
+    }
 }

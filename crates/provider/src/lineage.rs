@@ -7,8 +7,8 @@
 //! again, which costs reading, never an upload of what is stored.
 
 use snapkeep_api::{
-    ArchiveName, BitmapInfo, BitmapName, DeviceName, Error, ErrorKind, Incarnation, Process,
-    SnapshotAccess, StorageId, Volume, VolumeInfo,
+    ArchiveName, BitmapInfo, BitmapName, DeviceName, Error, Incarnation, Process, StorageId,
+    VolumeInfo,
 };
 use snapkeep_repo::{DiskRecord, Lineage, Repository};
 
@@ -26,30 +26,6 @@ impl Base {
     /// The bitmap's name, if it is a fixed one.
     pub(crate) fn fixed_name(&self) -> Option<&BitmapName> {
         self.bitmap.base.is_none().then_some(&self.bitmap.name)
-    }
-
-    /// Fails if what is handed over is not what was asked for.
-    pub(crate) fn check(&self, device: &DeviceName, volume: &Volume) -> Result<(), Error> {
-        let Self { archive, disk, .. } = self;
-        if disk.size != volume.size {
-            let what = format!(
-                "device {device} has {} bytes, but its bitmap is relative to archive {archive}, where it had {}",
-                volume.size, disk.size
-            );
-            return Err(Error::new(ErrorKind::Protocol, what));
-        }
-        match &volume.access {
-            SnapshotAccess::Nbd {
-                bitmap: Some(name), ..
-            } if *name != self.bitmap.name => {
-                let what = format!(
-                    "device {device}: bitmap {} was asked for, but {name} is reused",
-                    self.bitmap.name
-                );
-                Err(Error::new(ErrorKind::Protocol, what))
-            }
-            SnapshotAccess::Nbd { .. } | SnapshotAccess::FileHandle { .. } => Ok(()),
-        }
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use snapkeep_api::{
-    Archive, ArchiveName, BackupJob, Cancel, Clock, ContainerBackup, Error, ErrorKind, GuestId,
-    GuestKind, Outcome, Provider, Result, StorageId, TaskLog, UnixTime, VmBackup, VmMechanism,
+    Archive, ArchiveName, BackupJob, Cancel, Clock, GuestId, GuestKind, Outcome, Provider, Result,
+    StorageId, TaskLog, UnixTime, VmBackup, VmMechanism,
 };
 use snapkeep_repo::{Random, Repository};
 
@@ -138,15 +138,6 @@ impl BackupJob for Job {
             name,
             time,
         )))
-    }
-
-    fn start_container(
-        &mut self,
-        guest: &GuestId,
-        _start_time: UnixTime,
-    ) -> Result<Box<dyn ContainerBackup>> {
-        let what = format!("container {guest}: this version backs up virtual machines only");
-        Err(Error::new(ErrorKind::Unsupported, what))
     }
 
     fn finish(self: Box<Self>, _outcome: &Outcome) -> Result<()> {

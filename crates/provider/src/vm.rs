@@ -74,16 +74,12 @@ impl RunningBackup {
         device: &DeviceName,
         volume: Volume,
     ) -> Result<DiskRecord> {
-        let base = match volume.bitmap {
-            BitmapMode::None | BitmapMode::New => None,
-            BitmapMode::Reuse => Some(self.bases.get(device).ok_or_else(|| {
-                let what = format!("device {device}: a bitmap is reused that was not asked for");
-                Error::new(ErrorKind::Protocol, what)
-            })?),
-        };
-        if let Some(base) = base {
-            base.check(device, &volume)?;
-        }
+        let asked = self.bases.get(device);
+        volume.check_reuse(
+            device,
+            asked.map(|base| (&base.bitmap.name, base.disk.size)),
+        )?;
+        let base = asked.filter(|_| volume.bitmap == BitmapMode::Reuse);
         let lineage = self.lineage(device, volume.bitmap);
         let size = volume.size;
         let disk = DiskBackup {
