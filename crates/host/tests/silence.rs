@@ -1,5 +1,7 @@
 //! A QEMU that falls silent in the middle of a backup, and goes on later.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod qemu;
 
 use std::sync::Arc;
@@ -31,10 +33,20 @@ impl<F: Fn(Signal) + Send + Sync> TaskLog for Waking<F> {
 
 fn timeouts(reconnect: Duration) -> Timeouts {
     Timeouts {
-        greeting: Duration::from_millis(300),
+        greeting: Duration::from_secs(3),
         reconnect,
         ..Timeouts::default()
     }
+}
+
+/// Whether all threads of a process are stopped, which they are some time after the signal.
+fn stands_still(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let mut stats = threads.map(|thread| {
+        let stat = thread.unwrap().path().join("stat");
+        std::fs::read_to_string(stat).unwrap()
+    });
+    stats.all(|stat| stat.rsplit(") ").next().unwrap().starts_with('T'))
 }
 
 /// A backup whose QEMU gets a signal at a command, once; the connection breaks there.
@@ -46,12 +58,15 @@ fn stopped_at(
     timeouts: Timeouts,
     log: &dyn TaskLog,
 ) -> snapkeep_api::Result<(Finished, bool)> {
-    let signal = guest.signaller();
+    let (signal, process) = (guest.signaller(), guest.process());
     let once = AtomicBool::new(true);
     let pass = move |_, name: &str, when| {
         let now = name == command && when == moment && once.swap(false, Ordering::SeqCst);
         if now {
             signal(what);
+            while what == Signal::STOP && !stands_still(process) {
+                std::thread::yield_now();
+            }
         }
         !now
     };
