@@ -142,9 +142,6 @@ impl Qemu {
     /// Disks of emulated devices.
     fn device_disks(&mut self, graph: &Graph) -> Result<Vec<Disk>> {
         let backends: Vec<Backend> = parse(self.execute("query-block", json!({}))?, "query-block")?;
-        let iothreads = self.ask("query-iothreads", json!({}))?;
-        let iothreads =
-            iothreads.is_some_and(|list| list.as_array().is_some_and(|l| !l.is_empty()));
         let mut disks = Vec::new();
         for backend in backends {
             let (Some(qdev), Some(inserted)) = (backend.qdev, backend.inserted) else {
@@ -178,8 +175,6 @@ impl Qemu {
                 Some(lasting("QEMU has it read-only"))
             } else if let Some(obstacle) = obstacles::passthrough(&kind) {
                 Some(obstacle)
-            } else if iothreads && let Some(owner) = self.iothread(&path)? {
-                Some(lasting(format!("{owner} uses an iothread")))
             } else {
                 self.covered(graph, root, &top)?
             };
@@ -252,27 +247,6 @@ impl Qemu {
         let value = self.ask("qom-get", json!({"path": path, "property": property}))?;
         let text = value.as_ref().and_then(Value::as_str);
         Ok(text.unwrap_or_default().to_owned())
-    }
-
-    /// The device, or the controller above it, that has an iothread.
-    fn iothread(&mut self, path: &str) -> Result<Option<String>> {
-        let bus = self.property(path, "parent_bus")?;
-        for start in [path, &bus] {
-            let mut place = start;
-            while place.starts_with("/machine/") {
-                let mapping = self.ask(
-                    "qom-get",
-                    json!({"path": place, "property": "iothread-vq-mapping"}),
-                )?;
-                let mapped =
-                    mapping.is_some_and(|list| list.as_array().is_some_and(|l| !l.is_empty()));
-                if mapped || !self.property(place, "iothread")?.is_empty() {
-                    return Ok(Some(place.to_owned()));
-                }
-                place = place.rsplit_once('/').map_or("", |(above, _)| above);
-            }
-        }
-        Ok(None)
     }
 }
 

@@ -120,37 +120,6 @@ fn a_disk_that_is_not_there_is_named_with_those_that_are() {
 }
 
 #[test]
-fn a_disk_with_an_iothread_is_refused() {
-    if !system("a_disk_with_an_iothread_is_refused") {
-        return;
-    }
-    let mut guest = Guest::new(true, "raw");
-    let a = image(&guest, "a", 0xa1);
-    guest.quit();
-    for argument in [
-        "-object",
-        "iothread,id=io",
-        "-drive",
-        &format!("if=none,id=a,format=raw,file={a}"),
-        "-device",
-        "virtio-scsi-pci,id=scsi,iothread=io",
-        "-device",
-        "scsi-hd,drive=a,id=slow",
-    ] {
-        guest.more.push(argument.to_owned());
-    }
-    guest.start();
-    let log = Log::default();
-    let provider = provider(&log);
-    let all = request(guest.folder.path());
-    let error = back_up(&mut guest.connect(), &provider, all.clone(), &log, None).unwrap_err();
-    assert!(error.chain().contains("iothread"), "{}", error.chain());
-    let mut others = all;
-    others.disks = Some(vec![qemu::DEVICE.parse().unwrap()]);
-    back_up(&mut guest.connect(), &provider, others, &log, None).unwrap();
-}
-
-#[test]
 fn a_fleecing_image_that_is_full_fails_the_backup_and_not_the_guest() {
     let test = "a_fleecing_image_that_is_full_fails_the_backup_and_not_the_guest";
     if !system(test) {

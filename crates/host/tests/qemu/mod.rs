@@ -310,6 +310,10 @@ pub(crate) struct Guest {
     pub(crate) image: PathBuf,
     format: &'static str,
     system: bool,
+    /// The arguments that give an emulated machine the device with the disk.
+    pub(crate) device: Vec<String>,
+    /// More options of a storage daemon's export.
+    pub(crate) export: &'static str,
     /// More arguments for QEMU's next start.
     pub(crate) more: Vec<String>,
     /// The disk as it must be.
@@ -336,6 +340,11 @@ impl Guest {
             image,
             format,
             system,
+            device: vec![
+                "-device".to_owned(),
+                format!("virtio-blk-pci,id={DEVICE},drive=d0"),
+            ],
+            export: "",
             more: Vec::new(),
             model: vec![0; at(SIZE)],
         };
@@ -375,8 +384,7 @@ impl Guest {
                 qmp(&backups),
             ]);
             add(&["-blockdev".to_owned(), node.to_string()]);
-            let device = format!("virtio-blk-pci,id={DEVICE},drive=d0");
-            add(&["-device".to_owned(), device]);
+            add(&self.device);
             add(&self.more);
             self.process = Some(Process::start("qemu-system-x86_64", &args, &backups));
             self.monitor = Some(Monitor::connect(&mine));
@@ -400,7 +408,11 @@ impl Guest {
             add(&["--blockdev".to_owned(), top.to_string()]);
             let server = format!("addr.type=unix,addr.path={}", nbd.display());
             add(&["--nbd-server".to_owned(), server]);
-            let export = format!("nbd,id={DEVICE},node-name=top,name=guest,writable=on");
+            add(&self.more);
+            let export = format!(
+                "nbd,id={DEVICE},node-name=top,name=guest,writable=on{}",
+                self.export
+            );
             add(&["--export".to_owned(), export]);
             self.process = Some(Process::start("qemu-storage-daemon", &args, &backups));
             // It answers when everything else is there.
