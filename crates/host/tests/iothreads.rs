@@ -15,7 +15,7 @@ use qemu::{DEVICE, Guest, Log, MIB, Meanwhile, back_up, provider, request, resto
 use serde_json::json;
 use snapkeep_api::BitmapMode;
 
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 3;
 const BOTH: &str = r#"[{"iothread": "io0"}, {"iothread": "io1"}]"#;
 
 /// How many writes the guest began, and how many are done.
