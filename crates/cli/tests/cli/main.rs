@@ -138,6 +138,27 @@ fn with_archive() -> (TempDir, Vec<u8>) {
     (folder, bytes)
 }
 
+/// A log that is closed or full while a backup runs must not end it: what it made in QEMU would stay.
+#[test]
+fn a_standard_error_that_takes_nothing_changes_nothing() {
+    let (folder, _) = with_archive();
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    for stderr in [Stdio::from(closed), Stdio::from(full)] {
+        let verify = Command::new(env!("CARGO_BIN_EXE_snapkeep"))
+            .args(["-r", "repo", "verify"])
+            .current_dir(folder.path())
+            .env_clear()
+            .stderr(stderr)
+            .output()
+            .unwrap();
+        assert_eq!(verify.status.code(), Some(0), "{verify:?}");
+        let said = String::from_utf8_lossy(&verify.stdout);
+        assert!(said.contains(" 0 damaged objects"), "{said}");
+    }
+}
+
 #[test]
 fn what_was_backed_up_is_listed_shown_and_restored() {
     let (folder, bytes) = with_archive();
