@@ -2,7 +2,7 @@
 //! whether the backup still runs.
 
 use std::fs::{File, Permissions};
-use std::io::{self, ErrorKind as IoKind, Write};
+use std::io::{self, BufRead, ErrorKind as IoKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use snapkeep_api::{Error, ErrorKind, Result};
 
 use crate::leftovers;
-use crate::limits::{FLEECING_SPACE_MIN, NEW_FOLDERS_MAX, SOCKET_PATH_MAX};
+use crate::limits::{FLEECING_SPACE_MIN, NEW_FOLDERS_MAX, SOCKET_PATH_MAX, SOCKETS_MAX};
 use crate::process::Owner;
 
 /// How the folders begin.
@@ -209,7 +209,27 @@ pub(crate) fn is_served(folder: &Path) -> Result<bool> {
     match rustix::net::connect(&end, &address) {
         // Its queue of callers may be full.
         Ok(()) | Err(Errno::AGAIN) => Ok(true),
-        Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(false),
+        // Somebody may have removed the folder of a killed backup; its server listens on.
+        Err(Errno::NOENT) => Ok(listens(&socket)),
+        Err(Errno::CONNREFUSED) => Ok(false),
         Err(e) => Err(failed(e)),
     }
+}
+
+/// Whether a socket that was bound to this path listens, although nothing is at the path any more. The
+/// kernel tells in lines of address, count, protocol, flags, type, state, inode, path.
+fn listens(socket: &Path) -> bool {
+    /// The flag of a socket that takes calls (`__SO_ACCEPTCON`).
+    const LISTENS: &str = "00010000";
+    let Ok(sockets) = File::open("/proc/net/unix") else {
+        return false;
+    };
+    (io::BufReader::new(sockets).lines())
+        .take(SOCKETS_MAX)
+        .map_while(io::Result::ok)
+        .any(|line| {
+            let mut parts = line.split_ascii_whitespace();
+            let flags = parts.nth(3);
+            flags == Some(LISTENS) && socket.to_str().is_some_and(|path| line.ends_with(path))
+        })
 }

@@ -15,6 +15,8 @@ pub const DISKS_MAX: usize = 256;
 pub const NBD_CONNECTIONS_MAX: u32 = 256;
 /// Bytes of a Unix socket's path, without the zero at its end (`sun_path` of Linux).
 pub const SOCKET_PATH_MAX: usize = 107;
+/// Unix sockets of the machine that are looked through for one whose path was removed.
+pub const SOCKETS_MAX: usize = 1 << 20;
 /// One cluster of our dirty bitmaps, in bytes: the default chunk size, so that no chunk is read for
 /// the sake of half of it.
 pub const BITMAP_GRANULARITY: u64 = 256 << 10;

@@ -64,6 +64,24 @@ fn the_server_of_a_backup_that_was_killed_is_stopped() {
 }
 
 #[test]
+fn the_server_of_a_killed_backup_whose_folder_was_removed_is_stopped() {
+    let test = "the_server_of_a_killed_backup_whose_folder_was_removed_is_stopped";
+    let Some(mut guest) = guest(test) else {
+        return;
+    };
+    kill_at_the_start(test, &mut guest, Moment::After);
+    for entry in std::fs::read_dir(guest.folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_string_lossy().contains("snapkeep-run-") {
+            std::fs::remove_dir_all(path).unwrap();
+        }
+    }
+    assert!(recover(&mut guest.connect(), &Log::default()).unwrap());
+    nothing_is_left(&mut guest);
+    a_backup_is_right(&mut guest);
+}
+
+#[test]
 fn a_server_that_was_started_after_the_backup_was_killed_goes_on() {
     let test = "a_server_that_was_started_after_the_backup_was_killed_goes_on";
     let Some(mut guest) = guest(test) else {
