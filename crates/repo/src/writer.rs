@@ -116,9 +116,9 @@ impl Writer {
         snapshot.id = hex(&random::fresh::<16>(&*self.repository.random)?);
         snapshot.stats.stored = self.stored();
         let file = name.file();
-        let body = snapshot.encode()?;
         // An archive that no program would read again is no archive.
-        Snapshot::decode(name, &snapshot.repository, &body)?;
+        snapshot.check_limits(name)?;
+        let body = snapshot.encode()?;
         let (keys, random) = (&self.repository.keys, &*self.repository.random);
         let sealed = envelope::seal(keys, random, Kind::Snapshot, &file, &body)?;
         self.repository.storage.put(&file, &sealed)?;

@@ -157,25 +157,29 @@ impl Snapshot {
         for feature in &snapshot.needs {
             features::require(&format!("archive {name}"), feature)?;
         }
-        if snapshot.disks.len() > limits::DISKS_MAX {
+        snapshot.check_limits(name)?;
+        Ok(snapshot)
+    }
+
+    /// Fails with what is larger than a reader takes.
+    pub(crate) fn check_limits(&self, name: &SnapshotName) -> Result<()> {
+        let corrupt = |why: &str| Err(Error::corrupt(format!("snapshot {name} {why}")));
+        if self.disks.len() > limits::DISKS_MAX {
             return corrupt("has more disks than are allowed");
         }
-        let configs = [
-            Some(&snapshot.guest_config),
-            snapshot.firewall_config.as_ref(),
-        ];
+        let configs = [Some(&self.guest_config), self.firewall_config.as_ref()];
         let too_long = |c: &&BlobRef| c.length as usize > limits::GUEST_CONFIG_MAX;
         if configs.into_iter().flatten().any(|c| too_long(&c)) {
             return corrupt("has a longer configuration than is allowed");
         }
-        for disk in &snapshot.disks {
+        for disk in &self.disks {
             let size = disk.chunk_size as usize;
             let proper = (limits::CHUNK_MIN..=limits::CHUNK_MAX).contains(&size);
             if !proper || !size.is_power_of_two() || disk.size > limits::DISK_SIZE_MAX {
                 return corrupt("has a disk of an impossible size or chunk size");
             }
         }
-        Ok(snapshot)
+        Ok(())
     }
 }
 
