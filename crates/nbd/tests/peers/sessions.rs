@@ -76,11 +76,11 @@ fn a_server_that_falls_silent_is_given_up() {
             ErrorKind::Timeout,
             "after {cut} bytes: {error}"
         );
-        assert!(
-            error.to_string().contains("silent or too slow for 20ms"),
-            "{error}"
-        );
-        server.names_export_and_address(&error.to_string());
+        // On a busy machine the silence is noticed only when the limit for a whole reply is over too.
+        let said = error.to_string();
+        let limits = ["silent or too slow for 20ms", "complete within 80ms"];
+        assert!(limits.iter().any(|limit| said.contains(limit)), "{said}");
+        server.names_export_and_address(&said);
     }
 }
 
