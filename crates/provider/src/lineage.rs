@@ -50,7 +50,7 @@ impl Evidence<'_> {
             }
         }
         if reasons.is_empty() {
-            reasons.push("there is no bitmap yet".to_owned());
+            reasons.push("no bitmap was offered".to_owned());
         }
         Err(reasons.join("; "))
     }

@@ -70,9 +70,12 @@ pub(super) fn run(settings: &Settings, restore: &Restore, json: bool) -> Result<
     let archive = session
         .provider(settings, Arc::new(log))
         .open_archive(&name)?;
-    let configs = match &wanted.into {
-        None => (None, None),
-        Some(_) => (Some(archive.guest_config()?), archive.firewall_config()?),
+    let configs = if wanted.into.is_some() {
+        // A backup without one keeps no bytes.
+        let guest = Some(archive.guest_config()?).filter(|config| !config.is_empty());
+        (guest, archive.firewall_config()?)
+    } else {
+        (None, None)
     };
     let mut vm = archive.restore_vm()?;
     let plan = plan(wanted, &name, vm.as_ref(), &configs)?;
@@ -235,7 +238,7 @@ fn one(
     restored.map_err(|error| {
         // The library speaks of permission; whoever sits here gives it with a flag.
         if error.chain().ends_with("must be asked for") {
-            return anyhow::Error::new(error).context("--overwrite asks for it");
+            return anyhow::Error::new(error).context("give --overwrite to replace what is there");
         }
         error.into()
     })

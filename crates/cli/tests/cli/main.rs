@@ -73,6 +73,10 @@ impl TaskLog for Quiet {
 /// A folder with the open repository `repo` and an archive of the guest `web` in it, and the
 /// bytes of its disk.
 fn with_archive() -> (TempDir, Vec<u8>) {
+    with_configuration(b"name: web\n")
+}
+
+fn with_configuration(guest_config: &[u8]) -> (TempDir, Vec<u8>) {
     let folder = TempDir::new().unwrap();
     let init = [
         "-r",
@@ -128,7 +132,7 @@ fn with_archive() -> (TempDir, Vec<u8>) {
         access,
     };
     vm.run(VmSource {
-        guest_config: b"name: web\n".to_vec(),
+        guest_config: guest_config.to_vec(),
         firewall_config: None,
         bandwidth_limit: None,
         volumes: BTreeMap::from([(device, volume)]),
@@ -186,6 +190,17 @@ fn what_was_backed_up_is_listed_shown_and_restored() {
     json(&folder, &[&again[..], &["--overwrite"]].concat());
     let verified = json(&folder, &["-r", "repo", "verify"]);
     assert_eq!(verified["archives"], 1);
+}
+
+#[test]
+fn a_configuration_that_was_not_given_is_not_restored() {
+    let (folder, _) = with_configuration(b"");
+    let restore = ["-r", "repo", "restore", "vm", "web", "--into", "all"];
+    let done = json(&folder, &restore);
+    assert!(done["guest_config"].is_null(), "{done}");
+    let names = fs::read_dir(folder.path().join("all")).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["drive-scsi0.raw"]);
 }
 
 #[test]
