@@ -13,6 +13,7 @@ const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
         &["snapkeep-api", "snapkeep-repo"],
         &["snapkeep-nbd"],
     ),
+    ("snapkeep-walk", &["snapkeep-api"], &[]),
     (
         "snapkeep-host",
         &["snapkeep-api", "snapkeep-direct", "snapkeep-nbd"],
