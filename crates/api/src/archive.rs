@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::tree::TreeReader;
 use crate::{DeviceName, Error, ErrorKind, GuestKind, Region, Result, VolumeInfo};
 
 /// An archive opened for reading.
@@ -52,6 +53,3 @@ pub trait ContainerRestore: Send {
     /// Ends the restore, in success and in failure (`restore_container_cleanup`).
     fn finish(self: Box<Self>) -> Result<()>;
 }
-
-/// A file tree of an archive. Its entries arrive with the capability for containers.
-pub trait TreeReader: Send + Sync {}

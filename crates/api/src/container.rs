@@ -3,13 +3,16 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
+use crate::tree::TreeSource;
 use crate::{ArchiveName, BackupStats, Outcome, Result};
 
 /// The backup of one container, by the mechanism `directory`.
 pub trait ContainerBackup: Send {
     /// The name the archive will have once it is committed.
     fn archive_name(&self) -> &ArchiveName;
-    /// Pulls the file tree and commits the archive before it returns (`backup_container`).
+    /// Pulls the file tree and commits the archive before it returns (`backup_container`). What
+    /// cannot be read does not fail it: it is named in the log and counted, see
+    /// [`BackupStats::left_out`].
     fn run(&mut self, container: ContainerSource<'_>) -> Result<BackupStats>;
     /// Ends the backup (`backup_cleanup`). What was committed stays, whatever the outcome.
     fn finish(self: Box<Self>, outcome: &Outcome) -> Result<()>;
@@ -32,7 +35,3 @@ impl fmt::Debug for ContainerSource<'_> {
         f.debug_struct("ContainerSource").finish_non_exhaustive()
     }
 }
-
-/// A container's file tree, pulled from its unprivileged walker, which holds no key and no
-/// repository. Its entries arrive with the capability for containers.
-pub trait TreeSource: Send {}

@@ -33,11 +33,12 @@ mod source;
 mod stepping;
 mod throttle;
 mod time;
+pub mod tree;
 mod vm;
 
-pub use archive::{Archive, ContainerRestore, TreeReader, VmRestore, VolumeReader};
+pub use archive::{Archive, ContainerRestore, VmRestore, VolumeReader};
 pub use cancel::Cancel;
-pub use container::{ContainerBackup, ContainerSource, TreeSource};
+pub use container::{ContainerBackup, ContainerSource};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{Level, TaskLog, TaskLogFile};
 pub use names::{ArchiveName, BitmapName, DeviceName, GuestId, GuestKind, StorageId};

@@ -52,7 +52,7 @@ pub enum Outcome {
     Failure(String),
 }
 
-/// Statistics of a finished backup, in bytes.
+/// Statistics of a finished backup, in bytes unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct BackupStats {
     /// What the caller shows as the archive's size (`archive-size`).
@@ -65,4 +65,7 @@ pub struct BackupStats {
     pub new: u64,
     /// What the storage grew by, metadata included.
     pub stored: u64,
+    /// How many entries of a container should be in the archive and are not, or not whole: more
+    /// than 0 is a partial archive.
+    pub left_out: u64,
 }

@@ -231,6 +231,7 @@ impl VmBackup for RunningBackup {
             read,
             new,
             stored,
+            left_out: 0,
         })
     }
 
