@@ -15,12 +15,14 @@ pub(super) struct Package {
 /// What of a package is used.
 enum Proof {
     Programs(&'static [&'static str]),
+    /// Programs that cannot be asked for their version.
+    Mute(&'static [&'static str]),
     /// Programs of a QEMU that is not too old.
     Qemu(&'static [&'static str]),
     PythonModule(&'static str),
 }
 
-use Proof::{Programs, PythonModule, Qemu};
+use Proof::{Mute, Programs, PythonModule, Qemu};
 
 /// What the tests, the tour and the demo run.
 pub(super) const FOR_TESTS: &[Package] = &[
@@ -34,6 +36,18 @@ pub(super) const FOR_TESTS: &[Package] = &[
     Package::new("nbdkit", Programs(&["nbdkit"])),
     Package::new("b3sum", Programs(&["b3sum"])),
     Package::new("strace", Programs(&["strace"])),
+    Package::new("lxc", Programs(&["lxc-start", "lxc-freeze"])),
+    Package::new("busybox-static", Mute(&["busybox"])),
+    Package::new("btrfs-progs", Programs(&["btrfs", "mkfs.btrfs"])),
+    Package::new("e2fsprogs", Mute(&["mkfs.ext4", "chattr", "lsattr"])),
+    Package::new("acl", Programs(&["getfacl", "setfacl"])),
+    Package::new("attr", Programs(&["getfattr", "setfattr"])),
+    Package::new("libcap2-bin", Mute(&["getcap", "setcap"])),
+    Package::new("fuse3", Programs(&["fusermount3"])),
+    Package::new("rsync", Programs(&["rsync"])),
+    Package::new("tar", Programs(&["tar"])),
+    Package::new("util-linux", Programs(&["unshare", "nsenter"])),
+    Package::new("mount", Programs(&["mount", "umount", "losetup"])),
     Package::new("python3", PythonModule("json")),
     Package::new("python3-cryptography", PythonModule("cryptography")),
     Package::new("python3-zstandard", PythonModule("zstandard")),
@@ -60,6 +74,11 @@ impl Package {
             Programs(programs) => programs
                 .iter()
                 .filter(|program| !works(program))
+                .map(|program| (*program).to_owned())
+                .collect(),
+            Mute(programs) => programs
+                .iter()
+                .filter(|program| !is_found(program))
                 .map(|program| (*program).to_owned())
                 .collect(),
             Qemu(programs) => programs
@@ -100,6 +119,12 @@ fn python() -> &'static str {
     } else {
         "python3"
     }
+}
+
+/// Whether a program of this name is in PATH.
+fn is_found(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// Whether a program of this name is in PATH and works. Most know the option,
