@@ -4,6 +4,7 @@
 //! that QEMU's disks; `restore` serves what a provider hands out. The crate knows no repository.
 
 mod backup;
+pub mod container;
 mod detach;
 mod disks;
 mod edges;
