@@ -163,7 +163,7 @@ fn with_provider(
                 bandwidth_limit: request.bandwidth_limit,
                 volumes: volumes.collect(),
             };
-            (frozen.paused, run(backup, source))
+            (frozen.paused, caught(|| backup.run(source)))
         }
         Err(e) => (Duration::ZERO, Err(e)),
     };
@@ -181,9 +181,9 @@ fn with_provider(
     })
 }
 
-/// Runs a provider that may panic: what was made in QEMU must be taken back.
-fn run(backup: &mut dyn VmBackup, source: VmSource) -> Result<BackupStats> {
-    let ran = catch_unwind(AssertUnwindSafe(|| backup.run(source)));
+/// Runs a provider that may panic: what was made for its backup must be taken back.
+pub(crate) fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    let ran = catch_unwind(AssertUnwindSafe(run));
     ran.unwrap_or_else(|_| Err(Error::new(ErrorKind::Target, "the provider panicked")))
 }
 

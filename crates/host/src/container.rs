@@ -1,9 +1,29 @@
-//! Containers on a host without Proxmox VE.
+//! Containers on a host without Proxmox VE: their configuration, standing still while their tree is
+//! read, and taking everything back whatever becomes of the backup.
+//!
+//! A backup changes a container only under its lock, and only after the change is in its journal;
+//! a guard, which is a process of its own, takes back what a killed backup had changed. Taking back
+//! is the same for everybody: `undo`.
 
+mod backup;
+mod command;
 mod config;
+mod guard;
 mod idmap;
+mod life;
 pub mod limits;
 mod lines;
+mod lxc;
+mod mode;
+mod session;
+mod snapshot;
+mod state;
+mod undo;
 
+pub use backup::{Container, ContainerRequest, FinishedContainer, MakeSource, back_up_container};
 pub use config::{LxcConfig, Mount, Rootfs};
+pub use guard::{GuardProgram, guard};
 pub use idmap::{IdKind, IdMap, IdRange};
+pub use lxc::Lxc;
+pub use mode::{Mode, Way};
+pub use session::Safety;

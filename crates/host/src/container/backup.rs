@@ -1,0 +1,331 @@
+//! The backup of a container, by any provider.
+
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use snapkeep_api::tree::{Content, KnownTree, Step as WalkStep, TreeSource};
+use snapkeep_api::{
+    ArchiveName, BackupJob, BackupStats, Cancel, ContainerBackup, ContainerSource, Error,
+    ErrorKind, GuestId, Level, Outcome, Result, TaskLog, UnixTime,
+};
+
+use super::config::LxcConfig;
+use super::idmap::IdMap;
+use super::lines::shown_path;
+use super::lxc::{Lxc, State};
+use super::mode::{Mode, Way};
+use super::session::{Safety, Session};
+use crate::backup::caught;
+
+/// Mounts that are left out, of which the names are told.
+const MOUNTS_TOLD_MAX: usize = 32;
+
+/// Where the container is.
+#[derive(Clone, Debug)]
+pub enum Container {
+    /// One of LXC.
+    Lxc(Lxc),
+    /// A folder, of which nothing else is known.
+    Directory {
+        /// The root file system.
+        rootfs: PathBuf,
+        /// Whose its files are; `None` is a container whose root is the machine's.
+        idmap: Option<IdMap>,
+        /// Kept byte for byte with the archive.
+        guest_config: Vec<u8>,
+    },
+}
+
+/// What to back up, and how.
+#[derive(Clone, Debug)]
+pub struct ContainerRequest {
+    /// The guest, as the provider knows it.
+    pub guest: GuestId,
+    /// Where it is.
+    pub container: Container,
+    /// What becomes of it while it is read.
+    pub mode: Mode,
+    /// An absolute path of a program that makes snapshots: see docs/CONTAINERS.md.
+    pub snapshot_hook: Option<PathBuf>,
+    /// Kept byte for byte with the archive.
+    pub firewall_config: Option<Vec<u8>>,
+    /// Bytes per second; `None` is no limit.
+    pub bandwidth_limit: Option<NonZeroU64>,
+    /// Who takes back what the backup changes if it is killed.
+    pub safety: Safety,
+}
+
+/// A backup that has its archive.
+#[derive(Debug)]
+pub struct FinishedContainer {
+    /// The archive, which is committed.
+    pub archive: ArchiveName,
+    /// As the provider counted.
+    pub stats: BackupStats,
+    /// What became of the container while it was read.
+    pub way: Way,
+    /// How long it stood still or was stopped.
+    pub paused: Duration,
+    /// Why something of the backup is still there; the guard, or the next backup, takes it back.
+    pub left: Option<Error>,
+}
+
+/// Makes the source of a tree, which is at this folder; its owners are those of the map, or, without
+/// one, the machine's.
+pub type MakeSource<'a> = dyn FnMut(&Path, Option<&IdMap>) -> Result<Box<dyn TreeSource>> + 'a;
+
+/// What of a container is backed up.
+pub(super) struct Subject {
+    pub(super) lxc: Option<Lxc>,
+    pub(super) rootfs: PathBuf,
+    idmap: Option<IdMap>,
+    guest_config: Vec<u8>,
+    pub(super) ephemeral: bool,
+}
+
+/// Backs up the files of a container.
+///
+/// First takes back what a killed backup of it left. Whatever happens, the container does in the end
+/// what it did before; it stands still only until its files are read, not until the archive is
+/// committed. An error leaves no archive.
+pub fn back_up_container(
+    job: &mut dyn BackupJob,
+    request: &ContainerRequest,
+    start_time: UnixTime,
+    make_source: &mut MakeSource<'_>,
+    log: &dyn TaskLog,
+    cancel: &Cancel,
+) -> Result<FinishedContainer> {
+    let (label, place) = match &request.container {
+        Container::Lxc(lxc) => (lxc.name.clone(), lxc.folder()),
+        Container::Directory { rootfs, .. } => (request.guest.to_string(), real(rootfs)?),
+    };
+    let mut session = Session::begin(&request.safety, &label, &place, log, cancel)?;
+    let done = under_lock(
+        &mut session,
+        job,
+        request,
+        start_time,
+        make_source,
+        log,
+        cancel,
+    );
+    session.end();
+    done
+}
+
+fn under_lock(
+    session: &mut Session<'_>,
+    job: &mut dyn BackupJob,
+    request: &ContainerRequest,
+    start_time: UnixTime,
+    make_source: &mut MakeSource<'_>,
+    log: &dyn TaskLog,
+    cancel: &Cancel,
+) -> Result<FinishedContainer> {
+    let subject = Subject::learn(request, log)?;
+    let way = Way::choose(request, &subject, session, log)?;
+    cancel.check()?;
+    let mut backup = job.start_container(&request.guest, start_time)?;
+    let done = with_provider(
+        session,
+        &mut *backup,
+        request,
+        &subject,
+        way,
+        make_source,
+        log,
+    );
+    let outcome = match &done {
+        Ok(_) => Outcome::Success,
+        Err(e) => Outcome::Failure(e.chain()),
+    };
+    if let (Ok(finished), Err(e)) = (&done, backup.finish(&outcome)) {
+        // The archive is there, whatever its provider says afterwards.
+        let line = format!(
+            "archive {} is complete, but: {}",
+            finished.archive,
+            e.chain()
+        );
+        log.log(Level::Warn, &line);
+    }
+    done
+}
+
+fn with_provider(
+    session: &mut Session<'_>,
+    backup: &mut dyn ContainerBackup,
+    request: &ContainerRequest,
+    subject: &Subject,
+    way: Way,
+    make_source: &mut MakeSource<'_>,
+    log: &dyn TaskLog,
+) -> Result<FinishedContainer> {
+    let from = Instant::now();
+    let ready = way.begin(request, subject, session, log);
+    let ran = ready.and_then(|root| {
+        let source = caught(|| make_source(&root, subject.idmap.as_ref()))?;
+        let mut pass = Pass {
+            source: Some(source),
+            session: &mut *session,
+            over: None,
+        };
+        let ran = caught(|| {
+            backup.run(ContainerSource {
+                guest_config: &subject.guest_config,
+                firewall_config: request.firewall_config.as_deref(),
+                bandwidth_limit: request.bandwidth_limit,
+                tree: &mut pass,
+            })
+        });
+        pass.end();
+        let over = pass.over.unwrap_or_else(Instant::now);
+        ran.map(|stats| (stats, over))
+    });
+    // Again, if nothing was read, or what failed then succeeds now.
+    let left = session.take_back().err();
+    if let Some(e) = &left {
+        let line = format!(
+            "what the backup changed is not all taken back; its guard goes on trying, and the next backup \
+             of this container does it first: {}",
+            e.chain()
+        );
+        log.log(Level::Error, &line);
+    }
+    let (stats, over) = ran?;
+    if let (Way::AsIs, Some(lxc)) = (way, &subject.lxc) {
+        let state = lxc.state(session.lock().stdin(), &request.safety.timeouts);
+        if matches!(state, Ok(State::Running)) {
+            let line =
+                "the container was started while it was read: its files may not fit together";
+            log.log(Level::Warn, line);
+        }
+    }
+    let still = matches!(way, Way::Suspend | Way::Stop);
+    Ok(FinishedContainer {
+        archive: backup.archive_name().clone(),
+        stats,
+        way,
+        paused: if still { over - from } else { Duration::ZERO },
+        left,
+    })
+}
+
+/// The source of one pass. When all is read, the container goes on at once, before the provider
+/// commits.
+struct Pass<'a, 's> {
+    source: Option<Box<dyn TreeSource>>,
+    session: &'a mut Session<'s>,
+    /// When it was over.
+    over: Option<Instant>,
+}
+
+impl Pass<'_, '_> {
+    fn end(&mut self) {
+        if let Some(source) = self.source.take() {
+            // It may hold the snapshot.
+            drop(source);
+            // What fails is in the log, and is tried again at the end.
+            self.session.take_back().ok();
+            self.over = Some(Instant::now());
+        }
+    }
+}
+
+impl TreeSource for Pass<'_, '_> {
+    fn next(&mut self, known: &mut dyn KnownTree) -> Result<Option<WalkStep>> {
+        let Some(source) = &mut self.source else {
+            return Ok(None);
+        };
+        let next = source.next(known);
+        // After an error it stays: whoever asks again must not take it for a tree that ended well.
+        if matches!(next, Ok(None)) {
+            self.end();
+        }
+        next
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<Content> {
+        match &mut self.source {
+            Some(source) => source.read(buffer),
+            None => Err(Error::new(
+                ErrorKind::Protocol,
+                "the provider reads on after the tree's end",
+            )),
+        }
+    }
+}
+
+impl Subject {
+    fn learn(request: &ContainerRequest, log: &dyn TaskLog) -> Result<Self> {
+        let subject = match &request.container {
+            Container::Directory {
+                rootfs,
+                idmap,
+                guest_config,
+            } => Self {
+                lxc: None,
+                rootfs: real(rootfs)?,
+                idmap: idmap.clone(),
+                guest_config: guest_config.clone(),
+                ephemeral: false,
+            },
+            Container::Lxc(lxc) => {
+                let config = LxcConfig::read(&lxc.config())?;
+                tell_left_out(&config, log);
+                Self {
+                    lxc: Some(lxc.clone()),
+                    rootfs: real(&config.rootfs.folder)?,
+                    idmap: config.idmap,
+                    guest_config: config.raw,
+                    ephemeral: config.ephemeral,
+                }
+            }
+        };
+        if !subject.rootfs.is_dir() {
+            let what = format!("{} is no folder", shown_path(&subject.rootfs));
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        if subject.idmap.is_none() {
+            let line = "the container has no ID map: its files are read as the machine's root, and its root \
+                        is no other than that";
+            log.log(Level::Warn, line);
+        }
+        Ok(subject)
+    }
+}
+
+fn tell_left_out(config: &LxcConfig, log: &dyn TaskLog) {
+    let all: Vec<_> = config.foreign_mounts().collect();
+    for mount in all.iter().take(MOUNTS_TOLD_MAX) {
+        let line = format!(
+            "not backed up, because it is mounted from the machine: {} ({})",
+            shown_path(&mount.target),
+            shown_path(&mount.source)
+        );
+        log.log(Level::Info, &line);
+    }
+    if let Some(more) = all
+        .len()
+        .checked_sub(MOUNTS_TOLD_MAX)
+        .filter(|more| *more > 0)
+    {
+        log.log(
+            Level::Info,
+            &format!("{more} more mounts are not backed up"),
+        );
+    }
+}
+
+fn real(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().map_err(|e| {
+        let kind = if e.kind() == std::io::ErrorKind::NotFound {
+            ErrorKind::NotFound
+        } else {
+            ErrorKind::Source
+        };
+        let what = format!("the root file system {}", shown_path(path));
+        Error::with_source(kind, what, e)
+    })
+}

@@ -1,0 +1,197 @@
+//! What becomes of a container while its files are read.
+
+use std::path::PathBuf;
+
+use snapkeep_api::{Error, ErrorKind, Level, Result, TaskLog};
+
+use super::backup::{ContainerRequest, Subject};
+use super::lines::shown_path;
+use super::lxc::State;
+use super::session::Session;
+use super::snapshot::{Btrfs, Hook, Snapshot, new_id};
+use super::state::Step;
+
+/// What is wished.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// A snapshot if there is a hook for it or the file system can, else as [`Self::Suspend`].
+    Auto,
+    /// The files are read from a snapshot; the container goes on.
+    Snapshot,
+    /// The container is frozen while its files are read.
+    Suspend,
+    /// The container is shut down, and started again when its files are read.
+    Stop,
+}
+
+/// What is done. A container that does not run is read as it is, whatever is wished.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Way {
+    /// Its files are read where they are: nobody is known to change them.
+    AsIs,
+    /// Its files are read from a snapshot.
+    Snapshot,
+    /// It is frozen.
+    Suspend,
+    /// It is shut down and started again.
+    Stop,
+}
+
+impl Way {
+    /// Decides what to do, and changes nothing.
+    pub(super) fn choose(
+        request: &ContainerRequest,
+        subject: &Subject,
+        session: &Session<'_>,
+        log: &dyn TaskLog,
+    ) -> Result<Self> {
+        let refuse = |kind, why: &str| {
+            let what = format!("container {} is not backed up: {why}", request.guest);
+            Err(Error::new(kind, what))
+        };
+        if let Some(lxc) = &subject.lxc {
+            match lxc.state(session.lock().stdin(), &request.safety.timeouts)? {
+                State::Running => {}
+                State::Stopped => {
+                    log.log(
+                        Level::Info,
+                        "the container does not run: it is read as it is",
+                    );
+                    return Ok(Self::AsIs);
+                }
+                State::Frozen if request.mode == Mode::Stop => {
+                    return refuse(
+                        ErrorKind::Unavailable,
+                        "somebody froze it, so it cannot stop",
+                    );
+                }
+                State::Frozen if request.mode == Mode::Snapshot => {}
+                State::Frozen => {
+                    let line =
+                        "somebody froze the container: it is read as it is, and stays frozen";
+                    log.log(Level::Warn, line);
+                    return Ok(Self::AsIs);
+                }
+                State::Changing(to) => {
+                    let why = format!("LXC calls it {to}; try again when it runs or is stopped");
+                    return refuse(ErrorKind::Unavailable, &why);
+                }
+            }
+        } else if matches!(request.mode, Mode::Suspend | Mode::Stop) {
+            return refuse(
+                ErrorKind::Invalid,
+                "only LXC's containers can be suspended or stopped, not a folder",
+            );
+        }
+        match request.mode {
+            Mode::Stop if subject.ephemeral => refuse(
+                ErrorKind::Invalid,
+                "it is ephemeral (lxc.ephemeral = 1): LXC would destroy it when it stops",
+            ),
+            Mode::Stop => Ok(Self::Stop),
+            Mode::Suspend => Ok(Self::Suspend),
+            Mode::Snapshot => {
+                snapshot(request, subject, session)?;
+                Ok(Self::Snapshot)
+            }
+            Mode::Auto => match snapshot(request, subject, session) {
+                Ok(_) => Ok(Self::Snapshot),
+                Err(e) if e.kind() != ErrorKind::Unsupported => Err(e),
+                Err(e) => {
+                    let (way, what) = if subject.lxc.is_some() {
+                        (Self::Suspend, "the container is frozen while it is read")
+                    } else {
+                        (Self::AsIs, "the folder is read as it is")
+                    };
+                    log.log(Level::Info, &format!("{what}: {}", e.chain()));
+                    Ok(way)
+                }
+            },
+        }
+    }
+
+    /// Makes the container ready; where its root file system is to be read. What is changed is
+    /// recorded before.
+    pub(super) fn begin(
+        self,
+        request: &ContainerRequest,
+        subject: &Subject,
+        session: &mut Session<'_>,
+        log: &dyn TaskLog,
+    ) -> Result<PathBuf> {
+        let times = &request.safety.timeouts;
+        match (self, &subject.lxc) {
+            (Self::Snapshot, _) => {
+                let snapshot = snapshot(request, subject, session)?;
+                session.record(Step::Snapshot(snapshot.clone()))?;
+                let root = snapshot.make(session.lock().stdin(), times, log)?;
+                let line = format!("the files are read from a snapshot: {}", shown_path(&root));
+                log.log(Level::Info, &line);
+                return Ok(root);
+            }
+            (Self::Suspend, Some(lxc)) => {
+                let life = lxc.life(session.lock().stdin(), times);
+                session.record(Step::Freeze {
+                    lxc: lxc.clone(),
+                    life,
+                })?;
+                lxc.freeze(session.lock().stdin(), times)?;
+                expect(lxc, &State::Frozen, session, request)?;
+                log.log(
+                    Level::Info,
+                    "the container is frozen until its files are read",
+                );
+            }
+            (Self::Stop, Some(lxc)) => {
+                let life = lxc.life(session.lock().stdin(), times);
+                session.record(Step::Stop {
+                    lxc: lxc.clone(),
+                    life,
+                })?;
+                log.log(Level::Info, "the container is asked to shut down");
+                lxc.stop(session.lock().stdin(), times)?;
+                expect(lxc, &State::Stopped, session, request)?;
+                log.log(
+                    Level::Info,
+                    "the container is stopped until its files are read",
+                );
+            }
+            (Self::AsIs | Self::Suspend | Self::Stop, _) => {}
+        }
+        Ok(subject.rootfs.clone())
+    }
+}
+
+fn expect(
+    lxc: &super::lxc::Lxc,
+    expected: &State,
+    session: &Session<'_>,
+    request: &ContainerRequest,
+) -> Result<()> {
+    let state = lxc.state(session.lock().stdin(), &request.safety.timeouts)?;
+    if state == *expected {
+        return Ok(());
+    }
+    let what = format!(
+        "container {} should be {expected:?}, and is {state:?}",
+        lxc.name
+    );
+    Err(Error::new(ErrorKind::Unavailable, what))
+}
+
+/// The snapshot that can be made, by the hook if there is one.
+fn snapshot(
+    request: &ContainerRequest,
+    subject: &Subject,
+    session: &Session<'_>,
+) -> Result<Snapshot> {
+    let id = new_id()
+        .map_err(|e| Error::with_source(ErrorKind::Unavailable, "cannot name the snapshot", e))?;
+    if let Some(program) = &request.snapshot_hook {
+        let hook = Hook::new(program, request.guest.as_str(), &subject.rootfs, id)?;
+        return Ok(Snapshot::Hook(hook));
+    }
+    let times = &request.safety.timeouts;
+    let btrfs = Btrfs::new(&subject.rootfs, &id, session.lock().stdin(), times)?;
+    Ok(Snapshot::Btrfs(btrfs))
+}

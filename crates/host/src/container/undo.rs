@@ -1,0 +1,150 @@
+//! Taking back what a backup has changed: the same for its good end, for its failure, for its guard,
+//! and for the next backup after both were killed. It can be done again after it failed halfway.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use snapkeep_api::{Cancel, Error, ErrorKind, Level, Result, TaskLog};
+
+use super::life::Life;
+use super::limits::Timeouts;
+use super::lxc::{Lxc, State};
+use super::state::{Journal, Lock, Place, Step};
+
+/// A container that is watched is looked at so often.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Who takes back.
+pub(super) struct Undo<'a> {
+    pub(super) place: &'a Place,
+    pub(super) lock: &'a Lock,
+    pub(super) log: &'a dyn TaskLog,
+    /// Ends the watch of a container that may stop; what is left then, the guard does.
+    pub(super) cancel: &'a Cancel,
+}
+
+impl Undo<'_> {
+    /// Takes back all that the journal names, the newest first, and crosses it off. What did not
+    /// succeed stays in the journal; the first of it is the error.
+    pub(super) fn all(&self, journal: &mut Journal) -> Result<()> {
+        let mut first = None;
+        let times = journal.timeouts;
+        for number in (0..journal.steps.len()).rev() {
+            match self.step(&journal.steps[number], &times) {
+                Ok(()) => {
+                    journal.steps.remove(number);
+                    journal.store(self.place)?;
+                }
+                Err(e) => {
+                    self.log.log(Level::Warn, &e.chain());
+                    first = first.or(Some(e));
+                }
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    fn step(&self, step: &Step, times: &Timeouts) -> Result<()> {
+        match step {
+            Step::Freeze { lxc, life } => self.thaw(lxc, life.as_ref(), times),
+            Step::Stop { lxc, life } => self.start(lxc, life.as_ref(), times),
+            Step::Snapshot(snapshot) => {
+                let deleted = snapshot.delete(self.lock.stdin(), times, self.log);
+                deleted.map_err(|e| {
+                    let what = format!("{} is still there", snapshot.what());
+                    Error::with_source(e.kind(), what, e)
+                })
+            }
+        }
+    }
+
+    /// Lets a container go on that this backup froze.
+    fn thaw(&self, lxc: &Lxc, life: Option<&Life>, times: &Timeouts) -> Result<()> {
+        let deadline = Instant::now() + times.program;
+        while let Some(state) = self.state(lxc, times)? {
+            if !matches!(state, State::Frozen | State::Changing(_)) {
+                return Ok(());
+            }
+            if life.is_some_and(Life::has_ended) {
+                let line = format!(
+                    "container {} was started again after the backup froze it: it is let alone",
+                    lxc.name
+                );
+                self.log.log(Level::Warn, &line);
+                return Ok(());
+            }
+            if state == State::Frozen {
+                lxc.unfreeze(self.lock.stdin(), times)?;
+            }
+            if Instant::now() >= deadline {
+                let what = format!(
+                    "container {} still stands still; lxc-unfreeze lets it go on",
+                    lxc.name
+                );
+                return Err(Error::new(ErrorKind::Unavailable, what));
+            }
+            sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// Starts a container that this backup stopped. If it only was asked to stop, it is watched: it
+    /// may stop at any time.
+    fn start(&self, lxc: &Lxc, life: Option<&Life>, times: &Timeouts) -> Result<()> {
+        let deadline = Instant::now() + times.watch;
+        let mut told = false;
+        while let Some(state) = self.state(lxc, times)? {
+            let restarted = life.is_some_and(Life::has_ended);
+            match &state {
+                State::Stopped => {
+                    lxc.start(self.lock.stdin(), times)?;
+                    let line = format!("container {} is started again", lxc.name);
+                    self.log.log(Level::Info, &line);
+                    return Ok(());
+                }
+                State::Running | State::Frozen if restarted => return Ok(()),
+                State::Running | State::Frozen | State::Changing(_) => {}
+            }
+            if Instant::now() >= deadline {
+                if state == State::Running {
+                    let line = format!(
+                        "container {} was asked to stop, and runs all the same; it is watched no longer",
+                        lxc.name
+                    );
+                    self.log.log(Level::Warn, &line);
+                    return Ok(());
+                }
+                let what = format!(
+                    "container {} neither runs nor stops: LXC calls it {state:?}",
+                    lxc.name
+                );
+                return Err(Error::new(ErrorKind::Unavailable, what));
+            }
+            self.cancel.check()?;
+            if !told {
+                told = true;
+                let line = format!(
+                    "container {} was asked to stop and may still do so: it is watched for {} seconds",
+                    lxc.name,
+                    times.watch.as_secs()
+                );
+                self.log.log(Level::Warn, &line);
+            }
+            sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// `None` if the container is gone.
+    fn state(&self, lxc: &Lxc, times: &Timeouts) -> Result<Option<State>> {
+        match lxc.state(self.lock.stdin(), times) {
+            Ok(state) => Ok(Some(state)),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                let line = format!("container {} is not there any more", lxc.name);
+                self.log.log(Level::Warn, &line);
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+}

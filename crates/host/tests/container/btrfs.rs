@@ -1,0 +1,58 @@
+//! A Btrfs in a file, and subvolumes of it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::run;
+
+/// Bytes of the file: not much more than the least that a Btrfs can be.
+const SIZE: u64 = 256 << 20;
+
+/// A mounted Btrfs; unmounted when dropped.
+pub(crate) struct Btrfs {
+    at: PathBuf,
+}
+
+impl Btrfs {
+    /// Makes one in a folder, and mounts it there at `mnt`.
+    pub(crate) fn new(folder: &Path) -> Self {
+        let image = folder.join("btrfs.img");
+        File::create(&image).unwrap().set_len(SIZE).unwrap();
+        let at = folder.join("mnt");
+        std::fs::create_dir(&at).unwrap();
+        run("mkfs.btrfs", &["-q", image.to_str().unwrap()]);
+        let paths = [image.to_str().unwrap(), at.to_str().unwrap()];
+        run("mount", &["-o", "loop", paths[0], paths[1]]);
+        Self { at }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.at
+    }
+
+    /// Makes a subvolume, below which folders may be.
+    pub(crate) fn subvolume(&self, name: &str) -> PathBuf {
+        let path = self.at.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        run(
+            "btrfs",
+            &["-q", "subvolume", "create", path.to_str().unwrap()],
+        );
+        path
+    }
+
+    /// All subvolumes that there are, by their paths.
+    pub(crate) fn subvolumes(&self) -> Vec<String> {
+        let listed = run("btrfs", &["subvolume", "list", self.at.to_str().unwrap()]);
+        let paths = listed.lines().filter_map(|line| line.split_once(" path "));
+        paths.map(|(_, path)| path.to_owned()).collect()
+    }
+}
+
+impl Drop for Btrfs {
+    fn drop(&mut self) {
+        // A container that was just killed may still use it.
+        Command::new("umount").arg("-l").arg(&self.at).status().ok();
+    }
+}

@@ -1,0 +1,259 @@
+//! A running container of LXC is frozen, or stopped, or neither, while it is read, and goes on.
+
+mod container;
+
+use std::time::Duration;
+
+use container::{Lab, Log, back_up, be_guard_if_asked, can_run, fine};
+use snapkeep_api::{Error, ErrorKind};
+use snapkeep_host::container::{Container, Mode, Way};
+
+#[test]
+fn the_guard() {
+    be_guard_if_asked();
+}
+
+#[test]
+fn a_suspended_container_stands_still_until_it_is_read_and_not_until_the_commit() {
+    let name = "a_suspended_container_stands_still_until_it_is_read_and_not_until_the_commit";
+    if !can_run(name, &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start();
+    lab.wait_until_it_works();
+    let log = Log::default();
+    let inside = lab.again();
+    let committing = lab.again();
+    let process = lab.process();
+    let done = back_up(
+        &lab.request(Mode::Suspend),
+        &log,
+        move |root| {
+            assert_eq!(root, inside.rootfs());
+            assert_eq!(inside.state(), "FROZEN");
+            assert_eq!(inside.journals(), 1);
+            Ok(())
+        },
+        move || {
+            assert_eq!(committing.state(), "RUNNING");
+            committing.wait_until_it_works();
+            Ok(())
+        },
+    )
+    .unwrap();
+    assert_eq!(done.way, Way::Suspend);
+    assert!(done.left.is_none() && !done.paused.is_zero());
+    assert_eq!((lab.state().as_str(), lab.process()), ("RUNNING", process));
+    assert_eq!(lab.journals(), 0);
+}
+
+#[test]
+fn a_container_goes_on_after_a_backup_that_failed_or_panicked() {
+    if !can_run(
+        "a_container_goes_on_after_a_backup_that_failed_or_panicked",
+        &[],
+    ) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start();
+    let log = Log::default();
+    for mode in [Mode::Suspend, Mode::Stop] {
+        let failing = |_: &std::path::Path| Err(Error::new(ErrorKind::Source, "unreadable"));
+        let error = back_up(&lab.request(mode), &log, failing, fine).unwrap_err();
+        assert_eq!(error.chain(), "unreadable");
+        lab.wait_until_it_works();
+        let panicking = || panic!("as it should");
+        let error = back_up(&lab.request(mode), &log, |_| Ok(()), panicking).unwrap_err();
+        assert!(error.chain().contains("panicked"), "{}", error.chain());
+        lab.wait_until_it_works();
+        assert_eq!((lab.state().as_str(), lab.journals()), ("RUNNING", 0));
+    }
+}
+
+#[test]
+fn a_stopped_container_is_started_again_before_the_commit() {
+    if !can_run(
+        "a_stopped_container_is_started_again_before_the_commit",
+        &[],
+    ) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start();
+    let process = lab.process();
+    let (inside, committing) = (lab.again(), lab.again());
+    let done = back_up(
+        &lab.request(Mode::Stop),
+        &Log::default(),
+        move |_| {
+            assert_eq!(inside.state(), "STOPPED");
+            Ok(())
+        },
+        move || {
+            assert_eq!(committing.state(), "RUNNING");
+            Ok(())
+        },
+    )
+    .unwrap();
+    assert_eq!(done.way, Way::Stop);
+    lab.wait_until_it_works();
+    assert_ne!(lab.process(), process);
+    assert_eq!(lab.journals(), 0);
+}
+
+#[test]
+fn a_container_that_stops_too_late_is_started_again() {
+    if !can_run("a_container_that_stops_too_late_is_started_again", &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.flag("deaf", true);
+    lab.start();
+    lab.wait_until_it_works();
+    let process = lab.process();
+    let mut request = lab.request(Mode::Stop);
+    request.safety.timeouts.stop = Duration::from_secs(1);
+    let log = Log::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            container::wait_until("it is watched", || log.text().contains("watched"));
+            // Now it does what it was asked for, once.
+            lab.flag("die", true);
+        });
+        let error = back_up(&request, &log, |_| panic!("read"), fine).unwrap_err();
+        assert!(error.chain().contains("cannot stop"), "{}", error.chain());
+    });
+    lab.wait_until_it_works();
+    assert_eq!((lab.state().as_str(), lab.journals()), ("RUNNING", 0));
+    assert_ne!(lab.process(), process);
+}
+
+#[test]
+fn a_container_that_does_not_stop_at_all_runs_on() {
+    if !can_run("a_container_that_does_not_stop_at_all_runs_on", &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.flag("deaf", true);
+    lab.start();
+    lab.wait_until_it_works();
+    let process = lab.process();
+    let mut request = lab.request(Mode::Stop);
+    request.safety.timeouts.stop = Duration::from_secs(1);
+    request.safety.timeouts.watch = Duration::from_secs(1);
+    let log = Log::default();
+    back_up(&request, &log, |_| panic!("read"), fine).unwrap_err();
+    assert!(log.text().contains("watched no longer"), "{}", log.text());
+    assert_eq!((lab.state().as_str(), lab.process()), ("RUNNING", process));
+    assert_eq!(lab.journals(), 0);
+}
+
+#[test]
+fn what_the_mode_cannot_do_is_refused_and_changes_nothing() {
+    if !can_run(
+        "what_the_mode_cannot_do_is_refused_and_changes_nothing",
+        &[],
+    ) {
+        return;
+    }
+    let lab = Lab::new();
+    let log = Log::default();
+    let refused = |mode, word: &str| {
+        let error = back_up(&lab.request(mode), &log, |_| panic!("read"), fine).unwrap_err();
+        assert!(error.chain().contains(word), "{}", error.chain());
+    };
+    lab.configure("lxc.ephemeral = 1\n");
+    // It is destroyed at its end: not before the test is over.
+    lab.start();
+    refused(Mode::Stop, "ephemeral");
+    refused(Mode::Snapshot, "no Btrfs snapshot");
+    assert_eq!(lab.state(), "RUNNING");
+    lab.run("lxc-freeze", &[]);
+    refused(Mode::Stop, "somebody froze it");
+    let done = back_up(&lab.request(Mode::Auto), &log, |_| Ok(()), fine).unwrap();
+    assert_eq!(done.way, Way::AsIs);
+    assert_eq!(lab.state(), "FROZEN");
+}
+
+#[test]
+fn a_container_that_does_not_run_is_read_as_it_is_in_every_mode() {
+    if !can_run(
+        "a_container_that_does_not_run_is_read_as_it_is_in_every_mode",
+        &[],
+    ) {
+        return;
+    }
+    let lab = Lab::new();
+    for mode in [Mode::Auto, Mode::Snapshot, Mode::Suspend, Mode::Stop] {
+        let log = Log::default();
+        let done = back_up(&lab.request(mode), &log, |_| Ok(()), fine).unwrap();
+        assert_eq!(done.way, Way::AsIs);
+        assert_eq!((lab.state().as_str(), lab.journals()), ("STOPPED", 0));
+    }
+    let log = Log::default();
+    let inside = lab.again();
+    let start = move |_: &std::path::Path| {
+        inside.start();
+        Ok(())
+    };
+    back_up(&lab.request(Mode::Auto), &log, start, fine).unwrap();
+    assert!(
+        log.text().contains("was started while it was read"),
+        "{}",
+        log.text()
+    );
+    assert_eq!(lab.state(), "RUNNING");
+}
+
+#[test]
+fn a_folder_is_read_as_it_is_and_what_is_mounted_in_a_container_is_named() {
+    let name = "a_folder_is_read_as_it_is_and_what_is_mounted_in_a_container_is_named";
+    if !can_run(name, &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.configure("lxc.mount.entry = /srv/data mnt/data none bind,create=dir 0 0\n");
+    let log = Log::default();
+    back_up(&lab.request(Mode::Auto), &log, |_| Ok(()), fine).unwrap();
+    let words = "mounted from the machine: mnt/data (/srv/data)";
+    assert!(log.text().contains(words), "{}", log.text());
+    let mut request = lab.request(Mode::Auto);
+    request.container = Container::Directory {
+        rootfs: lab.rootfs(),
+        idmap: Some("0:100000:65536".parse().unwrap()),
+        guest_config: Vec::new(),
+    };
+    let done = back_up(&request, &log, |_| Ok(()), fine).unwrap();
+    assert_eq!(done.way, Way::AsIs);
+    for mode in [Mode::Suspend, Mode::Stop] {
+        request.mode = mode;
+        let error = back_up(&request, &log, |_| Ok(()), fine).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+    }
+}
+
+#[test]
+fn a_second_backup_of_the_same_container_is_told_who_has_it() {
+    if !can_run(
+        "a_second_backup_of_the_same_container_is_told_who_has_it",
+        &[],
+    ) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start();
+    let inside = lab.again();
+    let second = move |_: &std::path::Path| {
+        let request = inside.request(Mode::Suspend);
+        let error = back_up(&request, &Log::default(), |_| panic!("read"), fine).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let holder = format!("process {}", std::process::id());
+        assert!(error.chain().contains(&holder), "{}", error.chain());
+        assert_eq!(inside.state(), "FROZEN");
+        Ok(())
+    };
+    back_up(&lab.request(Mode::Suspend), &Log::default(), second, fine).unwrap();
+    assert_eq!(lab.state(), "RUNNING");
+}
