@@ -14,6 +14,7 @@ const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
         &["snapkeep-nbd"],
     ),
     ("snapkeep-walk", &["snapkeep-api"], &[]),
+    ("snapkeep-tree", &["snapkeep-api"], &[]),
     (
         "snapkeep-host",
         &["snapkeep-api", "snapkeep-direct", "snapkeep-nbd"],
@@ -26,6 +27,7 @@ const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
             "snapkeep-repo",
             "snapkeep-api",
             "snapkeep-provider",
+            "snapkeep-tree",
             "snapkeep-host",
         ],
         &[],

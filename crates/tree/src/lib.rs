@@ -1,0 +1,16 @@
+//! What is done with the file tree of an archive, whoever keeps it: it is written as a tar archive
+//! ([`tar`]).
+
+pub mod acl;
+pub mod capability;
+mod ids;
+mod limits;
+mod links;
+mod order;
+mod runs;
+mod selection;
+pub mod tar;
+mod visit;
+
+pub use ids::{IdMap, IdRange, Owners};
+pub use selection::Selection;

@@ -1,0 +1,31 @@
+//! Every bound of what is done with a tree, in bytes unless said otherwise.
+
+/// Entries that are first asked of a folder at once; the reader may hold all of each.
+pub(crate) const PAGE_ENTRIES_MIN: usize = 32;
+/// The most entries that are asked of a folder at once.
+pub(crate) const PAGE_ENTRIES_MAX: usize = 1024;
+/// What a listing may take in memory for the next one to have more entries; beyond, it has fewer.
+pub(crate) const PAGE_BYTES: usize = 256 << 10;
+/// Listed entries that are kept while what is below one of them is visited; beyond, they are
+/// listed once more.
+pub(crate) const LISTED_BYTES_MAX: usize = 8 << 20;
+/// Paths of a selection.
+pub(crate) const SELECTED_MAX: usize = 65_536;
+/// Paths of files that are remembered because the first of their names is not selected.
+pub(crate) const FIRST_NAMES_BYTES_MAX: usize = 64 << 20;
+
+/// Runs of data of one file in a tar archive. Beyond, the smallest holes are written as zeroes.
+pub(crate) const RUNS_MAX: usize = 1 << 17;
+/// Content that is read at once.
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
+/// Entries between two places where reading of a tar archive can begin.
+pub(crate) const CHECKPOINT_ENTRIES: u64 = 1024;
+/// All those places together; beyond, every second one is given up.
+pub(crate) const CHECKPOINTS_BYTES_MAX: usize = 8 << 20;
+/// Readers of one tar archive that are kept where they stopped.
+pub(crate) const CURSORS_MAX: usize = 8;
+
+/// Problems that are kept with their paths; all are counted.
+pub(crate) const PROBLEMS_MAX: usize = 1000;
+/// Ranges of an ID map (Linux takes no more either).
+pub(crate) const ID_RANGES_MAX: usize = 340;
