@@ -4,15 +4,21 @@
 //! over disks that it made up itself, by the mechanism that the provider asks for: in files that
 //! cannot be read where reading is not allowed, or as NBD exports that watch each read, discard and
 //! block status. A provider that can do both mechanisms is checked twice, with a factory for each.
-//! What a property does not say, a provider may do as it likes: it need not reuse any bitmap.
+//! What a property does not say, a provider may do as it likes: it need not reuse any bitmap, nor
+//! take any file of a container for unchanged.
 
 mod bitmaps;
+mod container;
 mod disk;
 mod drive;
 mod export;
+mod known;
+mod trees;
 mod vm;
 
-use crate::Provider;
+use crate::{ErrorKind, Provider};
+
+pub use trees::tree_difference;
 
 /// Makes a provider over a storage of its own, empty, and reachable as long as the provider is.
 pub type Factory<'a> = &'a dyn Fn() -> Box<dyn Provider>;
@@ -66,13 +72,84 @@ pub fn vm_properties() -> Vec<(&'static str, Property)> {
     ]
 }
 
+/// The properties of the backup and restore of containers, by name, for a provider that backs up
+/// containers.
+pub fn container_properties() -> Vec<(&'static str, Property)> {
+    properties![
+        container::every_kind_of_entry_restores_exactly,
+        container::attributes_restore_exactly,
+        container::odd_names_restore,
+        container::hard_links_restore,
+        container::holes_read_as_zeroes,
+        container::contents_of_any_length_restore,
+        container::a_containers_configurations_are_kept_byte_for_byte,
+        container::an_empty_firewall_configuration_of_a_container_is_none,
+        container::names_of_containers_archives_are_valid_and_unique,
+        container::a_failed_walk_leaves_no_archive,
+        container::a_failed_walk_harms_no_earlier_archive,
+        container::a_containers_archive_outlives_a_failed_finish,
+        container::what_cannot_be_read_is_counted_and_the_rest_is_there,
+        container::two_containers_at_once_do_not_mix,
+        container::folders_are_listed_in_pages,
+        container::an_absent_name_is_not_there,
+        container::reading_past_the_end_of_a_file_fails,
+        container::a_container_is_no_virtual_machine,
+        known::only_what_looks_unchanged_is_known,
+        known::what_is_known_restores_as_it_was,
+        known::what_changed_while_it_was_read_is_not_known,
+        known::what_has_no_witness_is_not_known,
+        known::what_may_be_younger_than_the_backup_is_not_known,
+        known::what_a_failed_backup_saw_is_not_known,
+        known::what_is_audited_is_read_again,
+        known::another_guests_tree_is_not_known,
+        known::what_was_never_known_cannot_be_told_as_known,
+    ]
+}
+
 /// Checks all properties of virtual machines.
 ///
 /// # Panics
 ///
 /// If a property does not hold; the message names each one that failed.
 pub fn assert_vm(factory: Factory<'_>) {
-    let failures = failing_vm_properties(factory);
+    assert_none(&failing(vm_properties(), factory));
+}
+
+/// Checks all properties of containers. A provider may refuse all containers, as `Unsupported`:
+/// of such a one nothing more is checked.
+///
+/// # Panics
+///
+/// If a property does not hold; the message names each one that failed.
+pub fn assert_container(factory: Factory<'_>) {
+    let refuses = || {
+        let mut job = factory().start_job(drive::START)?;
+        let started = job.start_container(&drive::name(drive::GUEST)?, drive::START);
+        Ok(started.is_err_and(|e| e.kind() == ErrorKind::Unsupported))
+    };
+    match refuses() {
+        Ok(true) => {}
+        Ok(false) => assert_none(&failing(container_properties(), factory)),
+        Err(error) => assert_none(&[("the start of a job", drive::text(&error))]),
+    }
+}
+
+/// The properties of virtual machines that do not hold, and what was seen instead.
+pub fn failing_vm_properties(factory: Factory<'_>) -> Vec<(&'static str, String)> {
+    failing(vm_properties(), factory)
+}
+
+fn failing(
+    properties: Vec<(&'static str, Property)>,
+    factory: Factory<'_>,
+) -> Vec<(&'static str, String)> {
+    let checked = (properties.into_iter()).map(|(name, property)| (name, property(factory)));
+    checked
+        .filter_map(|(name, check)| check.err().map(|why| (name, why)))
+        .collect()
+}
+
+fn assert_none(failures: &[(&str, String)]) {
     assert!(
         failures.is_empty(),
         "the provider breaks the contract:\n{}",
@@ -82,14 +159,4 @@ pub fn assert_vm(factory: Factory<'_>) {
             .collect::<Vec<_>>()
             .join("\n")
     );
-}
-
-/// The properties of virtual machines that do not hold, and what was seen instead.
-pub fn failing_vm_properties(factory: Factory<'_>) -> Vec<(&'static str, String)> {
-    let checked = vm_properties()
-        .into_iter()
-        .map(|(name, property)| (name, property(factory)));
-    checked
-        .filter_map(|(name, check)| check.err().map(|why| (name, why)))
-        .collect()
 }

@@ -1,30 +1,27 @@
 //! A provider that keeps its archives in memory: the contract's smallest complete example, and a
 //! test double for what drives providers.
-//!
-//! Every archive is complete by itself: an incremental copies its base's volume and reads only
-//! the dirty regions over it. A bitmap is reused only if its own name carries the archive it is
-//! relative to, and that archive has the same guest, device and size. Containers are refused.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    Archive, ArchiveName, BackupJob, BackupStats, BitmapMode, BitmapName, BitmapRequest,
-    DeviceName, Error, ErrorKind, GuestId, GuestKind, Incarnation, Outcome, Provider, Region,
-    Result, UnixTime, VmBackup, VmMechanism, VmRestore, VmSource, Volume, VolumeInfo, VolumeReader,
+    Archive, ArchiveName, BackupJob, ContainerBackup, ContainerRestore, Error, ErrorKind, GuestId,
+    GuestKind, Outcome, Provider, Result, UnixTime, VmBackup, VmMechanism, VmRestore,
 };
 
-/// Volumes larger than this, in bytes, are refused: they are held in memory whole.
-const VOLUME_SIZE_MAX: u64 = 1 << 30;
-/// Holes are told in units of this many bytes.
-const BLOCK_SIZE: usize = 4096;
+mod container;
+mod reader;
+mod source;
+pub mod tree;
+mod vm;
 
 /// A provider that keeps its archives in memory. Clones share their archives.
 #[derive(Clone)]
 pub struct MemoryProvider {
     shelf: Arc<Mutex<Shelf>>,
     mechanism: VmMechanism,
+    audit: Option<u64>,
 }
 
 #[derive(Default)]
@@ -38,22 +35,52 @@ struct Shelf {
 #[derive(Clone)]
 struct Stored {
     guest: GuestId,
-    guest_config: Vec<u8>,
-    firewall_config: Option<Vec<u8>>,
-    volumes: BTreeMap<DeviceName, VolumeInfo>,
-    contents: BTreeMap<DeviceName, Arc<[u8]>>,
+    configs: Configs,
+    data: Guest,
+    /// How many were there before it.
+    number: u64,
+}
+
+/// The configurations in an archive.
+#[derive(Clone)]
+struct Configs {
+    guest: Vec<u8>,
+    firewall: Option<Vec<u8>>,
+}
+
+/// What an archive has of its guest.
+#[derive(Clone)]
+enum Guest {
+    Vm(vm::Volumes),
+    Container(tree::MemoryTree),
 }
 
 impl MemoryProvider {
-    /// An empty provider that asks for this mechanism.
+    /// An empty provider that asks for this mechanism. It believes files that look unchanged.
     pub fn new(mechanism: VmMechanism) -> Self {
-        let shelf = Arc::default();
-        Self { shelf, mechanism }
+        Self {
+            shelf: Arc::default(),
+            mechanism,
+            audit: None,
+        }
+    }
+
+    /// Reads one in so many of the files that look unchanged all the same; 0 is taken for 1.
+    #[must_use]
+    pub fn auditing(self, one_in: u64) -> Self {
+        let audit = Some(one_in.max(1));
+        Self { audit, ..self }
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
         // An archive is inserted whole, so a panic elsewhere leaves nothing half done.
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn name(&self, kind: &str, guest: &GuestId, time: UnixTime) -> Result<ArchiveName> {
+        let mut shelf = self.shelf();
+        shelf.started += 1;
+        format!("memory/{kind}/{guest}/{}-{}", time.0, shelf.started).parse()
     }
 }
 
@@ -81,14 +108,22 @@ impl Provider for MemoryProvider {
 
 impl BackupJob for MemoryProvider {
     fn start_vm(&mut self, guest: &GuestId, start_time: UnixTime) -> Result<Box<dyn VmBackup>> {
-        let mut shelf = self.shelf();
-        shelf.started += 1;
-        let name = format!("memory/vm/{guest}/{}-{}", start_time.0, shelf.started);
-        Ok(Box::new(Running {
+        let name = self.name("vm", guest, start_time)?;
+        let provider = self.clone();
+        Ok(Box::new(vm::Running::new(provider, guest.clone(), name)))
+    }
+
+    fn start_container(
+        &mut self,
+        guest: &GuestId,
+        start_time: UnixTime,
+    ) -> Result<Box<dyn ContainerBackup>> {
+        let name = self.name("ct", guest, start_time)?;
+        Ok(Box::new(container::Running {
             provider: self.clone(),
             guest: guest.clone(),
-            name: name.parse()?,
-            bases: BTreeMap::new(),
+            name,
+            start_time,
         }))
     }
 
@@ -97,171 +132,53 @@ impl BackupJob for MemoryProvider {
     }
 }
 
-struct Running {
-    provider: MemoryProvider,
-    guest: GuestId,
-    name: ArchiveName,
-    /// The bitmaps that were asked for, and what they are relative to.
-    bases: BTreeMap<DeviceName, (BitmapName, Arc<[u8]>)>,
-}
-
-impl VmBackup for Running {
-    fn archive_name(&self) -> &ArchiveName {
-        &self.name
-    }
-
-    fn mechanism(&self) -> VmMechanism {
-        self.provider.mechanism
-    }
-
-    fn choose_bitmaps(
-        &mut self,
-        _incarnation: &Incarnation,
-        volumes: &BTreeMap<DeviceName, VolumeInfo>,
-    ) -> Result<BTreeMap<DeviceName, BitmapRequest>> {
-        let bases = volumes.iter();
-        self.bases = bases
-            .filter_map(|(device, volume)| Some((device.clone(), self.find_base(device, volume)?)))
-            .collect();
-        let request = |device| match self.bases.get(device) {
-            Some((bitmap, _)) => BitmapRequest::Use(bitmap.clone()),
-            None => BitmapRequest::New,
-        };
-        Ok(volumes.keys().map(|d| (d.clone(), request(d))).collect())
-    }
-
-    fn run(&mut self, vm: VmSource) -> Result<BackupStats> {
-        if self.provider.shelf().archives.contains_key(&self.name) {
-            return Err(Error::new(ErrorKind::Protocol, "a backup is run once"));
+impl Configs {
+    fn new(guest: &[u8], firewall: Option<&[u8]>) -> Self {
+        Self {
+            guest: guest.to_vec(),
+            firewall: firewall.filter(|c| !c.is_empty()).map(<[u8]>::to_vec),
         }
-        let mut archive = Stored {
-            guest: self.guest.clone(),
-            guest_config: vm.guest_config,
-            firewall_config: vm.firewall_config.filter(|config| !config.is_empty()),
-            volumes: BTreeMap::new(),
-            contents: BTreeMap::new(),
-        };
-        let mut stats = BackupStats::default();
-        for (device, volume) in vm.volumes {
-            let (size, bitmaps) = (volume.size, Vec::new());
-            let content = self.read(&device, volume, &mut stats.read)?;
-            archive.contents.insert(device.clone(), content);
-            archive.volumes.insert(device, VolumeInfo { size, bitmaps });
-            stats.guest_size += size;
-        }
-        (stats.archive_size, stats.stored) = (stats.guest_size, stats.guest_size);
-        stats.new = stats.read;
-        let mut shelf = self.provider.shelf();
-        shelf.archives.insert(self.name.clone(), archive);
-        Ok(stats)
-    }
-
-    fn finish(self: Box<Self>, _outcome: &Outcome) -> Result<()> {
-        Ok(())
     }
 }
 
-impl Running {
-    /// The newest bitmap that can be trusted, and the volume it is relative to.
-    fn find_base(&self, device: &DeviceName, now: &VolumeInfo) -> Option<(BitmapName, Arc<[u8]>)> {
-        let shelf = self.provider.shelf();
-        now.bitmaps.iter().find_map(|bitmap| {
-            let archive = shelf.archives.get(bitmap.base.as_ref()?)?;
-            let base = archive.contents.get(device)?;
-            let same = archive.guest == self.guest && base.len() as u64 == now.size;
-            same.then(|| (bitmap.name.clone(), Arc::clone(base)))
-        })
+impl Archive for Stored {
+    fn guest_kind(&self) -> GuestKind {
+        match self.data {
+            Guest::Vm(_) => GuestKind::Qemu,
+            Guest::Container(_) => GuestKind::Lxc,
+        }
     }
 
-    /// Reads the dirty regions over what the volume held before.
-    fn read(&self, device: &DeviceName, volume: Volume, read: &mut u64) -> Result<Arc<[u8]>> {
-        let asked = self.bases.get(device);
-        volume.check_reuse(
-            device,
-            asked.map(|(bitmap, base)| (bitmap, base.len() as u64)),
-        )?;
-        let mut content = match asked {
-            Some((_, base)) if volume.bitmap == BitmapMode::Reuse => base.to_vec(),
-            _ if volume.size <= VOLUME_SIZE_MAX => vec![0; index(volume.size)],
-            _ => {
-                let what = format!("device {device}: {} bytes are too many", volume.size);
-                return Err(Error::new(ErrorKind::Invalid, what));
+    fn guest_config(&self) -> Result<Vec<u8>> {
+        Ok(self.configs.guest.clone())
+    }
+
+    fn firewall_config(&self) -> Result<Option<Vec<u8>>> {
+        Ok(self.configs.firewall.clone())
+    }
+
+    fn restore_vm(self: Box<Self>) -> Result<Box<dyn VmRestore>> {
+        match self.data {
+            Guest::Vm(volumes) => Ok(Box::new(volumes)),
+            Guest::Container(_) => {
+                let what = "the archive is of a container";
+                Err(Error::new(ErrorKind::Unsupported, what))
             }
-        };
-        let (source, dirty) = volume.open(device)?;
-        let mut discards = true;
-        for region in dirty {
-            let region = region?;
-            let target = &mut content[index(region.offset())..index(region.end())];
-            source.read_at(region.offset(), target)?;
-            // Without discards the fleecing image only grows larger.
-            discards = discards && source.discard(region).is_ok();
-            *read += region.length();
         }
-        Ok(content.into())
+    }
+
+    fn restore_container(self: Box<Self>) -> Result<Box<dyn ContainerRestore>> {
+        match self.data {
+            Guest::Container(tree) => Ok(Box::new(container::Restore(tree))),
+            Guest::Vm(_) => {
+                let what = "the archive is of a virtual machine";
+                Err(Error::new(ErrorKind::Unsupported, what))
+            }
+        }
     }
 }
 
 /// An offset as an index; what no volume has is past the end of each.
 fn index(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
-}
-
-impl Archive for Stored {
-    fn guest_kind(&self) -> GuestKind {
-        GuestKind::Qemu
-    }
-
-    fn guest_config(&self) -> Result<Vec<u8>> {
-        Ok(self.guest_config.clone())
-    }
-
-    fn firewall_config(&self) -> Result<Option<Vec<u8>>> {
-        Ok(self.firewall_config.clone())
-    }
-
-    fn restore_vm(self: Box<Self>) -> Result<Box<dyn VmRestore>> {
-        Ok(self)
-    }
-}
-
-impl VmRestore for Stored {
-    fn volumes(&self) -> &BTreeMap<DeviceName, VolumeInfo> {
-        &self.volumes
-    }
-
-    fn open_volume(&mut self, device: &DeviceName) -> Result<Box<dyn VolumeReader>> {
-        let content = self.contents.get(device).cloned();
-        let missing = || Error::new(ErrorKind::NotFound, format!("there is no device {device}"));
-        Ok(Box::new(Reader(content.ok_or_else(missing)?)))
-    }
-
-    fn finish(self: Box<Self>) -> Result<()> {
-        Ok(())
-    }
-}
-
-struct Reader(Arc<[u8]>);
-
-impl VolumeReader for Reader {
-    fn size(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let start = index(offset);
-        let bytes = self.0.get(start..start.saturating_add(buffer.len()));
-        let past = || Error::new(ErrorKind::Protocol, "a read passes the end of the volume");
-        buffer.copy_from_slice(bytes.ok_or_else(past)?);
-        Ok(())
-    }
-
-    fn next_data(&self, offset: u64) -> Result<Option<Region>> {
-        let mut blocks = (0u64..).step_by(BLOCK_SIZE).zip(self.0.chunks(BLOCK_SIZE));
-        let found = blocks.find_map(|(start, block)| {
-            let (from, end) = (start.max(offset), start + block.len() as u64);
-            (from < end && block.iter().any(|b| *b != 0)).then(|| Region::new(from, end - from))
-        });
-        found.transpose()
-    }
 }

@@ -1,7 +1,7 @@
 //! The provider that keeps its archives in memory has every property of the contract.
 
 use snapkeep_api::VmMechanism;
-use snapkeep_api::conformance::{assert_vm, vm_properties};
+use snapkeep_api::conformance::{assert_container, assert_vm, container_properties, vm_properties};
 use snapkeep_api::memory::MemoryProvider;
 
 #[test]
@@ -15,8 +15,22 @@ fn the_memory_provider_has_every_property_over_nbd() {
 }
 
 #[test]
+fn the_memory_provider_has_every_property_of_containers() {
+    assert_container(&|| Box::new(MemoryProvider::new(VmMechanism::Nbd)));
+}
+
+#[test]
+fn the_memory_provider_has_every_property_of_containers_if_it_audits() {
+    assert_container(&|| Box::new(MemoryProvider::new(VmMechanism::Nbd).auditing(2)));
+}
+
+#[test]
 fn properties_have_names_of_their_own() {
-    let mut names: Vec<_> = vm_properties().into_iter().map(|(name, _)| name).collect();
+    let mut names: Vec<_> = [vm_properties(), container_properties()]
+        .concat()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
     let count = names.len();
     names.sort_unstable();
     names.dedup();

@@ -8,8 +8,9 @@ use super::entry::{Entry, EntryKind};
 use super::name::{Name, TreePath};
 use crate::{Region, Result};
 
-/// A file tree of an archive, readable anywhere, from several threads at once. Nodes come from the
-/// same reader; another's are refused as `Protocol`.
+/// A file tree of an archive, readable anywhere, from several threads at once. A node is given back
+/// to the reader that it came from; what cannot be one of its own is refused as `Protocol`, and so
+/// is listing what is no folder, or reading what is no file.
 pub trait TreeReader: Send + Sync {
     /// The tree's root, a folder.
     fn root(&self) -> Result<TreeNode>;

@@ -20,10 +20,11 @@ pub trait TreeSource: Send {
 
 /// What a provider knows of the tree from an earlier archive.
 pub trait KnownTree {
-    /// Whether an entry has to be read. Asked about entries of the folder that the last `Enter`
-    /// told, and which is not left, in ascending order of their names, each at most once, some or
-    /// all of them before the steps that tell them. Which are asked about is the source's choice;
-    /// what is told without having been asked about is told with its entry.
+    /// Whether an entry has to be read. Asked about entries of the folder that the walk is in, the
+    /// innermost that was entered and not left, in ascending order of their names, each at most
+    /// once, some or all of them before the steps that tell them; after a folder in it was left, it
+    /// goes on where it was. Which are asked about is the source's choice; what is told without
+    /// having been asked about is told with its entry, and what was asked about need not be told.
     fn judge(&mut self, name: &Name, found: &Found) -> Result<Judgement>;
 }
 
@@ -66,7 +67,7 @@ pub struct Witness {
 pub enum Judgement {
     /// Yes: it is new, or changed, or nothing is known.
     Read,
-    /// No: it is unchanged. It is told without its entry.
+    /// No: it is unchanged. It is told without its entry, or not at all if it is gone by then.
     Known,
     /// It looks unchanged, but read it all the same, to see whether that is true.
     Audit,
@@ -112,7 +113,8 @@ pub enum Content {
         /// Why what was told may be of no one instant: the file was changed while it was read.
         changed: Option<String>,
     },
-    /// The rest cannot be read, for this reason: the file cannot be in the archive.
+    /// The rest cannot be read, for this reason: the file cannot be in the archive, so that no hard
+    /// link to it may be told.
     Lost(String),
 }
 
