@@ -200,6 +200,7 @@ impl VmBackup for RunningBackup {
             needs: Vec::new(),
             time: self.time.0,
             disks,
+            tree: None,
             guest_config,
             firewall_config,
             writer: String::new(),

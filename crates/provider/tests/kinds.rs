@@ -60,6 +60,7 @@ fn an_archive_of_a_container_is_no_virtual_machine_without_disks() {
         needs: Vec::new(),
         time: 1_800_000_000,
         disks: Vec::new(),
+        tree: None,
         guest_config: BlobRef {
             chunk: None,
             length: 0,

@@ -123,6 +123,7 @@ fn make(folder: &Path, size: u64) -> Fallible<()> {
         repository: String::new(),
         needs: Vec::new(),
         time: 0,
+        tree: None,
         disks: vec![DiskRecord {
             device: "drive-scsi0".to_owned(),
             size,

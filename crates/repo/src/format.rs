@@ -11,3 +11,4 @@ pub(crate) mod node;
 pub(crate) mod pack;
 pub(crate) mod slot;
 pub(crate) mod snapshot;
+pub(crate) mod tree;

@@ -19,6 +19,7 @@ mod random;
 mod reader;
 mod repository;
 mod storage;
+mod tree;
 mod verify;
 mod whole;
 mod writer;
@@ -38,6 +39,10 @@ pub use repository::{Protect, Repository};
 pub use storage::{
     Counted, Entry, FaultPoint, Faulty, FileName, Files, LocalStorage, MemoryStorage, Storage,
     SystemFiles, Tally,
+};
+pub use tree::{
+    Attributes, NodeKind, Timestamp, TreeCounts, TreeDirectory, TreeFile, TreeNode, TreeReader,
+    TreeRecord, TreeWriter, Witness, Witnessed, WitnessedDirectory, write_tree,
 };
 pub use verify::{Damage, Report, verify};
 pub use writer::{Stored, Worker, Writer};

@@ -60,3 +60,63 @@ pub const FILES_MAX: usize = 16_777_216;
 pub const TEMPORARY_NAMES_MAX: u64 = 65_536;
 /// Unreadable files that an opened repository remembers to tell of.
 pub const PROBLEMS_MAX: usize = 64;
+/// The largest node of a directory tree.
+pub const TREE_NODE_MAX: usize = 2 << 20;
+/// A writer cuts a tree's node before it is larger than this, unless one entry is.
+pub const TREE_NODE_TARGET: usize = 128 << 10;
+/// A writer does not cut a tree's node that is smaller than this.
+pub const TREE_NODE_MIN: usize = 16 << 10;
+/// A directory whose node is not larger lies in its entry.
+pub const TREE_INLINE_MAX: usize = 4 << 10;
+/// The most levels of nodes of one directory, or one file's extents.
+pub const TREE_LEVELS_MAX: u8 = 8;
+/// The most directories one below the other.
+pub const TREE_DEPTH_MAX: usize = 512;
+/// The longest name of an entry.
+pub const TREE_NAME_MAX: usize = 255;
+/// The longest path from a tree's root, and so of a hard link's first name.
+pub const TREE_PATH_MAX: usize = 65_535;
+/// The longest target of a symbolic link.
+pub const SYMLINK_MAX: usize = 4095;
+/// The longest name of an extended attribute.
+pub const XATTR_NAME_MAX: usize = 255;
+/// The longest value of an extended attribute.
+pub const XATTR_VALUE_MAX: usize = 64 << 10;
+/// The most extended attributes of one entry.
+pub const XATTRS_MAX: usize = 32_768;
+/// The most bytes of names and values of one entry's extended attributes.
+pub const XATTRS_TOTAL_MAX: usize = 1 << 20;
+/// The most extents that lie in a file's entry.
+pub const EXTENTS_INLINE: usize = 8;
+/// The largest file: what a signed file offset can say.
+pub const FILE_SIZE_MAX: u64 = i64::MAX as u64;
+/// A file with more data than this has chunks of its own.
+pub const BUNDLED_MAX: usize = 128 << 10;
+/// A writer does not end a bundle that is smaller than this.
+pub const BUNDLE_MIN: usize = 128 << 10;
+/// A writer ends a bundle that is not smaller than this.
+pub const BUNDLE_TARGET: usize = 1 << 20;
+/// The smallest chunk that a writer cuts from a large file.
+pub const CUT_MIN: usize = 256 << 10;
+/// From this size on a writer cuts a large file's chunks more readily.
+pub const CUT_NORMAL: usize = 1 << 20;
+/// The most parts of files, with holes between, in one chunk; and so in one bundle's file.
+pub const PIECES_MAX: usize = 1024;
+/// The most entries that a tree's writer holds back until their bundle is stored.
+pub const WAITING_ENTRIES: usize = 8192;
+/// The most bytes of such entries.
+pub const WAITING_BYTES: usize = 4 << 20;
+/// The most chunks that wait for a worker of a tree's writer.
+pub const QUEUE_CHUNKS: usize = 64;
+/// The most bytes of chunks that wait for one.
+pub const QUEUE_BYTES: usize = 16 << 20;
+/// The most threads that store a tree's chunks.
+pub const TREE_WORKERS_MAX: usize = 64;
+/// Decoded nodes of one kind that a tree's reader keeps.
+pub const TREE_CACHE_NODES: usize = 64;
+/// The most bytes of them, as they are stored.
+pub const TREE_CACHE_NODE_BYTES: usize = 8 << 20;
+/// Decoded chunks that a tree's reader keeps.
+pub const TREE_CACHE_CHUNKS: usize = 32;
+/// The most bytes of them.
+pub const TREE_CACHE_CHUNK_BYTES: usize = 32 << 20;

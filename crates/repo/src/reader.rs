@@ -58,7 +58,12 @@ impl Repository {
     }
 
     /// The same, to where it is wanted, which has the chunk's length.
-    fn read_chunk_to(&self, class: Class, id: &ChunkId, target: &mut [u8]) -> Result<()> {
+    pub(crate) fn read_chunk_to(
+        &self,
+        class: Class,
+        id: &ChunkId,
+        target: &mut [u8],
+    ) -> Result<()> {
         self.any_copy(id, |copy| self.read_copy(class, id, copy, target))
     }
 

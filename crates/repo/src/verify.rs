@@ -1,6 +1,8 @@
 //! Verification: every pack against its name and by its table, every chunk that a snapshot needs against its
 //! identity.
 
+mod tree;
+
 use std::ops::Range;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -100,11 +102,15 @@ pub fn verify(repository: &Repository) -> Result<Report> {
         waiting: Vec::new(),
     };
     for name in repository.snapshots()? {
-        let result =
-            (repository.listed_snapshot(&name)).and_then(|snapshot| proof.snapshot(&snapshot));
+        let read = repository.listed_snapshot(&name);
+        let result = read.and_then(|snapshot| {
+            proof.snapshot(&snapshot)?;
+            Ok(snapshot.tree.and_then(|tree| proof.witnesses(&tree).err()))
+        });
+        report.snapshots += u64::from(result.is_ok());
         match result {
-            Ok(()) => report.snapshots += 1,
-            Err(error) => report.tell(&name, error),
+            Ok(None) => {}
+            Ok(Some(error)) | Err(error) => report.tell(&name, error),
         }
     }
     report.chunks = proof.proven.count();
@@ -175,11 +181,7 @@ impl Proof<'_> {
                     continue;
                 }
                 if level == 0 {
-                    self.proven.insert(&place);
-                    self.waiting.push((id, place));
-                    if self.waiting.len() >= BATCH {
-                        self.read_waiting()?;
-                    }
+                    self.chunk(id, place)?;
                 } else {
                     let children = self.repository.read_node(&id)?;
                     // Taken from the end: in the disk's order, which is about that of the packs.
@@ -189,6 +191,19 @@ impl Proof<'_> {
                     self.nodes.push(place);
                 }
             }
+        }
+        match &snapshot.tree {
+            Some(record) => self.tree(record),
+            None => Ok(()),
+        }
+    }
+
+    /// Has a chunk read, with others.
+    fn chunk(&mut self, id: ChunkId, place: Location) -> Result<()> {
+        self.proven.insert(&place);
+        self.waiting.push((id, place));
+        if self.waiting.len() >= BATCH {
+            self.read_waiting()?;
         }
         Ok(())
     }

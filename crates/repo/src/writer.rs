@@ -9,6 +9,7 @@ use zstd_safe::{CCtx, CParameter};
 
 use crate::format::bytes::{hex, length_u32};
 use crate::format::envelope::{self, Kind};
+use crate::format::features;
 use crate::format::id::ChunkId;
 use crate::format::index::{self, IndexedPack};
 use crate::format::pack::{Class, OpenPack, SealedPack};
@@ -98,7 +99,7 @@ impl Writer {
     }
 
     /// Makes what was stored durable and puts the snapshot: from here on there is an archive.
-    /// The writer's identity and the number of its index objects are filled in.
+    /// The writer's identity, the number of its index objects and what the tree needs are filled in.
     pub fn commit(self, name: &SnapshotName, mut snapshot: Snapshot) -> Result<Snapshot> {
         self.check()?;
         for open in &self.open {
@@ -115,6 +116,9 @@ impl Writer {
             .clone_from(&self.repository.config().repository);
         snapshot.id = hex(&random::fresh::<16>(&*self.repository.random)?);
         snapshot.stats.stored = self.stored();
+        if snapshot.tree.is_some() && !snapshot.needs.iter().any(|need| need == features::TREES) {
+            snapshot.needs.push(features::TREES.to_owned());
+        }
         let file = name.file();
         // An archive that no program would read again is no archive.
         snapshot.check_limits(name)?;
@@ -123,6 +127,34 @@ impl Writer {
         let sealed = envelope::seal(keys, random, Kind::Snapshot, &file, &body)?;
         self.repository.storage.put(&file, &sealed)?;
         Ok(snapshot)
+    }
+
+    /// The identity of a chunk, and whether the caller is the one who must store it now: then
+    /// nobody else will.
+    pub(crate) fn claim(&self, class: Class, plaintext: &[u8]) -> Result<(ChunkId, bool)> {
+        if plaintext.len() > limits::CHUNK_MAX {
+            let what = format!("a chunk of {} bytes is too large", plaintext.len());
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        let id = self.repository.keys.chunk_id(class, plaintext);
+        let new = !self.is_indexed(&id) && lock(&self.seen).insert(id);
+        Ok((id, new))
+    }
+
+    fn is_indexed(&self, id: &ChunkId) -> bool {
+        let index = self.repository.index.read();
+        let index = index.unwrap_or_else(PoisonError::into_inner);
+        index.find(id).is_some()
+    }
+
+    /// Whether a chunk is there, or was given to this writer.
+    pub(crate) fn has(&self, id: &ChunkId) -> bool {
+        self.is_indexed(id) || lock(&self.seen).contains(id)
+    }
+
+    /// What was claimed will not be stored: nothing may be committed.
+    pub(crate) fn give_up(&self, why: &Error) {
+        lock(&self.poison).get_or_insert_with(|| why.clone());
     }
 
     /// The first failure, if there was one: after it nothing more is written.
@@ -278,33 +310,31 @@ impl std::fmt::Debug for Worker<'_> {
 impl Worker<'_> {
     /// Stores a chunk unless it is there: looked up before it is compressed.
     pub fn store(&mut self, class: Class, plaintext: &[u8]) -> Result<Stored> {
+        let (id, new) = self.writer.claim(class, plaintext)?;
+        if new {
+            self.store_claimed(class, id, plaintext)?;
+        }
+        Ok(Stored { id, new })
+    }
+
+    /// Stores a chunk that was claimed.
+    pub(crate) fn store_claimed(
+        &mut self,
+        class: Class,
+        id: ChunkId,
+        plaintext: &[u8],
+    ) -> Result<()> {
         let writer = self.writer;
-        if plaintext.len() > limits::CHUNK_MAX {
-            let what = format!("a chunk of {} bytes is too large", plaintext.len());
-            return Err(Error::new(ErrorKind::Invalid, what));
-        }
-        let id = writer.repository.keys.chunk_id(class, plaintext);
-        let known = {
-            let index = writer
-                .repository
-                .index
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            index.find(&id).is_some()
-        };
-        if known || !lock(&writer.seen).insert(id) {
-            return Ok(Stored { id, new: false });
-        }
         let compressed = self.compress(plaintext);
         let blob = if compressed {
             &self.space[..]
         } else {
             plaintext
         };
-        // Once a chunk was seen, it must be stored, or nothing may be committed.
+        // Once a chunk was claimed, it must be stored, or nothing may be committed.
         writer.poisoned(writer.add(class, id, blob, plaintext.len(), compressed))?;
         self.written += blob.len() as u64;
-        Ok(Stored { id, new: true })
+        Ok(())
     }
 
     /// Bytes that this worker gave to be written out since it was last asked.

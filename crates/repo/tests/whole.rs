@@ -60,6 +60,7 @@ fn disk(repository: &Arc<Repository>, archive: &str, other: Option<ChunkId>) -> 
         needs: Vec::new(),
         time: 0,
         disks: vec![record],
+        tree: None,
         guest_config: BlobRef {
             chunk: None,
             length: 0,

@@ -7,8 +7,10 @@ use crate::{Error, ErrorKind, Result};
 
 /// What every repository of this program needs: the format is a draft and may still change.
 pub(crate) const DRAFT: &str = "draft-1";
+/// What every snapshot with a directory tree needs.
+pub(crate) const TREES: &str = "trees-1";
 /// The features this program knows, of any class.
-const KNOWN: [&str; 1] = [DRAFT];
+const KNOWN: [&str; 2] = [DRAFT, TREES];
 
 /// Refuses a name that this program does not know. `object` is what needs it.
 pub(crate) fn require(object: &str, feature: &str) -> Result<()> {

@@ -10,6 +10,7 @@ use super::bytes::{hex, unhex};
 use super::features;
 use super::id::ChunkId;
 use crate::storage::FileName;
+use crate::tree::TreeRecord;
 use crate::{Error, ErrorKind, Result, limits};
 
 /// The name of a snapshot: `NAMESPACE/KIND/GUEST/TIME-RANDOM`.
@@ -63,13 +64,16 @@ pub struct Snapshot {
     pub id: String,
     /// The repository's identity, so that a file copied from another one is noticed.
     pub repository: String,
-    /// Features that a reader of this snapshot must know.
+    /// Features that a reader of this snapshot must know. The writer names what the tree needs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
     /// Seconds since the epoch, as the caller gave them.
     pub time: i64,
     /// The disks, by device name in order.
     pub disks: Vec<DiskRecord>,
+    /// The directory tree of a container, which has no disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<TreeRecord>,
     /// The guest's raw configuration.
     pub guest_config: BlobRef,
     /// The guest's raw firewall configuration, if it had one.
@@ -171,6 +175,10 @@ impl Snapshot {
         let too_long = |c: &&BlobRef| c.length as usize > limits::GUEST_CONFIG_MAX;
         if configs.into_iter().flatten().any(|c| too_long(&c)) {
             return corrupt("has a longer configuration than is allowed");
+        }
+        let needs_trees = self.needs.iter().any(|feature| feature == features::TREES);
+        if self.tree.is_some() && (!self.disks.is_empty() || !needs_trees) {
+            return corrupt("has a directory tree beside disks, or without the feature it needs");
         }
         for disk in &self.disks {
             let size = disk.chunk_size as usize;

@@ -284,6 +284,7 @@ fn back_up(repository: &Arc<Repository>, archive: &Archive) -> Fallible<()> {
         needs: Vec::new(),
         time: MADE,
         disks,
+        tree: None,
         guest_config,
         firewall_config,
         writer: String::new(),

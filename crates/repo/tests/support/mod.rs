@@ -13,6 +13,7 @@ use snapkeep_repo::{
 
 pub(crate) mod history;
 pub(crate) mod power;
+pub(crate) mod tree;
 
 pub(crate) const CHUNK: usize = 64 << 10;
 
@@ -85,12 +86,18 @@ pub(crate) fn backup(
         root,
         lineage: Lineage::default(),
     };
-    let snapshot = Snapshot {
+    writer.commit(name, snapshot(vec![disk]))
+}
+
+/// A snapshot of these disks.
+pub(crate) fn snapshot(disks: Vec<DiskRecord>) -> Snapshot {
+    Snapshot {
         id: String::new(),
         repository: String::new(),
         needs: Vec::new(),
         time: 0,
-        disks: vec![disk],
+        disks,
+        tree: None,
         guest_config: BlobRef {
             chunk: None,
             length: 0,
@@ -100,8 +107,7 @@ pub(crate) fn backup(
         index_objects: 0,
         stats: Stats::default(),
         program: "test".to_owned(),
-    };
-    writer.commit(name, snapshot)
+    }
 }
 
 pub(crate) fn restore(repository: &Arc<Repository>, name: &SnapshotName) -> Result<Vec<u8>> {
