@@ -46,6 +46,7 @@ pub(super) const FOR_TESTS: &[Package] = &[
     Package::new("fuse3", Programs(&["fusermount3"])),
     Package::new("rsync", Programs(&["rsync"])),
     Package::new("tar", Programs(&["tar"])),
+    Package::new("findutils", Programs(&["find"])),
     Package::new("util-linux", Programs(&["unshare", "nsenter"])),
     Package::new("mount", Programs(&["mount", "umount", "losetup"])),
     Package::new("python3", PythonModule("json")),

@@ -55,6 +55,16 @@ fn a_bad_line_is_told_with_file_and_line_and_the_others_count() {
     assert_eq!(patterns.decide(b"new", false), Decision::Excluded);
     assert_eq!(patterns.decide(b"[x", false), Decision::Unmatched);
     assert_eq!(patterns.take_warnings(), [""; 0]);
+
+    patterns.leave();
+    patterns.enter(b"c");
+    patterns.add_file(b"[");
+    patterns.leave();
+    patterns.leave();
+    patterns.add_file(b"[");
+    let warnings = patterns.take_warnings();
+    assert!(warnings[0].starts_with("/srv/c/.pxarexclude, line 1: "));
+    assert!(warnings[1].starts_with("/.pxarexclude, line 1: "));
 }
 
 #[test]
@@ -150,4 +160,25 @@ fn a_deep_path_costs_no_memory_for_patterns() {
             .iter()
             .all(|folder| Arc::ptr_eq(&folder.live, &root))
     );
+}
+
+/// A matcher that tries every way to share out the path would not end.
+#[test]
+fn a_hostile_pattern_of_folders_ends() {
+    let given = ["**/a*a/".repeat(30) + "**/b", "a*/**/".repeat(20) + "c"];
+    let mut patterns = Patterns::new(&given).unwrap();
+    let name = [b'a'; 255];
+    for depth in 0..300 {
+        let of_depth = |least| {
+            if depth < least {
+                Decision::Unmatched
+            } else {
+                Decision::Excluded
+            }
+        };
+        assert_eq!(patterns.decide(&name, true), Decision::Unmatched);
+        assert_eq!(patterns.decide(b"b", true), of_depth(30));
+        assert_eq!(patterns.decide(b"c", true), of_depth(20));
+        patterns.enter(&name);
+    }
 }
