@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::sleep;
@@ -44,6 +44,8 @@ pub struct GuardProgram {
 #[derive(Debug)]
 pub(super) struct Guard {
     child: Child,
+    /// Whatever it says later, it does not end because nobody listens.
+    _words: ChildStdout,
 }
 
 impl Guard {
@@ -63,8 +65,14 @@ impl Guard {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|e| failed(e.to_string()))?;
-        let said = wait_until_ready(&mut child, times.guard);
-        let guard = Self { child };
+        let Some(mut words) = child.stdout.take() else {
+            return Err(failed("it has no output".to_owned()));
+        };
+        let said = wait_until_ready(&mut words, times.guard);
+        let guard = Self {
+            child,
+            _words: words,
+        };
         match said {
             Ok(()) => Ok(guard),
             Err(e) => {
@@ -82,16 +90,13 @@ impl Guard {
     }
 }
 
-fn wait_until_ready(child: &mut Child, limit: Duration) -> io::Result<()> {
-    let Some(mut words) = child.stdout.take() else {
-        return Err(io::Error::other("it has no output"));
-    };
+fn wait_until_ready(words: &mut ChildStdout, limit: Duration) -> io::Result<()> {
     let deadline = Instant::now() + limit;
     let mut said = Vec::new();
     while !said.ends_with(READY) {
         let left = deadline.saturating_duration_since(Instant::now());
         let wait = Timespec::try_from(left).map_err(io::Error::other)?;
-        match poll(&mut [PollFd::new(&words, PollFlags::IN)], Some(&wait)) {
+        match poll(&mut [PollFd::new(words, PollFlags::IN)], Some(&wait)) {
             Ok(0) => return Err(io::Error::other("it does not say that it is there")),
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,

@@ -15,20 +15,16 @@ pub(crate) struct Btrfs {
 }
 
 impl Btrfs {
-    /// Makes one in a folder, and mounts it there at `mnt`.
-    pub(crate) fn new(folder: &Path) -> Self {
-        let image = folder.join("btrfs.img");
+    /// Makes one in a file of a folder, and mounts it there under a name.
+    pub(crate) fn new(folder: &Path, name: &str) -> Self {
+        let image = folder.join(format!("{name}.img"));
         File::create(&image).unwrap().set_len(SIZE).unwrap();
-        let at = folder.join("mnt");
+        let at = folder.join(name);
         std::fs::create_dir(&at).unwrap();
         run("mkfs.btrfs", &["-q", image.to_str().unwrap()]);
         let paths = [image.to_str().unwrap(), at.to_str().unwrap()];
         run("mount", &["-o", "loop", paths[0], paths[1]]);
         Self { at }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.at
     }
 
     /// Makes a subvolume, below which folders may be.
@@ -40,6 +36,14 @@ impl Btrfs {
             &["-q", "subvolume", "create", path.to_str().unwrap()],
         );
         path
+    }
+
+    pub(crate) fn delete(&self, name: &str) {
+        let path = self.at.join(name);
+        run(
+            "btrfs",
+            &["-q", "subvolume", "delete", path.to_str().unwrap()],
+        );
     }
 
     /// All subvolumes that there are, by their paths.

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![expect(
+    clippy::exit,
     clippy::print_stderr,
     clippy::unwrap_used,
     reason = "a test fails by panicking and tells what it skips"
@@ -27,7 +28,10 @@ use snapkeep_host::container::{
 };
 use tempfile::TempDir;
 
-pub(crate) mod btrfs;
+mod btrfs;
+pub(crate) mod killed;
+
+use btrfs::Btrfs;
 
 /// Longer than anything takes; only a test that fails waits so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -53,14 +57,12 @@ const PROGRAMS: [&str; 5] = [
 
 /// Whether everything is there; says aloud that the test is skipped if it is not.
 pub(crate) fn can_run(test: &str, more: &[&str]) -> bool {
-    let mut missing = Vec::new();
+    let mut missing: Vec<&str> = Vec::new();
     if !rustix::process::geteuid().is_root() {
         missing.push("root");
     }
     for name in PROGRAMS.iter().chain(&["busybox"]).chain(more) {
-        let there = std::env::split_paths(&std::env::var_os("PATH").unwrap())
-            .any(|folder| folder.join(name).exists());
-        if !there {
+        if real_program(name).is_none() {
             missing.push(name);
         }
     }
@@ -91,6 +93,8 @@ impl TaskLog for Log {
 
 /// A folder with one container, `web`, that runs, and the state of its backups.
 pub(crate) struct Lab {
+    /// Where the container is, if that is a Btrfs.
+    btrfs: Option<Btrfs>,
     /// `None`: another process owns it.
     owned: Option<TempDir>,
     folder: PathBuf,
@@ -103,10 +107,27 @@ impl Lab {
         Self::at(owned.path()).make(owned)
     }
 
+    /// On a Btrfs: the root file system is a subvolume, or a folder of a subvolume.
+    pub(crate) fn on_btrfs(is_subvolume: bool) -> Self {
+        let owned = TempDir::new().unwrap();
+        let mut lab = Self::at(owned.path());
+        let btrfs = Btrfs::new(owned.path(), "lxc");
+        if is_subvolume {
+            btrfs.subvolume("web/rootfs");
+        }
+        lab.btrfs = Some(btrfs);
+        lab.make(owned)
+    }
+
+    pub(crate) fn btrfs(&self) -> Option<&Btrfs> {
+        self.btrfs.as_ref()
+    }
+
     /// One that another process of the test has made.
     pub(crate) fn at(folder: &Path) -> Self {
         let lxc = Lxc::new(&folder.join("lxc"), "web", Some(&folder.join("bin"))).unwrap();
         Self {
+            btrfs: None,
             owned: None,
             folder: folder.to_owned(),
             lxc,
@@ -142,19 +163,27 @@ impl Lab {
     fn make_programs(&self) {
         let bin = self.folder.join("bin");
         fs::create_dir(&bin).unwrap();
-        for name in PROGRAMS {
+        for name in PROGRAMS.iter().chain(&["btrfs"]) {
             // Its helpers for users' own ID maps are not needed by root, and do not work everywhere.
-            let path = if name == "lxc-start" {
+            let path = if *name == "lxc-start" {
                 "env PATH=/nowhere"
             } else {
                 ""
             };
+            // Btrfs' own program does many things.
+            let key = if *name == "btrfs" { "btrfs-$2" } else { name };
             let script = format!(
-                "#!/bin/sh\nhold() {{ test -e {here}/hold-$1-{name} && touch {here}/holding && \
-                 while test -e {here}/hold-$1-{name}; do sleep 0.05; done; }}\n\
-                 test -e {here}/fail-{name} && {{ echo it is to fail >&2; exit 9; }}\n\
-                 hold before\n{path} $(command -v {name}) \"$@\"; ended=$?\nhold after\nexit $ended\n",
-                here = self.folder.display()
+                "#!/bin/sh\n\
+                 key={key}\n\
+                 hold() {{\n\
+                 test -e {here}/hold-$1-$key || return\n\
+                 touch {here}/holding\n\
+                 while test -e {here}/hold-$1-$key; do sleep 0.05; done\n\
+                 }}\n\
+                 test -e {here}/fail-$key && {{ echo it is to fail >&2; exit 9; }}\n\
+                 hold before\n{path} {real} \"$@\"\nended=$?\nhold after\nexit $ended\n",
+                here = self.folder.display(),
+                real = real_program(name).unwrap_or_default().display()
             );
             let file = bin.join(name);
             fs::write(&file, script).unwrap();
@@ -200,7 +229,7 @@ impl Lab {
             } else {
                 &[]
             })
-            .arg(real_program(program))
+            .arg(real_program(program).unwrap())
             .arg("-P")
             .arg(path)
             .args(["-n", "web"])
@@ -213,6 +242,12 @@ impl Lab {
     pub(crate) fn start(&self) {
         self.run("lxc-start", &["-d"]);
         self.wait_for("RUNNING");
+    }
+
+    pub(crate) fn start_if_stopped(&self) {
+        if self.state() == "STOPPED" {
+            self.start();
+        }
     }
 
     pub(crate) fn state(&self) -> String {
@@ -283,9 +318,10 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if self.owned.is_some() {
-            for name in PROGRAMS {
-                for moment in ["before", "after"] {
-                    self.flag(&format!("hold-{moment}-{name}"), false);
+            for entry in fs::read_dir(&self.folder).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                if name.starts_with("hold-") {
+                    self.flag(&name, false);
                 }
             }
             self.run("lxc-unfreeze", &[]);
@@ -294,10 +330,10 @@ impl Drop for Lab {
     }
 }
 
-fn real_program(name: &str) -> PathBuf {
+fn real_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap();
     let mut all = std::env::split_paths(&path).map(|folder| folder.join(name));
-    all.find(|path| path.exists()).unwrap()
+    all.find(|path| path.exists())
 }
 
 /// Makes a root file system of nothing but busybox.
@@ -305,7 +341,7 @@ pub(crate) fn fill(rootfs: &Path) {
     for name in ["bin", "dev", "proc", "sys", "tmp", "sbin", "etc"] {
         fs::create_dir_all(rootfs.join(name)).unwrap();
     }
-    fs::copy(real_program("busybox"), rootfs.join("bin/busybox")).unwrap();
+    fs::copy(real_program("busybox").unwrap(), rootfs.join("bin/busybox")).unwrap();
     for name in ["sh", "sleep", "test", "rm"] {
         symlink("busybox", rootfs.join("bin").join(name)).unwrap();
     }
@@ -457,7 +493,10 @@ pub(crate) fn be_guard_if_asked() {
     {
         let log = Log::default();
         let done = snapkeep_host::container::guard([folder.clone(), stem.clone()], &log);
-        eprintln!("the guard: {}", log.text());
-        done.unwrap();
+        if let Err(e) = &done {
+            eprintln!("the guard: {}: {}", e.chain(), log.text());
+        }
+        // The backup that would read the test's result is dead.
+        std::process::exit(done.is_err().into());
     }
 }

@@ -40,6 +40,14 @@ impl Hook {
             );
             return Err(Error::new(ErrorKind::Invalid, what));
         }
+        let about = std::fs::metadata(program).map_err(|e| {
+            let what = format!("the snapshot hook {}", shown_path(program));
+            Error::with_source(ErrorKind::Invalid, what, e)
+        })?;
+        if !about.is_file() || about.mode() & 0o111 == 0 {
+            let what = format!("the snapshot hook {} is no program", shown_path(program));
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
         Ok(Self {
             program: program.to_owned(),
             guest: guest.to_owned(),

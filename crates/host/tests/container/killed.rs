@@ -1,0 +1,115 @@
+//! A backup in a process of its own, which is this test again, that stands still where it is to be
+//! killed.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use snapkeep_host::container::Mode;
+
+use super::{Lab, Log, back_up, wait_until};
+
+/// Where a backup stands still: `hold-before-PROGRAM`, `hold-after-PROGRAM`, `hold-pass`,
+/// `hold-commit`.
+#[derive(Debug)]
+pub(crate) struct Phase {
+    backup: Child,
+    hold: String,
+}
+
+impl Phase {
+    /// Starts a backup, and waits until it stands still there.
+    #[track_caller]
+    pub(crate) fn reach(lab: &Lab, mode: &str, hold: &str) -> Self {
+        lab.flag("holding", false);
+        lab.flag(hold, true);
+        let path = std::env::var("PATH").unwrap();
+        let backup = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "the_backup", "--nocapture"])
+            .arg(lab.folder())
+            .arg(mode)
+            .env(
+                "PATH",
+                format!("{}:{path}", lab.folder().join("bin").display()),
+            )
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until(hold, || lab.has_flag("holding"));
+        let hold = hold.to_owned();
+        Self { backup, hold }
+    }
+
+    /// Kills the backup, then lets go on what was held.
+    pub(crate) fn kill(mut self, lab: &Lab) {
+        self.backup.kill().unwrap();
+        self.backup.wait().unwrap();
+        lab.flag(&self.hold, false);
+    }
+
+    /// Lets the backup go on to its good end.
+    pub(crate) fn go_on(mut self, lab: &Lab) {
+        lab.flag(&self.hold, false);
+        assert!(self.backup.wait().unwrap().success());
+    }
+}
+
+/// Kills the guard; the backup does not notice.
+pub(crate) fn kill_guard(lab: &Lab) {
+    for entry in fs::read_dir("/proc").unwrap() {
+        let path = entry.unwrap().path();
+        let line = fs::read(path.join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        let folder = lab.folder().to_str().unwrap();
+        if line.contains("\0the_guard\0") && line.contains(folder) {
+            let id = path.file_name().unwrap().to_str().unwrap();
+            let pid = Pid::from_raw(id.parse().unwrap()).unwrap();
+            kill_process(pid, Signal::KILL).unwrap();
+            return;
+        }
+    }
+    panic!("there is no guard");
+}
+
+/// What the test `the_backup` does if this process is one.
+pub(crate) fn be_backup_if_asked() {
+    let arguments: Vec<_> = std::env::args().collect();
+    let [_, _, name, _, folder, mode] = arguments.as_slice() else {
+        return;
+    };
+    if name != "the_backup" {
+        return;
+    }
+    let mode = match mode.as_str() {
+        "suspend" => Mode::Suspend,
+        "stop" => Mode::Stop,
+        _ => Mode::Snapshot,
+    };
+    let (reading, committing) = (folder.clone(), folder.clone());
+    let lab = Lab::at(Path::new(folder));
+    back_up(
+        &lab.request(mode),
+        &Log::default(),
+        move |_| {
+            hold(&reading, "hold-pass");
+            Ok(())
+        },
+        move || {
+            hold(&committing, "hold-commit");
+            Ok(())
+        },
+    )
+    .unwrap();
+}
+
+fn hold(folder: &str, name: &str) {
+    let folder = Path::new(folder);
+    if folder.join(name).exists() {
+        fs::write(folder.join("holding"), "").unwrap();
+        while folder.join(name).exists() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! A backup of a container that is killed anywhere, with and without its guard: the container goes
+//! on, and nothing of the backup stays.
+
+mod container;
+
+use container::killed::{Phase, be_backup_if_asked, kill_guard};
+use container::{Lab, Log, back_up, be_guard_if_asked, can_run, fine, wait_until};
+use snapkeep_api::ErrorKind;
+use snapkeep_host::container::Mode;
+
+#[test]
+fn the_guard() {
+    be_guard_if_asked();
+}
+
+#[test]
+fn the_backup() {
+    be_backup_if_asked();
+}
+
+const SUSPEND: [&str; 6] = [
+    "hold-before-lxc-freeze",
+    "hold-after-lxc-freeze",
+    "hold-pass",
+    "hold-before-lxc-unfreeze",
+    "hold-after-lxc-unfreeze",
+    "hold-commit",
+];
+
+const STOP: [&str; 6] = [
+    "hold-before-lxc-stop",
+    "hold-after-lxc-stop",
+    "hold-pass",
+    "hold-before-lxc-start",
+    "hold-after-lxc-start",
+    "hold-commit",
+];
+
+const SNAPSHOT: [&str; 6] = [
+    "hold-before-btrfs-snapshot",
+    "hold-after-btrfs-snapshot",
+    "hold-pass",
+    "hold-before-btrfs-delete",
+    "hold-after-btrfs-delete",
+    "hold-commit",
+];
+
+/// The container works, and nothing of the backup is there.
+#[track_caller]
+fn assert_as_before(lab: &Lab, phase: &str) {
+    wait_until(phase, || lab.journals() == 0 && lab.state() == "RUNNING");
+    lab.wait_until_it_works();
+    if let Some(btrfs) = lab.btrfs() {
+        assert_eq!(btrfs.subvolumes(), ["web/rootfs"], "{phase}");
+    }
+}
+
+/// The guard takes back what the backup had changed.
+fn guarded(lab: &Lab, mode: &str, phases: &[&str]) {
+    for hold in phases {
+        lab.start_if_stopped();
+        let phase = Phase::reach(lab, mode, hold);
+        phase.kill(lab);
+        assert_as_before(lab, hold);
+    }
+}
+
+/// The next backup does.
+fn unguarded(lab: &Lab, mode: &str, phases: &[&str]) {
+    for hold in phases {
+        lab.start_if_stopped();
+        let phase = Phase::reach(lab, mode, hold);
+        if *hold != "hold-commit" {
+            kill_guard(lab);
+        }
+        phase.kill(lab);
+        // Programs of the dead one may still be at work.
+        wait_until("a backup", || {
+            match back_up(&lab.request(Mode::Auto), &Log::default(), |_| Ok(()), fine) {
+                Ok(_) => true,
+                Err(e) if e.kind() == ErrorKind::Unavailable => false,
+                Err(e) => panic!("{hold}: {}", e.chain()),
+            }
+        });
+        assert_as_before(lab, hold);
+    }
+}
+
+#[test]
+fn a_container_goes_on_by_the_guard_of_a_killed_backup() {
+    if can_run("a_container_goes_on_by_the_guard_of_a_killed_backup", &[]) {
+        guarded(&Lab::new(), "suspend", &SUSPEND);
+    }
+}
+
+#[test]
+fn a_container_goes_on_by_the_next_backup_if_the_guard_was_killed_too() {
+    if can_run(
+        "a_container_goes_on_by_the_next_backup_if_the_guard_was_killed_too",
+        &[],
+    ) {
+        unguarded(&Lab::new(), "suspend", &SUSPEND);
+    }
+}
+
+#[test]
+fn a_container_is_started_by_the_guard_of_a_killed_backup() {
+    if can_run(
+        "a_container_is_started_by_the_guard_of_a_killed_backup",
+        &[],
+    ) {
+        guarded(&Lab::new(), "stop", &STOP);
+    }
+}
+
+#[test]
+fn a_container_is_started_by_the_next_backup_if_the_guard_was_killed_too() {
+    if can_run(
+        "a_container_is_started_by_the_next_backup_if_the_guard_was_killed_too",
+        &[],
+    ) {
+        unguarded(&Lab::new(), "stop", &STOP);
+    }
+}
+
+#[test]
+fn a_snapshot_is_deleted_by_the_guard_of_a_killed_backup() {
+    if can_run(
+        "a_snapshot_is_deleted_by_the_guard_of_a_killed_backup",
+        &["mkfs.btrfs"],
+    ) {
+        guarded(&Lab::on_btrfs(true), "snapshot", &SNAPSHOT);
+    }
+}
+
+#[test]
+fn a_snapshot_is_deleted_by_the_next_backup_if_the_guard_was_killed_too() {
+    let name = "a_snapshot_is_deleted_by_the_next_backup_if_the_guard_was_killed_too";
+    if can_run(name, &["mkfs.btrfs"]) {
+        unguarded(&Lab::on_btrfs(true), "snapshot", &SNAPSHOT);
+    }
+}
+
+#[test]
+fn a_backup_whose_guard_was_killed_ends_well() {
+    if !can_run("a_backup_whose_guard_was_killed_ends_well", &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start();
+    let phase = Phase::reach(&lab, "suspend", "hold-pass");
+    kill_guard(&lab);
+    phase.go_on(&lab);
+    assert_as_before(&lab, "without a guard");
+}
+
+#[test]
+fn a_container_that_was_started_again_and_frozen_by_somebody_else_is_let_alone() {
+    let name = "a_container_that_was_started_again_and_frozen_by_somebody_else_is_let_alone";
+    if !can_run(name, &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start();
+    let phase = Phase::reach(&lab, "suspend", "hold-pass");
+    kill_guard(&lab);
+    phase.kill(&lab);
+    assert_eq!((lab.state().as_str(), lab.journals()), ("FROZEN", 1));
+    lab.run("lxc-unfreeze", &[]);
+    lab.run("lxc-stop", &["-k"]);
+    lab.start();
+    lab.run("lxc-freeze", &[]);
+    let log = Log::default();
+    back_up(&lab.request(Mode::Auto), &log, |_| Ok(()), fine).unwrap();
+    assert!(log.text().contains("it is let alone"), "{}", log.text());
+    assert_eq!((lab.state().as_str(), lab.journals()), ("FROZEN", 0));
+}
+
+#[test]
+fn a_subvolume_that_is_not_the_snapshot_is_let_alone() {
+    let name = "a_subvolume_that_is_not_the_snapshot_is_let_alone";
+    if !can_run(name, &["mkfs.btrfs"]) {
+        return;
+    }
+    let lab = Lab::on_btrfs(true);
+    lab.start();
+    let phase = Phase::reach(&lab, "snapshot", "hold-pass");
+    kill_guard(&lab);
+    phase.kill(&lab);
+    let btrfs = lab.btrfs().unwrap();
+    let mut there = btrfs.subvolumes();
+    let path = there.pop().unwrap();
+    assert!(path.contains("snapkeep-snapshot"), "{path}");
+    btrfs.delete(&path);
+    btrfs.subvolume(&path);
+    let log = Log::default();
+    back_up(&lab.request(Mode::Suspend), &log, |_| Ok(()), fine).unwrap();
+    assert!(log.text().contains("it is let alone"), "{}", log.text());
+    assert!(btrfs.subvolumes().contains(&path));
+    assert_eq!(lab.journals(), 0);
+}
