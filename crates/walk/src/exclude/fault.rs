@@ -17,9 +17,9 @@ pub(super) enum Fault {
     UnclosedClass(usize),
     /// `[:name:]` with a name nobody knows, `[.x.]` or `[=x=]`.
     UnknownClass(usize),
-    /// A range whose end comes before its start: some tools swap them, others match nothing.
+    /// A range whose end comes before its start: some programs swap them, others match nothing.
     ReversedRange(usize),
-    /// Some tools take such a class as text, to others it matches a slash.
+    /// To some programs such a class can match a slash, to others never.
     SlashInClass(usize),
 }
 
