@@ -1,8 +1,9 @@
 //! What is done with the file tree of an archive, whoever keeps it: it is written as a tar archive
-//! ([`tar`]).
+//! ([`tar`]), or extracted into a folder ([`extract()`]).
 
 pub mod acl;
 pub mod capability;
+mod extract;
 mod ids;
 mod limits;
 mod links;
@@ -12,5 +13,8 @@ mod selection;
 pub mod tar;
 mod visit;
 
+pub use extract::{
+    Existing, ExtractOptions, ExtractReport, Problem, ProblemKind, Progress, extract,
+};
 pub use ids::{IdMap, IdRange, Owners};
 pub use selection::Selection;

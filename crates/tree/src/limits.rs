@@ -27,5 +27,24 @@ pub(crate) const CURSORS_MAX: usize = 8;
 
 /// Problems that are kept with their paths; all are counted.
 pub(crate) const PROBLEMS_MAX: usize = 1000;
+/// Threads that write files.
+pub(crate) const WORKERS_MAX: usize = 32;
+/// Entries that wait for a thread; each may keep a folder open.
+pub(crate) const QUEUE_ENTRIES: usize = 256;
+/// What all entries that wait may take in memory.
+pub(crate) const QUEUE_BYTES: usize = 16 << 20;
+/// The innermost folders that stay open.
+pub(crate) const OPEN_FOLDERS: usize = 32;
+/// Of those further out, each so many levels one stays open.
+pub(crate) const OPEN_FOLDERS_STEP: usize = 64;
+/// Folders that may be open, also those whose entries wait; a process may open 1024 files.
+pub(crate) const OPEN_FOLDERS_MAX: usize = 500;
+/// The folders above an entry, with their extended attributes.
+pub(crate) const FOLDERS_BYTES_MAX: usize = 64 << 20;
+/// Paths that are remembered until the end of an extraction: what has inode flags to set, and what
+/// could not be made.
+pub(crate) const REMEMBERED_BYTES_MAX: usize = 64 << 20;
+/// Part of a path that is opened with one call; Linux takes 4096 bytes with the zero.
+pub(crate) const PATH_PIECE: usize = 4000;
 /// Ranges of an ID map (Linux takes no more either).
 pub(crate) const ID_RANGES_MAX: usize = 340;

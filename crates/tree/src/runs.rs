@@ -30,7 +30,7 @@ pub(crate) fn of(
     let mut runs: Vec<Run> = Vec::new();
     let mut hole_min = 1;
     let mut offset = 0;
-    while let Some(run) = next(reader, node, path, size, offset)? {
+    while let Some(run) = next(reader, node, &|| path.clone(), size, offset)? {
         offset = run.end();
         push(&mut runs, run, hole_min);
         while runs.len() > RUNS_MAX {
@@ -48,7 +48,7 @@ pub(crate) fn of(
 pub(crate) fn next(
     reader: &dyn TreeReader,
     node: &TreeNode,
-    path: &TreePath,
+    path: &impl Fn() -> TreePath,
     size: u64,
     offset: u64,
 ) -> Result<Option<Run>> {
@@ -56,10 +56,11 @@ pub(crate) fn next(
         return Ok(None);
     }
     let told = reader.next_data(node, offset);
-    let Some(region) = told.map_err(|e| at(path, "cannot be read", e))? else {
+    let Some(region) = told.map_err(|e| at(&path(), "cannot be read", e))? else {
         return Ok(None);
     };
     if region.end() > size || region.end() <= offset {
+        let path = path();
         let what = format!("the data of {path} in the archive is not where its size says");
         return Err(Error::new(ErrorKind::Corrupt, what));
     }

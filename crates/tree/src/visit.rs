@@ -38,7 +38,11 @@ struct Folder {
 #[derive(Debug)]
 pub(crate) enum Step {
     /// A folder; what is in it follows, up to its `Leave`.
-    Enter(TreeNode),
+    Enter {
+        node: TreeNode,
+        /// It is not selected itself, but something below it.
+        above: bool,
+    },
     /// Any other entry.
     Entry(TreeNode),
     /// The folder that was entered last and not left is complete.
@@ -79,6 +83,13 @@ impl Visit {
     /// The path of what the last step was about.
     pub(crate) fn path(&self) -> &TreePath {
         &self.path
+    }
+
+    /// Leaves out what is in the folder that was entered with the last step.
+    pub(crate) fn skip(&mut self) {
+        if let Some(folder) = self.folders.last_mut() {
+            folder.complete = true;
+        }
     }
 
     /// The next step; `None` after the root was left.
@@ -219,7 +230,7 @@ impl Visit {
             listed_bytes: 0,
             complete: false,
         });
-        Ok(Step::Enter(node))
+        Ok(Step::Enter { node, above })
     }
 
     fn check(&self, entry: &Entry) -> Result<()> {
@@ -244,7 +255,7 @@ pub(crate) fn at(path: &TreePath, why: &str, error: Error) -> Error {
 }
 
 fn is_enter(step: Option<&Step>) -> bool {
-    matches!(step, Some(Step::Enter(_)))
+    matches!(step, Some(Step::Enter { .. }))
 }
 
 /// About what an entry takes in memory.

@@ -97,7 +97,7 @@ impl Members {
     ) -> Result<Option<(TreeNode, Member)>> {
         while let Some(step) = self.visit.next(reader)? {
             let mut node = match step {
-                Step::Enter(node) | Step::Entry(node) => node,
+                Step::Enter { node, .. } | Step::Entry(node) => node,
                 Step::Leave => continue,
             };
             let path = self.visit.path();

@@ -1,0 +1,79 @@
+//! Direct restore of a tree, or a part of it, into a folder.
+//!
+//! Whatever the archive says and whatever lies in the target, nothing outside of the target is
+//! touched: each entry is made by its name in a folder that is open, and no symbolic link is
+//! followed, be it found or made. Files are written by several threads; a folder gets its own
+//! attributes once all that is in it is done. Inode flags come last, those of a file with several
+//! names after all of these.
+
+mod attributes;
+mod content;
+mod folder;
+mod made;
+mod queue;
+mod report;
+mod walk;
+
+use std::path::Path;
+
+use snapkeep_api::tree::TreeReader;
+use snapkeep_api::{Cancel, Result};
+
+pub use report::{ExtractReport, Problem, ProblemKind, Progress};
+
+use crate::ids::Owners;
+use crate::selection::Selection;
+
+/// How a tree is extracted.
+#[derive(Clone, Debug)]
+pub struct ExtractOptions {
+    /// Which part. Folders above it are made as they were; those that are there stay as they are.
+    pub selection: Selection,
+    /// What is done with what is there.
+    pub existing: Existing,
+    /// What the container's owners are in the target. One that is not mapped ends the extraction.
+    pub owners: Owners,
+    /// Threads that write files; at least one, at most 32.
+    pub workers: usize,
+    /// All is on stable storage before the end. Other file systems that are mounted inside the
+    /// target are not waited for.
+    pub durable: bool,
+}
+
+impl Default for ExtractOptions {
+    fn default() -> Self {
+        Self {
+            selection: Selection::all(),
+            existing: Existing::Refuse,
+            owners: Owners::default(),
+            workers: 2,
+            durable: true,
+        }
+    }
+}
+
+/// What is done with what the target has already.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Existing {
+    /// The target has to be empty, or not to be there.
+    #[default]
+    Refuse,
+    /// Folders are used, and get the archive's attributes; all else stays as it is and is a problem.
+    Keep,
+    /// Folders are used; what else has the name of an entry is removed for it. A folder is never
+    /// removed.
+    Replace,
+}
+
+/// Extracts into a folder, which is made if it is not there. An entry that cannot be restored, or
+/// not in full, is a problem that the report names; what concerns all that would follow, such as a
+/// full target or an archive that cannot be, is an error. What is there then stays there.
+pub fn extract(
+    reader: &dyn TreeReader,
+    target: &Path,
+    options: &ExtractOptions,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<ExtractReport> {
+    walk::run(reader, target, options, progress, cancel)
+}

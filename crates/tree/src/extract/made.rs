@@ -1,0 +1,299 @@
+//! Making the entries of the target.
+
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, linkat, makedev, mkdirat, mknodat, openat, symlinkat, unlinkat,
+};
+use rustix::io::Errno;
+use snapkeep_api::tree::{Attributes, Entry, EntryKind, Name, TreePath, TreeReader};
+use snapkeep_api::{Cancel, Error, ErrorKind, Result};
+
+use super::attributes::{self, FLAGS_FIRST, Made};
+use super::folder::{Folder, beneath, folder_at, open_at};
+use super::queue::Job;
+use super::report::{Failure, Log, ProblemKind, Progress};
+use super::{Existing, ExtractOptions, content};
+
+/// What all who make entries share.
+pub(super) struct Maker<'a> {
+    pub(super) reader: &'a dyn TreeReader,
+    pub(super) options: &'a ExtractOptions,
+    pub(super) progress: &'a Progress,
+    pub(super) cancel: &'a Cancel,
+    pub(super) log: Mutex<Log>,
+}
+
+impl Maker<'_> {
+    pub(super) fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a file, with its content.
+    pub(super) fn file(&self, job: &mut Job, buffer: &mut Vec<u8>) -> Result<()> {
+        let Job { folder, name, node } = job;
+        let path = || folder.path().join(name);
+        let EntryKind::File { size, links } = node.entry.kind else {
+            let what = "only files wait for a thread";
+            return Err(Error::new(ErrorKind::Protocol, what));
+        };
+        let wanted = &attributes::mapped(&node.entry.attributes, &self.options.owners, &path())?;
+        let made = self.new_file(folder, name).and_then(|(within, file)| {
+            if folder.inherits {
+                attributes::forget_inherited(&file);
+            }
+            let first = wanted.flags & FLAGS_FIRST;
+            if first != 0 {
+                // Said once all flags are set.
+                attributes::set_flags(&file, first).ok();
+            }
+            let shown = (self.progress, self.cancel);
+            let written = content::write(self.reader, node, size, &file, buffer, shown, path);
+            if written.is_err() {
+                // Half a file must not be taken for the whole one.
+                unlinkat(&within, name.as_bytes(), AtFlags::empty()).ok();
+            }
+            written.map(|()| file)
+        });
+        let Some(file) = self.made(made, path)? else {
+            return Ok(());
+        };
+        self.set(Made::Open(file.as_fd()), &node.entry.kind, wanted, path)?;
+        if wanted.flags != 0 {
+            if links > 1 {
+                self.log().flag_at_end(path(), wanted.flags)?;
+            } else {
+                self.set_flags(&file, wanted.flags, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn new_file(&self, folder: &Folder, name: &Name) -> Result<(impl AsFd, OwnedFd), Failure> {
+        let path = || folder.path().join(name);
+        let within = folder
+            .fd()
+            .map_err(|e| Failure::of(e, "opening its folder", path))?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Nobody else may use it before it has its owner.
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = self.create(&within, name, path, || {
+            openat(&within, name.as_bytes(), flags, mode)
+        })?;
+        Ok((within, file))
+    }
+
+    /// Makes what is neither a file nor a folder.
+    pub(super) fn node(&self, folder: &Folder, name: &Name, entry: &Entry) -> Result<()> {
+        let path = || folder.path().join(name);
+        let wanted = attributes::mapped(&entry.attributes, &self.options.owners, &path())?;
+        let made = self.new_node(folder, name, entry);
+        let Some(place) = self.made(made, path)? else {
+            return Ok(());
+        };
+        let in_proc = format!("/proc/self/fd/{}", place.as_raw_fd());
+        self.set(
+            Made::Place(place.as_fd(), &in_proc),
+            &entry.kind,
+            &wanted,
+            path,
+        )?;
+        if wanted.flags != 0 {
+            let why = "only files and folders can have inode flags".to_owned();
+            self.log().problem(path(), ProblemKind::Flags, why)?;
+        }
+        Ok(())
+    }
+
+    fn new_node(&self, folder: &Folder, name: &Name, entry: &Entry) -> Result<OwnedFd, Failure> {
+        let path = || folder.path().join(name);
+        let within = folder
+            .fd()
+            .map_err(|e| Failure::of(e, "opening its folder", path))?;
+        let special = |kind, device| {
+            mknodat(
+                &within,
+                name.as_bytes(),
+                kind,
+                Mode::RUSR | Mode::WUSR,
+                device,
+            )
+        };
+        self.create(&within, name, path, || match &entry.kind {
+            EntryKind::Symlink { target } => symlinkat(target.as_slice(), &within, name.as_bytes()),
+            EntryKind::Fifo => special(FileType::Fifo, 0),
+            EntryKind::Socket => special(FileType::Socket, 0),
+            EntryKind::CharDevice(number) => special(
+                FileType::CharacterDevice,
+                makedev(number.major, number.minor),
+            ),
+            EntryKind::BlockDevice(number) => {
+                special(FileType::BlockDevice, makedev(number.major, number.minor))
+            }
+            EntryKind::File { .. } | EntryKind::Directory | EntryKind::HardLink { .. } => {
+                Err(Errno::INVAL)
+            }
+        })?;
+        let place = open_at(&within, name.as_bytes(), OFlags::PATH);
+        place.map_err(|e| Failure::of(e, "opening it", path))
+    }
+
+    /// Makes a folder, or takes the one that is there if that is allowed. Tells the folder, and
+    /// whether it was there.
+    pub(super) fn folder(&self, within: &Folder, name: &Name) -> Result<(OwnedFd, bool), Failure> {
+        let path = || within.path().join(name);
+        let fd = within
+            .fd()
+            .map_err(|e| Failure::of(e, "opening its folder", path))?;
+        let name = name.as_bytes();
+        let failed = |doing| move |errno| Failure::of(errno, doing, path);
+        match mkdirat(&fd, name, Mode::RWXU) {
+            Ok(()) => {}
+            Err(Errno::EXIST) if self.options.existing == Existing::Refuse => {
+                return Err(is_there(&path()).into());
+            }
+            Err(Errno::EXIST) => match folder_at(&fd, name) {
+                Ok(folder) => return Ok((folder, true)),
+                Err(Errno::LOOP | Errno::NOTDIR) if self.options.existing == Existing::Replace => {
+                    unlinkat(&fd, name, AtFlags::empty())
+                        .map_err(failed("removing what is there"))?;
+                    mkdirat(&fd, name, Mode::RWXU).map_err(failed("making it"))?;
+                }
+                Err(Errno::LOOP | Errno::NOTDIR) => return Err(kept("no folder")),
+                Err(errno) => return Err(failed("opening it")(errno)),
+            },
+            Err(errno) => return Err(failed("making it")(errno)),
+        }
+        let folder = folder_at(&fd, name).map_err(failed("opening it"))?;
+        if within.inherits {
+            attributes::forget_inherited(&folder);
+        }
+        Ok((folder, false))
+    }
+
+    /// Makes a hard link to what was made at this path of the target.
+    pub(super) fn link(
+        &self,
+        root: &Folder,
+        folder: &Folder,
+        name: &Name,
+        to: &TreePath,
+    ) -> Result<()> {
+        let path = || folder.path().join(name);
+        let made = if self.log().is_not_made(to) {
+            let why = format!("it is another name of {to}, which was not made");
+            Err(Failure::Problem(ProblemKind::NotMade, why))
+        } else {
+            self.new_link(root, folder, name, to)
+        };
+        self.made(made, path).map(drop)
+    }
+
+    fn new_link(
+        &self,
+        root: &Folder,
+        folder: &Folder,
+        name: &Name,
+        to: &TreePath,
+    ) -> Result<(), Failure> {
+        let path = || folder.path().join(name);
+        let failed = |doing| move |errno| Failure::of(errno, doing, path);
+        let root = root.fd().map_err(failed("opening the target"))?;
+        let mut names: Vec<_> = to.names().collect();
+        let last = names.pop().unwrap_or_default();
+        let from = beneath(&root, names.into_iter());
+        let from = from.map_err(failed("opening the folder of its first name"))?;
+        let within = folder.fd().map_err(failed("opening its folder"))?;
+        self.create(&within, name, path, || {
+            linkat(&from, last, &within, name.as_bytes(), AtFlags::empty())
+        })
+    }
+
+    /// Makes something under a name where there may be something already.
+    fn create<T>(
+        &self,
+        within: &impl AsFd,
+        name: &Name,
+        path: impl Fn() -> TreePath,
+        make: impl Fn() -> Result<T, Errno>,
+    ) -> Result<T, Failure> {
+        let failed = match make() {
+            Ok(made) => return Ok(made),
+            Err(errno) => errno,
+        };
+        if failed != Errno::EXIST {
+            return Err(Failure::of(failed, "making it", path));
+        }
+        match self.options.existing {
+            Existing::Refuse => Err(is_there(&path()).into()),
+            Existing::Keep => Err(kept("something else")),
+            Existing::Replace => {
+                match unlinkat(within, name.as_bytes(), AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(Errno::ISDIR) => return Err(kept("a folder")),
+                    Err(e) => return Err(Failure::of(e, "removing what is there", path)),
+                }
+                make().map_err(|errno| Failure::of(errno, "making it", path))
+            }
+        }
+    }
+
+    /// Counts what was made, and notes what was not.
+    pub(super) fn made<T>(
+        &self,
+        made: Result<T, Failure>,
+        path: impl Fn() -> TreePath,
+    ) -> Result<Option<T>> {
+        match made {
+            Ok(made) => {
+                self.progress.made();
+                Ok(Some(made))
+            }
+            Err(Failure::Problem(kind, why)) => {
+                self.log().problem(path(), kind, why)?;
+                Ok(None)
+            }
+            Err(Failure::Fatal(error)) => Err(error),
+        }
+    }
+
+    pub(super) fn set(
+        &self,
+        made: Made<'_>,
+        kind: &EntryKind,
+        wanted: &Attributes,
+        path: impl Fn() -> TreePath,
+    ) -> Result<()> {
+        attributes::set(made, kind, wanted, |kind, why| {
+            self.log().problem(path(), kind, why)
+        })
+    }
+
+    pub(super) fn set_flags(
+        &self,
+        fd: impl AsFd,
+        flags: u32,
+        path: impl Fn() -> TreePath,
+    ) -> Result<()> {
+        match attributes::set_flags(fd, flags) {
+            Ok(()) => Ok(()),
+            Err(why) => self.log().problem(path(), ProblemKind::Flags, why),
+        }
+    }
+}
+
+fn is_there(path: &TreePath) -> Error {
+    let what = format!(
+        "{path} is there already in the target: extract into an empty folder, or allow that folders are used"
+    );
+    Error::new(ErrorKind::Target, what)
+}
+
+fn kept(what: &str) -> Failure {
+    Failure::Problem(
+        ProblemKind::Kept,
+        format!("the target has {what} there, which stays"),
+    )
+}

@@ -1,0 +1,356 @@
+//! Trees extracted into folders, and compared with folders that the usual tools made.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::Path;
+
+use snapkeep_api::tree::{EntryKind, TreeReader};
+use snapkeep_api::{Cancel, ErrorKind, Result};
+use snapkeep_tree::{
+    Existing, ExtractOptions, ExtractReport, IdMap, IdRange, Owners, ProblemKind, Progress,
+    Selection, extract,
+};
+use support::facts::{assert_same, facts, flags};
+use support::memory::{MemoryTree, attributes, name, path};
+use support::plant::{TOOLS, flag, plant, reap};
+use support::scan::scan;
+use support::tools::{are_here, is_root, sh};
+
+fn run(tree: &dyn TreeReader, target: &Path, options: &ExtractOptions) -> Result<ExtractReport> {
+    let options = ExtractOptions {
+        durable: false,
+        workers: 3,
+        ..options.clone()
+    };
+    extract(tree, target, &options, &Progress::default(), &Cancel::new())
+}
+
+fn existing(existing: Existing) -> ExtractOptions {
+    ExtractOptions {
+        existing,
+        ..ExtractOptions::default()
+    }
+}
+
+#[test]
+fn what_is_extracted_is_what_was_there() {
+    let test = "what_is_extracted_is_what_was_there";
+    if !is_root(test) || !are_here(test, TOOLS) {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let (made, got) = (temp.path().join("made"), temp.path().join("got"));
+    fs::create_dir(&made).unwrap();
+    plant(&made);
+    sh(
+        &made,
+        "setfattr -h -n trusted.link -v 1 etc/symlink; setfattr -n trusted.null -v 1 bin/null",
+    );
+    sh(
+        &made,
+        "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"etc/socket\")'",
+    );
+    flag(&made);
+    let tree = scan(&made);
+    let options = ExtractOptions {
+        workers: 2,
+        ..ExtractOptions::default()
+    };
+    let progress = Progress::default();
+    let report = extract(&tree, &got, &options, &progress, &Cancel::new()).unwrap();
+    assert_eq!(report.named, []);
+    assert_eq!(report.entries, tree.totals().entries);
+    assert_eq!(progress.bytes(), report.bytes);
+    assert_same(&facts(&made), &facts(&got));
+    assert_same(&flags(&made), &flags(&got));
+    // Once more over itself.
+    let report = run(&tree, &got, &existing(Existing::Replace)).unwrap();
+    let immutable = [
+        path("etc/append"),
+        path("etc/immutable"),
+        path("etc/immutable2"),
+    ];
+    let kept: Vec<_> = report
+        .named
+        .iter()
+        .map(|problem| problem.path.clone())
+        .collect();
+    assert_eq!(kept, immutable, "{report:?}");
+    sh(&got, "chattr -i etc/immutable; chattr -a etc/append");
+    let report = run(&tree, &got, &existing(Existing::Replace)).unwrap();
+    assert_eq!(report.named, []);
+    assert_same(&facts(&made), &facts(&got));
+    assert_same(&flags(&made), &flags(&got));
+    reap(temp.path());
+}
+
+fn small() -> MemoryTree {
+    let mut tree = MemoryTree::new(attributes(0o755));
+    tree.directory("etc");
+    tree.file("etc/passwd", b"root");
+    tree.directory("etc/sub");
+    tree.file("etc/sub/file", b"sub");
+    tree.put("fifo", attributes(0o600), EntryKind::Fifo);
+    tree.file("file", b"content");
+    tree
+}
+
+#[test]
+fn a_target_that_is_not_empty_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("mine"), "mine").unwrap();
+    let error = run(&small(), temp.path(), &ExtractOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Target);
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+}
+
+/// A target in which every name is a trap, and a folder outside that must stay empty.
+fn traps(temp: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
+    let (target, outside) = (temp.join("target"), temp.join("outside"));
+    fs::create_dir_all(target.join("etc")).unwrap();
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("precious"), "precious").unwrap();
+    symlink(outside.join("precious"), target.join("etc/passwd")).unwrap();
+    symlink(&outside, target.join("etc/sub")).unwrap();
+    sh(&target, "mkfifo file");
+    symlink("../outside/new", target.join("fifo")).unwrap();
+    (target, outside)
+}
+
+fn assert_untouched(outside: &Path) {
+    assert_eq!(fs::read(outside.join("precious")).unwrap(), b"precious");
+    assert_eq!(fs::read_dir(outside).unwrap().count(), 1);
+    assert_eq!(fs::metadata(outside.join("precious")).unwrap().nlink(), 1);
+}
+
+#[test]
+fn links_in_the_target_never_lead_out() {
+    let temp = tempfile::tempdir().unwrap();
+    let (target, outside) = traps(temp.path());
+    let report = run(&small(), &target, &existing(Existing::Keep)).unwrap();
+    let kept: Vec<_> = report
+        .named
+        .iter()
+        .map(|p| (p.path.to_string(), p.kind))
+        .collect();
+    for at in ["/etc/passwd", "/etc/sub", "/fifo", "/file"] {
+        assert!(
+            kept.contains(&(at.to_owned(), ProblemKind::Kept)),
+            "{at} {kept:?}"
+        );
+    }
+    assert_eq!(kept.len(), 4);
+    assert_untouched(&outside);
+    let report = run(&small(), &target, &existing(Existing::Replace)).unwrap();
+    assert_eq!(report.named, []);
+    assert_untouched(&outside);
+    assert_eq!(fs::read(target.join("etc/passwd")).unwrap(), b"root");
+    assert_eq!(fs::read(target.join("etc/sub/file")).unwrap(), b"sub");
+    assert_eq!(fs::read(target.join("file")).unwrap(), b"content");
+}
+
+#[test]
+fn a_folder_is_never_removed_for_an_entry() {
+    let temp = tempfile::tempdir().unwrap();
+    let target = temp.path().join("target");
+    fs::create_dir_all(target.join("file/inner")).unwrap();
+    let report = run(&small(), &target, &existing(Existing::Replace)).unwrap();
+    assert_eq!(report.named[0].kind, ProblemKind::Kept);
+    assert_eq!(report.named[0].path, path("file"));
+    assert!(target.join("file/inner").is_dir());
+}
+
+/// The IDs from 0 on become those from 100,000 on.
+fn shifted() -> Owners {
+    let range = |count| IdRange {
+        inside: 0,
+        outside: 100_000,
+        count,
+    };
+    Owners {
+        users: IdMap::new(vec![range(5000)]).unwrap(),
+        groups: IdMap::new(vec![range(6000)]).unwrap(),
+    }
+}
+
+#[test]
+fn owners_are_mapped_everywhere() {
+    let test = "owners_are_mapped_everywhere";
+    if !is_root(test) || !are_here(test, TOOLS) {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let (made, got) = (temp.path().join("made"), temp.path().join("got"));
+    fs::create_dir(&made).unwrap();
+    sh(
+        &made,
+        "touch file; chown 1000:2000 file; chmod 6755 file; setfacl -m u:7:rwx,g:8:x file",
+    );
+    sh(
+        &made,
+        "cp /bin/true ping; setcap cap_net_raw+ep ping; ln -s x link; chown -h 3:4 link; mkfifo fifo",
+    );
+    sh(
+        &made,
+        "mkdir sub; setfacl -d -m u:9:rwx sub; chown 11:12 sub .",
+    );
+    let tree = scan(&made);
+    let options = ExtractOptions {
+        owners: shifted(),
+        ..ExtractOptions::default()
+    };
+    assert_eq!(run(&tree, &got, &options).unwrap().named, []);
+    let owners = sh(
+        &got,
+        "find . -printf '%p %m %U:%G\\n' | sort | tr '\\n' ' '",
+    );
+    assert_eq!(
+        owners.trim_end(),
+        ". 755 100011:100012 ./fifo 644 100000:100000 ./file 6775 101000:102000 \
+         ./link 777 100003:100004 ./ping 755 100000:100000 ./sub 755 100011:100012"
+    );
+    assert_eq!(
+        sh(&got, "getfacl -nc file | tr '\\n' ' '").trim_end(),
+        "user::rwx user:100007:rwx group::r-x group:100008:--x mask::rwx other::r-x"
+    );
+    assert!(sh(&got, "getfacl -nc sub").contains("default:user:100009:rwx"));
+    // The capability holds for the container's root alone.
+    let capability = sh(&got, "getcap -n ping");
+    assert_eq!(capability.trim_end(), "ping cap_net_raw=ep [rootid=100000]");
+}
+
+#[test]
+fn an_owner_that_is_not_mapped_is_refused_or_becomes_what_is_asked_for() {
+    let test = "an_owner_that_is_not_mapped_is_refused_or_becomes_what_is_asked_for";
+    if !is_root(test) {
+        return;
+    }
+    let mut tree = small();
+    let file = tree.file("strange", b"");
+    tree.entry(file).attributes.uid = 5000;
+    let temp = tempfile::tempdir().unwrap();
+    let options = ExtractOptions {
+        owners: shifted(),
+        ..ExtractOptions::default()
+    };
+    let error = run(&tree, &temp.path().join("one"), &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(
+        error
+            .to_string()
+            .contains("/strange belongs to the user 5000"),
+        "{error}"
+    );
+    let mut owners = shifted();
+    owners.users = owners.users.with_unmapped(65_534);
+    let options = ExtractOptions {
+        owners,
+        ..ExtractOptions::default()
+    };
+    let target = temp.path().join("two");
+    assert_eq!(run(&tree, &target, &options).unwrap().named, []);
+    assert_eq!(fs::metadata(target.join("strange")).unwrap().uid(), 65_534);
+}
+
+#[track_caller]
+fn assert_refused(tree: &MemoryTree, named: &str) {
+    let temp = tempfile::tempdir().unwrap();
+    let target = temp.path().join("target");
+    let error = run(tree, &target, &ExtractOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains(named), "{error}");
+}
+
+#[test]
+fn archives_that_cannot_be_are_refused() {
+    let mut twice = small();
+    let file = twice.number(&path("file"));
+    twice.lie(0, vec![(name("a"), file), (name("a"), file)]);
+    assert_refused(&twice, "/ is listed");
+
+    let mut unordered = small();
+    unordered.lie(0, vec![(name("b"), file), (name("a"), file)]);
+    assert_refused(&unordered, "/ is listed");
+
+    // The same in a place of its own, so that it is seen across two answers.
+    let mut endless = small();
+    let etc = endless.number(&path("etc"));
+    endless.lie(etc, vec![(name("loop"), etc)]);
+    assert_refused(&endless, "8192");
+
+    for (to, why) in [
+        ("file", "does not come before"),
+        ("zzz", "does not come before"),
+        ("etc", "is a folder"),
+        ("etc/none", "is not there"),
+        ("fifo/below", "is not there"),
+    ] {
+        let mut linked = small();
+        let at = if to == "file" { "a" } else { "y" };
+        linked.link(at, to);
+        assert_refused(&linked, why);
+    }
+
+    let mut impossible = small();
+    let file = impossible.file("odd", b"");
+    impossible.entry(file).attributes.permissions = 0xffff;
+    assert_refused(&impossible, "/odd");
+}
+
+#[test]
+fn a_damaged_file_is_missed_alone() {
+    let mut tree = small();
+    tree.file("large", &[1; 5000]);
+    tree.broken_from = Some(4000);
+    let temp = tempfile::tempdir().unwrap();
+    let target = temp.path().join("target");
+    let report = run(&tree, &target, &ExtractOptions::default()).unwrap();
+    assert_eq!(report.problems, 1);
+    assert_eq!(report.named[0].path, path("large"));
+    assert!(!target.join("large").exists(), "half a file is not left");
+    assert_eq!(fs::read(target.join("file")).unwrap(), b"content");
+}
+
+#[test]
+fn a_file_whose_size_is_a_lie_is_missed_alone() {
+    let mut tree = small();
+    let file = tree.file("large", b"0123456789");
+    tree.entry(file).kind = EntryKind::File { size: 5, links: 1 };
+    let temp = tempfile::tempdir().unwrap();
+    let target = temp.path().join("target");
+    let report = run(&tree, &target, &ExtractOptions::default()).unwrap();
+    assert_eq!(report.named.len(), 1);
+    assert_eq!(report.named[0].kind, ProblemKind::NotMade);
+    assert!(report.named[0].why.contains("/large"), "{report:?}");
+    assert!(!target.join("large").exists());
+}
+
+#[test]
+fn a_part_has_its_folders_and_its_links() {
+    let mut tree = small();
+    let first = tree.file("a", b"linked");
+    tree.entry(first).kind = EntryKind::File { size: 6, links: 3 };
+    tree.link("etc/sub/one", "a");
+    tree.link("etc/sub/two", "a");
+    let temp = tempfile::tempdir().unwrap();
+    let target = temp.path().join("target");
+    let selection = Selection::of(vec![path("etc/sub"), path("fifo")]).unwrap();
+    let options = ExtractOptions {
+        selection,
+        ..ExtractOptions::default()
+    };
+    let report = run(&tree, &target, &options).unwrap();
+    assert_eq!(report.named, []);
+    let found = sh(&target, "find . | sort | tr '\\n' ' '");
+    assert_eq!(
+        found,
+        ". ./etc ./etc/sub ./etc/sub/file ./etc/sub/one ./etc/sub/two ./fifo "
+    );
+    let inode = |at: &str| fs::metadata(target.join(at)).unwrap().ino();
+    assert_eq!(inode("etc/sub/one"), inode("etc/sub/two"));
+    assert_eq!(fs::read(target.join("etc/sub/two")).unwrap(), b"linked");
+}
