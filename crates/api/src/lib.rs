@@ -22,6 +22,7 @@ mod cancel;
 pub mod conformance;
 mod container;
 mod error;
+mod idmap;
 mod log;
 #[cfg(feature = "conformance")]
 pub mod memory;
@@ -40,6 +41,7 @@ pub use archive::{Archive, ContainerRestore, VmRestore, VolumeReader};
 pub use cancel::Cancel;
 pub use container::{ContainerBackup, ContainerSource};
 pub use error::{Error, ErrorKind, Result};
+pub use idmap::{IdKind, IdMap, IdRange, add_lxc_range};
 pub use log::{Level, TaskLog, TaskLogFile};
 pub use names::{ArchiveName, BitmapName, DeviceName, GuestId, GuestKind, StorageId};
 pub use provider::{BackupJob, BackupStats, Outcome, Provider};

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use snapkeep_api::tree::{Content, KnownTree, Step as WalkStep, TreeSource};
 use snapkeep_api::{
     ArchiveName, BackupJob, BackupStats, Cancel, ContainerBackup, ContainerSource, Error,
-    ErrorKind, GuestId, Level, Outcome, Result, TaskLog, UnixTime,
+    ErrorKind, GuestId, IdMap, Level, Outcome, Result, TaskLog, UnixTime,
 };
 
 use super::config::LxcConfig;
-use super::idmap::IdMap;
 use super::lines::shown_path;
 use super::lxc::{Lxc, State};
 use super::mode::{Mode, Way};

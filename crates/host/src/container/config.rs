@@ -4,9 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use snapkeep_api::{Error, ErrorKind, Result};
+use snapkeep_api::{Error, ErrorKind, IdMap, IdRange, Result, add_lxc_range};
 
-use super::idmap::{IdMap, IdRange, add_lxc};
 use super::limits::{
     CONFIG_BYTES_MAX, CONFIG_LINES_MAX, INCLUDE_DEPTH_MAX, INCLUDED_BYTES_MAX,
     INCLUDED_ENTRIES_MAX, INCLUDED_FILES_MAX, MOUNTS_MAX,
@@ -136,7 +135,7 @@ impl Reader {
             }
             "lxc.idmap" => {
                 let value = line.text().ok_or("it is not UTF-8")?;
-                add_lxc(value, &mut self.users, &mut self.groups)?;
+                add_lxc_range(value, &mut self.users, &mut self.groups)?;
             }
             "lxc.uts.name" => {
                 let name = line.text().ok_or("it is not UTF-8")?;

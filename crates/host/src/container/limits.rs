@@ -16,8 +16,6 @@ pub const INCLUDE_DEPTH_MAX: usize = 8;
 pub const INCLUDED_ENTRIES_MAX: usize = 4096;
 /// Lines of one configuration with all that it includes.
 pub const CONFIG_LINES_MAX: usize = 65_536;
-/// Ranges of an ID map, of users or of groups: what Linux takes.
-pub const ID_RANGES_MAX: usize = 340;
 /// Mounts of one container.
 pub const MOUNTS_MAX: usize = 4096;
 /// What is kept of a program's words, from their end, in bytes.

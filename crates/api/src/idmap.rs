@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use snapkeep_api::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 
-use super::limits::ID_RANGES_MAX;
+/// Ranges of an ID map, of users or of groups: what Linux takes.
+const ID_RANGES_MAX: usize = 340;
 
 /// Whose numbers a range maps.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -123,8 +124,9 @@ impl FromStr for IdMap {
     }
 }
 
-/// A value of `lxc.idmap`, such as `u 0 100000 65536`.
-pub(super) fn add_lxc(
+/// Adds the ranges of a value of `lxc.idmap`, such as `u 0 100000 65536`; the error says what is
+/// wrong with it.
+pub fn add_lxc_range(
     value: &str,
     users: &mut Vec<IdRange>,
     groups: &mut Vec<IdRange>,
@@ -234,11 +236,14 @@ mod tests {
     fn lines_of_lxc_are_understood() {
         let (mut users, mut groups) = (Vec::new(), Vec::new());
         for line in ["u 0 100000 1000", "g  0\t100000 1000", "b 1000 1000 1"] {
-            add_lxc(line, &mut users, &mut groups).unwrap();
+            add_lxc_range(line, &mut users, &mut groups).unwrap();
         }
         assert_eq!((users.len(), groups.len()), (2, 2));
         for bad in ["", "u 0 1", "u 0 1 2 3", "x 0 1 2", "u 0 1 0", "u a b c"] {
-            assert!(add_lxc(bad, &mut users, &mut groups).is_err(), "{bad}");
+            assert!(
+                add_lxc_range(bad, &mut users, &mut groups).is_err(),
+                "{bad}"
+            );
         }
     }
 }
