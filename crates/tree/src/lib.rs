@@ -1,8 +1,9 @@
 //! What is done with the file tree of an archive, whoever keeps it: it is written as a tar archive
-//! ([`tar`]), or extracted into a folder ([`extract()`]).
+//! ([`tar`]), extracted into a folder ([`extract()`]), compared with another ([`compare()`]).
 
 pub mod acl;
 pub mod capability;
+mod compare;
 mod extract;
 mod ids;
 mod limits;
@@ -13,6 +14,7 @@ mod selection;
 pub mod tar;
 mod visit;
 
+pub use compare::{Changes, Difference, compare};
 pub use extract::{
     Existing, ExtractOptions, ExtractReport, Problem, ProblemKind, Progress, extract,
 };

@@ -14,7 +14,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn end(self) -> u64 {
+    pub(crate) fn end(self) -> u64 {
         self.offset + self.length
     }
 }

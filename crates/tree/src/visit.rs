@@ -19,6 +19,8 @@ pub(crate) struct Visit {
     /// The last step was about an entry that the visit is not in.
     left: bool,
     page_entries: usize,
+    /// What is selected, but not there, is passed over.
+    may_lack: bool,
 }
 
 #[derive(Debug)]
@@ -59,7 +61,14 @@ impl Visit {
             started: false,
             left: false,
             page_entries: PAGE_ENTRIES_MIN,
+            may_lack: false,
         }
+    }
+
+    /// Passes over what is selected and not there.
+    pub(crate) fn of_what_is_there(mut self) -> Self {
+        self.may_lack = true;
+        self
     }
 
     /// A visit of a whole tree that has just come to this path, which is there.
@@ -166,25 +175,29 @@ impl Visit {
         let Some(folder) = self.folders.last_mut() else {
             return Ok(None);
         };
-        let after = folder.last.as_ref().map(Name::as_bytes);
-        let Some(name) = self.selection.next_name(&self.path, after) else {
-            return Ok(None);
-        };
-        let name = Name::new(name)?;
-        folder.last = Some(name.clone());
-        let path = self.path.join(&name);
-        let node = reader.lookup(&folder.node, &name);
-        let node = node.map_err(|e| at(&path, "cannot be looked up", e))?;
-        let Some(node) = node else {
-            let what = format!("{path} is not in the archive");
-            return Err(Error::new(ErrorKind::NotFound, what));
-        };
-        let above = self.selection.says(&path) == Selected::Above;
-        if above && !node.entry.kind.is_directory() {
-            let what = format!("{path} is no folder in the archive, so there is nothing below it");
-            return Err(Error::new(ErrorKind::NotFound, what));
+        loop {
+            let after = folder.last.as_ref().map(Name::as_bytes);
+            let Some(name) = self.selection.next_name(&self.path, after) else {
+                return Ok(None);
+            };
+            let name = Name::new(name)?;
+            folder.last = Some(name.clone());
+            let path = self.path.join(&name);
+            let node = reader.lookup(&folder.node, &name);
+            let node = node.map_err(|e| at(&path, "cannot be looked up", e))?;
+            let above = self.selection.says(&path) == Selected::Above;
+            let lacks = match node {
+                Some(node) if !above || node.entry.kind.is_directory() => {
+                    return Ok(Some((name, node)));
+                }
+                Some(_) => "is no folder in the archive, so there is nothing below it",
+                None => "is not in the archive",
+            };
+            if !self.may_lack {
+                let what = format!("{path} {lacks}");
+                return Err(Error::new(ErrorKind::NotFound, what));
+            }
         }
-        Ok(Some((name, node)))
     }
 
     fn told(&mut self, name: &Name, node: TreeNode) -> Result<Step> {
