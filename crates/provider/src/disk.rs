@@ -196,7 +196,7 @@ impl DiskBackup<'_> {
                 continue;
             }
             let leaf = || self.leaf(source, base, &mut worker, &mut buffer, state, &task);
-            match caught(self.device, leaf) {
+            match caught(format_args!("device {}", self.device), leaf) {
                 Ok(id) => {
                     lock(state).leaves.insert(task.leaf, id);
                 }

@@ -3,6 +3,7 @@
 //! It implements the contract of `snapkeep-api` over `snapkeep-repo`, and knows neither QEMU's
 //! monitor nor Proxmox VE: it runs unchanged under either host.
 
+mod archive;
 mod disk;
 mod error;
 mod heads;

@@ -124,20 +124,30 @@ impl Provider for RepositoryProvider {
 
 struct Job(Arc<Shared>);
 
-impl BackupJob for Job {
-    fn start_vm(&mut self, guest: &GuestId, start_time: UnixTime) -> Result<Box<dyn VmBackup>> {
+impl Job {
+    /// The name and the time of a new archive.
+    fn archive(
+        &self,
+        kind: GuestKind,
+        guest: &GuestId,
+        start: UnixTime,
+    ) -> Result<(ArchiveName, UnixTime)> {
         let mut random = [0; 8];
         (self.0.random.fill(&mut random))
             .map_err(|e| error::repository("cannot name an archive", e))?;
         let namespace = &self.0.options.namespace;
-        let group = group(namespace, GuestKind::Qemu, guest);
-        let time = time_after(&self.0, &group, start_time)?;
-        let name = archive_name(namespace, GuestKind::Qemu, guest, time, random)?;
-        Ok(Box::new(RunningBackup::new(
-            Arc::clone(&self.0),
-            name,
-            time,
-        )))
+        let group = group(namespace, kind, guest);
+        let time = time_after(&self.0, &group, start)?;
+        let name = archive_name(namespace, kind, guest, time, random)?;
+        Ok((name, time))
+    }
+}
+
+impl BackupJob for Job {
+    fn start_vm(&mut self, guest: &GuestId, start_time: UnixTime) -> Result<Box<dyn VmBackup>> {
+        let (name, time) = self.archive(GuestKind::Qemu, guest, start_time)?;
+        let shared = Arc::clone(&self.0);
+        Ok(Box::new(RunningBackup::new(shared, name, time)))
     }
 
     fn finish(self: Box<Self>, _outcome: &Outcome) -> Result<()> {

@@ -8,12 +8,10 @@ use snapkeep_api::{
     ErrorKind, Incarnation, Level, Outcome, Result, UnixTime, VmBackup, VmMechanism, VmSource,
     Volume, VolumeInfo,
 };
-use snapkeep_repo::{
-    BlobRef, Class, DiskRecord, Lineage, Snapshot, SnapshotName, Stats, Worker, Writer, limits,
-};
+use snapkeep_repo::{DiskRecord, Lineage, Stats, Writer, limits};
 
+use crate::archive::{Data, NewArchive, tell_kept};
 use crate::disk::DiskBackup;
-use crate::error;
 use crate::heads::Announced;
 use crate::lineage::{Base, Evidence, process, vmgenid};
 use crate::pace::Pace;
@@ -91,7 +89,7 @@ impl RunningBackup {
             size,
             base: base.map(|base| &base.disk),
         };
-        let root = caught(device, || disk.run(volume))?;
+        let root = caught(format_args!("device {device}"), || disk.run(volume))?;
         let chunk_size = self.shared.repository.config().chunk_size;
         Ok(DiskRecord {
             device: device.as_str().to_owned(),
@@ -172,19 +170,12 @@ impl VmBackup for RunningBackup {
         let start = clock.monotonic();
         let progress = Progress::new(clock);
         let pace = Pace::new(vm.bandwidth_limit);
-        let writer = Writer::new(Arc::clone(&self.shared.repository))
-            .map_err(|e| error::repository("cannot start writing", e))?;
+        let archive = NewArchive::new(&self.shared, &self.name, self.time)?;
         // Before the disks: a configuration that cannot be kept must not cost hours.
-        let mut worker = writer.worker();
-        let guest_config = store_config(&mut worker, "guest", &vm.guest_config)?;
-        let firewall_config = vm.firewall_config.filter(|config| !config.is_empty());
-        let firewall_config = (firewall_config.as_deref())
-            .map(|config| store_config(&mut worker, "firewall", config))
-            .transpose()?;
-        drop(worker);
+        let configs = archive.configs(&vm.guest_config, vm.firewall_config.as_deref())?;
         let mut disks = Vec::new();
         for (device, volume) in vm.volumes {
-            disks.push(self.back_up_disk(&writer, &progress, &pace, &device, volume)?);
+            disks.push(self.back_up_disk(&archive.writer, &progress, &pace, &device, volume)?);
         }
         let sizes = disks.iter().map(|disk| disk.size);
         let size = sizes.fold(0, u64::saturating_add);
@@ -194,33 +185,15 @@ impl VmBackup for RunningBackup {
             new: value(&progress.new),
             stored: 0,
         };
-        let snapshot = Snapshot {
-            id: String::new(),
-            repository: String::new(),
-            needs: Vec::new(),
-            time: self.time.0,
-            disks,
-            tree: None,
-            guest_config,
-            firewall_config,
-            writer: String::new(),
-            index_objects: 0,
-            stats,
-            program: concat!("snapkeep ", env!("CARGO_PKG_VERSION")).to_owned(),
-        };
-        // The last packs go out with the commit.
-        pace.read(&self.shared, 0);
-        self.shared.cancel.check()?;
-        let failed = |e| error::repository(format!("cannot commit archive {}", self.name), e);
-        let name: SnapshotName = self.name.as_str().parse().map_err(failed)?;
-        let snapshot = writer.commit(&name, snapshot).map_err(failed)?;
+        let data = Data { disks };
+        let stats = archive.commit(configs, data, stats, &pace)?;
         self.committed = true;
         let Stats {
             size,
             read,
             new,
             stored,
-        } = snapshot.stats;
+        } = stats;
         progress.finish(
             &*self.shared.log,
             stored,
@@ -237,12 +210,8 @@ impl VmBackup for RunningBackup {
     }
 
     fn finish(self: Box<Self>, outcome: &Outcome) -> Result<()> {
-        if let (true, Outcome::Failure(why)) = (self.committed, outcome) {
-            let line = format!(
-                "archive {} is kept although the job failed: {why}",
-                self.name
-            );
-            self.shared.log.log(Level::Warn, &line);
+        if self.committed {
+            tell_kept(&self.shared, &self.name, outcome);
         }
         if let (false, Some(announced)) = (self.committed, &self.announced) {
             announced.take_back(&self.shared);
@@ -283,31 +252,4 @@ fn fixed_names(volumes: &BTreeMap<DeviceName, VolumeInfo>) -> BTreeMap<DeviceNam
     named
         .filter_map(|(device, volume)| Some((device.clone(), fixed(volume)?)))
         .collect()
-}
-
-fn store_config(worker: &mut Worker<'_>, what: &str, config: &[u8]) -> Result<BlobRef> {
-    let length = u32::try_from(config.len())
-        .ok()
-        .filter(|_| config.len() <= limits::GUEST_CONFIG_MAX);
-    let Some(length) = length else {
-        let what = format!(
-            "the {what} configuration has {} bytes, more than the {} that an archive can hold",
-            config.len(),
-            limits::GUEST_CONFIG_MAX
-        );
-        return Err(Error::new(ErrorKind::Invalid, what));
-    };
-    let chunk = if config.is_empty() {
-        None
-    } else {
-        let stored = worker.store(Class::Data, config);
-        Some(
-            stored
-                .map_err(|e| {
-                    error::repository(format!("cannot store the {what} configuration"), e)
-                })?
-                .id,
-        )
-    };
-    Ok(BlobRef { chunk, length })
 }
