@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::ids::Owners;
+use crate::owners::Owners;
 
 /// The attribute with who may do what.
 pub const ACCESS: &[u8] = b"system.posix_acl_access";
@@ -97,8 +97,8 @@ impl Acl {
     pub fn outside(&self, owners: &Owners) -> Option<Self> {
         let lines = self.0.iter().map(|line| {
             let id = match line.tag {
-                USER => owners.users.outside(line.id)?,
-                GROUP => owners.groups.outside(line.id)?,
+                USER => owners.user(line.id)?,
+                GROUP => owners.group(line.id)?,
                 _ => NO_ID,
             };
             Some(Line { id, ..*line })
@@ -113,7 +113,6 @@ impl Acl {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{IdMap, IdRange};
 
     fn acl() -> Acl {
         let line = |tag, permissions, id| Line {
@@ -153,21 +152,16 @@ mod tests {
 
     #[test]
     fn mapped_ids_stay_in_order() {
-        let range = |inside, outside| IdRange {
-            inside,
-            outside,
-            count: 1,
-        };
-        let users = IdMap::new(vec![range(1, 20), range(2, 10)]).unwrap();
-        let groups = IdMap::same();
-        let mapped = acl().outside(&Owners { users, groups }).unwrap();
+        let map = "u:0:9:1,u:1:20:1,u:2:10:1,g:0:0:4000000001"
+            .parse()
+            .unwrap();
+        let mapped = acl().outside(&Owners::mapped(map)).unwrap();
         assert!(
             mapped
                 .text()
                 .starts_with("user::rwx,user:10:r-x,user:20:rw-,group::r--")
         );
-        let users = IdMap::new(vec![range(1, 1)]).unwrap();
-        let groups = IdMap::same();
-        assert_eq!(acl().outside(&Owners { users, groups }), None);
+        let map = "u:0:0:2,g:0:0:4000000001".parse().unwrap();
+        assert_eq!(acl().outside(&Owners::mapped(map)), None);
     }
 }

@@ -1,7 +1,7 @@
 //! The value of `security.capability`: what a program may do beyond its user's rights, and for
 //! which user namespace that holds (`struct vfs_ns_cap_data` of Linux).
 
-use crate::ids::IdMap;
+use crate::owners::Owners;
 
 /// The name of the extended attribute.
 pub const NAME: &[u8] = b"security.capability";
@@ -15,7 +15,7 @@ const LENGTH_2: usize = 20;
 /// valid for that root as the host sees it (revision 3), unless the two are one; what is valid for
 /// the root of a container inside the container (revision 3) follows the map, too. `Err` says why
 /// there is none.
-pub fn outside(value: &[u8], users: &IdMap) -> Result<Vec<u8>, &'static str> {
+pub fn outside(value: &[u8], owners: &Owners) -> Result<Vec<u8>, &'static str> {
     let word = |at: usize| value.get(at..at + 4).and_then(|four| four.try_into().ok());
     let head = word(0).map_or(0, u32::from_le_bytes);
     let root = match (head & REVISION, value.len()) {
@@ -23,8 +23,8 @@ pub fn outside(value: &[u8], users: &IdMap) -> Result<Vec<u8>, &'static str> {
         (REVISION_3, 24) => word(LENGTH_2).map_or(0, u32::from_le_bytes),
         _ => return Err("the file capabilities are of an unknown revision"),
     };
-    let outside = users
-        .outside(root)
+    let outside = owners
+        .user(root)
         .ok_or("the root user of its file capabilities is not mapped")?;
     if outside == root {
         return Ok(value.to_vec());
@@ -38,20 +38,14 @@ pub fn outside(value: &[u8], users: &IdMap) -> Result<Vec<u8>, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::IdRange;
 
     /// `cap_net_raw=ep`, as setcap writes it.
     const RAW: [u8; 20] = [
         1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     ];
 
-    fn shifted() -> IdMap {
-        IdMap::new(vec![IdRange {
-            inside: 0,
-            outside: 100_000,
-            count: 1000,
-        }])
-        .unwrap()
+    fn shifted() -> Owners {
+        Owners::mapped("0:100000:1000".parse().unwrap())
     }
 
     #[test]
@@ -60,7 +54,7 @@ mod tests {
         assert_eq!(mapped[..4], [1, 0, 0, 3]);
         assert_eq!(mapped[4..20], RAW[4..]);
         assert_eq!(mapped[20..], 100_000u32.to_le_bytes());
-        assert_eq!(outside(&RAW, &IdMap::same()).unwrap(), RAW);
+        assert_eq!(outside(&RAW, &Owners::same()).unwrap(), RAW);
     }
 
     #[test]
@@ -70,7 +64,7 @@ mod tests {
         nested.extend(500u32.to_le_bytes());
         let mapped = outside(&nested, &shifted()).unwrap();
         assert_eq!(mapped[20..], 100_500u32.to_le_bytes());
-        assert_eq!(outside(&nested, &IdMap::same()).unwrap(), nested);
+        assert_eq!(outside(&nested, &Owners::same()).unwrap(), nested);
         nested.truncate(20);
         nested.extend(5000u32.to_le_bytes());
         assert!(outside(&nested, &shifted()).is_err());
@@ -79,7 +73,7 @@ mod tests {
     #[test]
     fn unknown_values_are_refused() {
         for bad in [&b""[..], b"\0\0\0\x02", &RAW[..19], &[0; 24]] {
-            assert!(outside(bad, &IdMap::same()).is_err());
+            assert!(outside(bad, &Owners::same()).is_err());
         }
     }
 }

@@ -21,7 +21,7 @@ use snapkeep_api::{Cancel, Result};
 
 pub use report::{ExtractReport, Problem, ProblemKind, Progress};
 
-use crate::ids::Owners;
+use crate::owners::Owners;
 use crate::selection::Selection;
 
 /// How a tree is extracted.

@@ -5,10 +5,10 @@ pub mod acl;
 pub mod capability;
 mod compare;
 mod extract;
-mod ids;
 mod limits;
 mod links;
 mod order;
+mod owners;
 mod runs;
 mod selection;
 pub mod tar;
@@ -18,5 +18,5 @@ pub use compare::{Changes, Difference, compare};
 pub use extract::{
     Existing, ExtractOptions, ExtractReport, Problem, ProblemKind, Progress, extract,
 };
-pub use ids::{IdMap, IdRange, Owners};
+pub use owners::Owners;
 pub use selection::Selection;

@@ -46,5 +46,3 @@ pub(crate) const FOLDERS_BYTES_MAX: usize = 64 << 20;
 pub(crate) const REMEMBERED_BYTES_MAX: usize = 64 << 20;
 /// Part of a path that is opened with one call; Linux takes 4096 bytes with the zero.
 pub(crate) const PATH_PIECE: usize = 4000;
-/// Ranges of an ID map (Linux takes no more either).
-pub(crate) const ID_RANGES_MAX: usize = 340;

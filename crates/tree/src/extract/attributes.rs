@@ -15,7 +15,7 @@ use snapkeep_api::{Error, ErrorKind, Result};
 use super::report::ProblemKind;
 use crate::acl::{self, Acl};
 use crate::capability;
-use crate::ids::Owners;
+use crate::owners::Owners;
 
 /// The inode flags that people set (`FS_IOC_SETFLAGS`), on any file system: secure deletion and
 /// undeletion, compression, sync, immutable, append-only, no dump, no access time, no compression,
@@ -46,12 +46,10 @@ pub(super) fn mapped(entry: &Attributes, owners: &Owners, path: &TreePath) -> Re
         Error::new(ErrorKind::Invalid, what)
     };
     let uid = owners
-        .users
-        .outside(entry.uid)
+        .user(entry.uid)
         .ok_or_else(|| unmapped("user", entry.uid))?;
     let gid = owners
-        .groups
-        .outside(entry.gid)
+        .group(entry.gid)
         .ok_or_else(|| unmapped("group", entry.gid))?;
     let mut mapped = Attributes {
         uid,
@@ -72,7 +70,7 @@ pub(super) fn mapped(entry: &Attributes, owners: &Owners, path: &TreePath) -> Re
                 }
             }
             capability::NAME => {
-                *value = capability::outside(value, &owners.users).map_err(|why| {
+                *value = capability::outside(value, owners).map_err(|why| {
                     Error::new(
                         ErrorKind::Invalid,
                         format!("{path} cannot be restored: {why}"),
