@@ -15,6 +15,7 @@ const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
     ),
     ("snapkeep-walk", &["snapkeep-api"], &[]),
     ("snapkeep-tree", &["snapkeep-api"], &[]),
+    ("snapkeep-mount", &["snapkeep-api"], &[]),
     (
         "snapkeep-host",
         &["snapkeep-api", "snapkeep-direct", "snapkeep-nbd"],
