@@ -134,6 +134,13 @@ impl Lab {
         }
     }
 
+    /// Another container beside it, which is killed together with it.
+    pub(crate) fn other(&self, name: &str) -> Self {
+        let mut other = self.again();
+        name.clone_into(&mut other.lxc.name);
+        other
+    }
+
     /// The same, for another thread.
     pub(crate) fn again(&self) -> Self {
         Self::at(&self.folder)
@@ -232,7 +239,7 @@ impl Lab {
             .arg(real_program(program).unwrap())
             .arg("-P")
             .arg(path)
-            .args(["-n", "web"])
+            .args(["-n", &self.lxc.name])
             .args(arguments)
             .output()
             .unwrap();
@@ -324,8 +331,11 @@ impl Drop for Lab {
                     self.flag(&name, false);
                 }
             }
-            self.run("lxc-unfreeze", &[]);
-            self.run("lxc-stop", &["-k"]);
+            for name in fs::read_dir(&self.lxc.path).into_iter().flatten().flatten() {
+                self.lxc.name = name.file_name().into_string().unwrap();
+                self.run("lxc-unfreeze", &[]);
+                self.run("lxc-stop", &["-k"]);
+            }
         }
     }
 }
