@@ -70,12 +70,12 @@ pub const TREE_NODE_MIN: usize = 16 << 10;
 pub const TREE_INLINE_MAX: usize = 4 << 10;
 /// The most levels of nodes of one directory, or one file's extents.
 pub const TREE_LEVELS_MAX: u8 = 8;
-/// The most directories one below the other.
-pub const TREE_DEPTH_MAX: usize = 512;
+/// The most names in a path from a tree's root.
+pub const TREE_DEPTH_MAX: usize = 8192;
 /// The longest name of an entry.
 pub const TREE_NAME_MAX: usize = 255;
-/// The longest path from a tree's root, and so of a hard link's first name.
-pub const TREE_PATH_MAX: usize = 65_535;
+/// The longest path that a hard link leads to.
+pub const TREE_PATH_MAX: usize = 1 << 20;
 /// The longest target of a symbolic link.
 pub const SYMLINK_MAX: usize = 4095;
 /// The longest name of an extended attribute.
@@ -83,7 +83,7 @@ pub const XATTR_NAME_MAX: usize = 255;
 /// The longest value of an extended attribute.
 pub const XATTR_VALUE_MAX: usize = 64 << 10;
 /// The most extended attributes of one entry.
-pub const XATTRS_MAX: usize = 32_768;
+pub const XATTRS_MAX: usize = 4096;
 /// The most bytes of names and values of one entry's extended attributes.
 pub const XATTRS_TOTAL_MAX: usize = 1 << 20;
 /// The most extents that lie in a file's entry.
@@ -106,6 +106,8 @@ pub const PIECES_MAX: usize = 1024;
 pub const WAITING_ENTRIES: usize = 8192;
 /// The most bytes of such entries.
 pub const WAITING_BYTES: usize = 4 << 20;
+/// A tree's writer stores unfinished nodes of outer directories when all of them have more bytes.
+pub const HELD_BYTES: usize = 32 << 20;
 /// The most chunks that wait for a worker of a tree's writer.
 pub const QUEUE_CHUNKS: usize = 64;
 /// The most bytes of chunks that wait for one.

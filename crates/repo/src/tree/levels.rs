@@ -86,6 +86,7 @@ impl Levels {
         }
         level.items.extend_from_slice(item.bytes);
         level.count += 1;
+        sink.held += item.bytes.len() + item.witness.0.len();
         level.witnesses.extend_from_slice(item.witness.0);
         level.believed |= item.witness.1;
         level.last = node;
@@ -96,8 +97,9 @@ impl Levels {
     }
 
     /// The bodies of a level's node and witness node, which is empty then.
-    fn take(&mut self, number: usize) -> (Vec<u8>, Option<Vec<u8>>) {
+    fn take(&mut self, sink: &mut Sink<'_>, number: usize) -> (Vec<u8>, Option<Vec<u8>>) {
         let level = &mut self.levels[number];
+        sink.held -= level.items.len() + level.witnesses.len();
         let height = u8::try_from(number).expect("levels are few");
         let mut node = Vec::with_capacity(HEADER + level.items.len());
         node.extend_from_slice(&header(self.role, height, level.count));
@@ -106,7 +108,7 @@ impl Levels {
             let head = header(Role::Witness, height, level.count);
             [&head[..], &level.witnesses].concat()
         });
-        level.witnesses.clear();
+        level.witnesses = Vec::new();
         level.believed = false;
         level.count = 0;
         (node, witness)
@@ -114,7 +116,7 @@ impl Levels {
 
     /// Stores a level's node and witness node.
     fn store(&mut self, sink: &mut Sink<'_>, number: usize) -> Result<(ChunkId, Place)> {
-        let (node, witness) = self.take(number);
+        let (node, witness) = self.take(sink, number);
         let id = sink.put(Class::Metadata, node)?;
         let witness = match witness {
             None => Place::Nowhere,
@@ -139,13 +141,19 @@ impl Levels {
         self.push_at(sink, number + 1, &item, Some((id, witness)))
     }
 
+    /// Stores what level 0 holds, although its node might have become longer: it is empty then.
+    pub(crate) fn cut(&mut self, sink: &mut Sink<'_>) -> Result<()> {
+        let held = self.levels.first().is_some_and(|level| level.count > 0);
+        if held { self.flush(sink, 0) } else { Ok(()) }
+    }
+
     /// Stores what is left. A single node is not stored if it has at most so many bytes.
     pub(crate) fn finish(mut self, sink: &mut Sink<'_>, small: usize) -> Result<Finished> {
         let Some(lowest) = self.levels.first() else {
             return Ok(Finished::Nothing);
         };
         if self.levels.len() == 1 && HEADER + lowest.items.len() <= small {
-            let (node, witness) = self.take(0);
+            let (node, witness) = self.take(sink, 0);
             return Ok(Finished::Small(node, witness));
         }
         let mut number = 0;
@@ -155,6 +163,9 @@ impl Levels {
             if is_top {
                 // A node that would only name another is left out.
                 let only = level.last.take().filter(|_| level.count == 1);
+                if only.is_some() {
+                    sink.held -= level.items.len() + level.witnesses.len();
+                }
                 let (id, witness) = only.map_or_else(|| self.store(sink, number), Ok)?;
                 return Ok(Finished::Stored(id, witness));
             }

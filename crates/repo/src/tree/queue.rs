@@ -174,6 +174,8 @@ pub(crate) struct Sink<'w> {
     pub(crate) writer: &'w Writer,
     pub(crate) queue: &'w Queue,
     pub(crate) counts: TreeCounts,
+    /// Bytes of nodes that are not finished.
+    pub(crate) held: usize,
 }
 
 impl Sink<'_> {

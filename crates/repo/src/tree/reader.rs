@@ -10,6 +10,7 @@ use crate::format::pack::Class;
 use crate::format::tree::Role;
 use crate::format::tree::entry::{self, DirectoryNode, Items};
 use crate::format::tree::extent::{self, ExtentNode};
+use crate::format::tree::witness::{self, WitnessNode};
 use crate::repository::Repository;
 use crate::{Error, ErrorKind, Result, limits};
 
@@ -22,6 +23,7 @@ pub struct TreeReader {
     root: TreeNode,
     directories: Cache<DirectoryNode>,
     extents: Cache<ExtentNode>,
+    witnesses: Cache<WitnessNode>,
     chunks: Cache<Vec<u8>>,
 }
 
@@ -49,6 +51,7 @@ impl TreeReader {
             root,
             directories: Cache::new(nodes.0, nodes.1),
             extents: Cache::new(nodes.0, nodes.1),
+            witnesses: Cache::new(nodes.0, nodes.1),
             chunks: Cache::new(chunks.0, chunks.1),
         })
     }
@@ -123,8 +126,8 @@ impl TreeReader {
         directory: &TreeDirectory,
     ) -> Result<Option<Arc<DirectoryNode>>> {
         let corrupt = |why: &str| Err(Role::Directory.corrupt(&directory.origin, why));
-        if directory.depth >= limits::TREE_DEPTH_MAX {
-            return corrupt("has a deeper directory than is allowed");
+        if directory.depth >= limits::TREE_DEPTH_MAX && directory.place != Place::Nowhere {
+            return corrupt("has deeper entries than are allowed");
         }
         match &directory.place {
             Place::Nowhere => Ok(None),
@@ -137,12 +140,23 @@ impl TreeReader {
         }
     }
 
-    fn directory_node(&self, id: &ChunkId) -> Result<Arc<DirectoryNode>> {
+    pub(super) fn directory_node(&self, id: &ChunkId) -> Result<Arc<DirectoryNode>> {
         self.directories.get(id, || {
             let body = self.repository.read_chunk(Class::Metadata, id)?;
             let node = entry::decode(&body, false);
             Ok((
                 node.map_err(|why| Role::Directory.corrupt(id, why))?,
+                body.len(),
+            ))
+        })
+    }
+
+    pub(super) fn witness_node(&self, id: &ChunkId) -> Result<Arc<WitnessNode>> {
+        self.witnesses.get(id, || {
+            let body = self.repository.read_chunk(Class::Metadata, id)?;
+            let node = witness::decode(&body);
+            Ok((
+                node.map_err(|why| Role::Witness.corrupt(id, why))?,
                 body.len(),
             ))
         })

@@ -121,6 +121,7 @@ impl<'w> TreeWriter<'w> {
                 writer,
                 queue,
                 counts,
+                held: 0,
             },
             names: Vec::new(),
             ended: false,
@@ -136,7 +137,7 @@ impl<'w> TreeWriter<'w> {
         }
     }
 
-    /// What was given to be stored so far.
+    /// What was given to be stored so far; all of it once the root was left.
     pub fn counts(&self) -> TreeCounts {
         self.sink.counts
     }
@@ -161,9 +162,6 @@ impl<'w> TreeWriter<'w> {
         } else {
             self.check_next(name)?;
         }
-        if self.names.len() >= limits::TREE_DEPTH_MAX {
-            return Err(self.invalid(name, "is deeper than is allowed"));
-        }
         check::check_attributes(attributes).map_err(|why| self.invalid(name, why))?;
         self.named(name);
         self.names.push(Vec::new());
@@ -178,7 +176,12 @@ impl<'w> TreeWriter<'w> {
             return Err(self.invalid(b"", "was left already"));
         }
         self.ended = self.names.is_empty();
-        self.step(Step::Leave)
+        self.step(Step::Leave)?;
+        if self.ended {
+            self.end_bundle()
+        } else {
+            Ok(())
+        }
     }
 
     /// Adds what is neither a directory nor a file.
@@ -329,6 +332,9 @@ impl<'w> TreeWriter<'w> {
             return Err(self.invalid(name, "is in no directory"));
         };
         check::check_name(name).map_err(|why| self.invalid(name, why))?;
+        if self.names.len() > limits::TREE_DEPTH_MAX {
+            return Err(self.invalid(name, "is deeper than is allowed"));
+        }
         if name <= &last[..] {
             return Err(self.invalid(name, "is not behind the one before it, by its name"));
         }
@@ -448,7 +454,12 @@ impl<'w> TreeWriter<'w> {
             witness: (witnesses, witness.is_some() || *below != Place::Nowhere),
         };
         if let Some(directory) = self.open.last_mut() {
-            return directory.nodes.push(&mut self.sink, &item);
+            directory.nodes.push(&mut self.sink, &item)?;
+            if self.sink.held > limits::HELD_BYTES {
+                let mut open = self.open.iter_mut();
+                open.try_for_each(|directory| directory.nodes.cut(&mut self.sink))?;
+            }
+            return Ok(());
         }
         let mut nodes = Levels::new(Role::Directory);
         nodes.push(&mut self.sink, &item)?;
@@ -464,7 +475,6 @@ impl<'w> TreeWriter<'w> {
 
     fn finish(&mut self) -> Result<TreeRecord> {
         self.check_idle()?;
-        self.end_bundle()?;
         match self.root {
             Some((root, witness)) => Ok(TreeRecord {
                 root,

@@ -30,8 +30,16 @@ impl Proof<'_> {
     /// Reads a tree's nodes, and has its chunks read.
     pub(super) fn tree(&mut self, record: &TreeRecord) -> Result<()> {
         let mut todo = Vec::new();
-        if let Some(node) = self.directory_node(&record.root, true)? {
-            self.items(node, record.root, 0, None, &mut todo)?;
+        if let Some(node) = self.directory_node(&record.root, true)?
+            && let Items::Entries(entries) = node.items
+        {
+            for root in entries {
+                if !matches!(root.kind, NodeKind::Directory(_)) {
+                    let why = "has a root that is no directory";
+                    return Err(Role::Directory.corrupt(&record.root, why));
+                }
+                self.entry(root, record.root, 0, &mut todo)?;
+            }
         }
         while let Some(next) = todo.pop() {
             match next {
@@ -99,6 +107,10 @@ impl Proof<'_> {
         // Taken from the end: in the order in which they were stored.
         match node.items {
             Items::Entries(entries) => {
+                if depth >= limits::TREE_DEPTH_MAX {
+                    let why = "has deeper entries than are allowed";
+                    return Err(Role::Directory.corrupt(&id, why));
+                }
                 let begun = todo.len();
                 for entry in entries {
                     self.entry(entry, id, depth + 1, todo)?;
@@ -124,10 +136,6 @@ impl Proof<'_> {
         todo: &mut Vec<Todo>,
     ) -> Result<()> {
         match entry.kind {
-            NodeKind::Directory(_) if depth > limits::TREE_DEPTH_MAX => {
-                let why = "has a deeper directory than is allowed";
-                return Err(Role::Directory.corrupt(&origin, why));
-            }
             NodeKind::Directory(directory) => match directory.place {
                 Place::Nowhere => {}
                 Place::Inline(body) => todo.push(Todo::Inline(body, origin, depth)),

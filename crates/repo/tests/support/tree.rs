@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use snapkeep_repo::{
-    Attributes, NodeKind, Repository, Result, Timestamp, TreeDirectory, TreeFile, TreeReader,
-    TreeRecord, TreeWriter, Witness, Writer, write_tree,
+    Attributes, Error, NodeKind, Repository, Result, Timestamp, TreeCounts, TreeDirectory,
+    TreeFile, TreeReader, TreeRecord, TreeWriter, Witness, Writer, write_tree,
 };
 
 /// An entry without its name.
@@ -103,10 +103,25 @@ pub(crate) fn give(tree: &mut TreeWriter<'_>, path: &[u8], entry: &Entry) -> Res
 
 /// Stores a tree, and commits it under this name.
 pub(crate) fn store(repository: &Arc<Repository>, text: &str, root: &Entry) -> Result<TreeRecord> {
+    let given = store_counted(repository, text, |tree| give(tree, b"", root));
+    given.map(|(record, _)| record)
+}
+
+/// Stores and commits the tree that is given here, and counts what that took.
+pub(crate) fn store_counted(
+    repository: &Arc<Repository>,
+    text: &str,
+    give: impl FnOnce(&mut TreeWriter<'_>) -> Result<()>,
+) -> Result<(TreeRecord, TreeCounts)> {
     let writer = Writer::new(Arc::clone(repository))?;
-    let record = write_tree(&writer, 2, &|_| {}, |tree| give(tree, b"", root))?;
+    let mut counts = TreeCounts::default();
+    let record = write_tree(&writer, 2, &|_| {}, |tree: &mut TreeWriter<'_>| {
+        give(tree)?;
+        counts = tree.counts();
+        Ok::<_, Error>(())
+    })?;
     commit(writer, text, record.clone())?;
-    Ok(record)
+    Ok((record, counts))
 }
 
 pub(crate) fn commit(writer: Writer, text: &str, record: TreeRecord) -> Result<()> {

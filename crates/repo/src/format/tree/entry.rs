@@ -10,7 +10,7 @@
 //! 2, –     number of extended attributes; each: length of name 1, name, length of value 4, value
 //! –        file: size 8, links 4, number of extents 1 and the extents, or 255 and an identity
 //! –        directory: 0 empty; 1, length 4 and its node; 2 and the identity of its node
-//! –        symbolic link, hard link: length 2 and target or path
+//! –        symbolic link, hard link: length 4 and target or path
 //! –        device: major 4, minor 4
 //! ```
 
@@ -117,7 +117,7 @@ pub(crate) fn encode(node: &TreeNode, out: &mut Vec<u8>) {
         }
         NodeKind::Directory(directory) => put_place(&directory.place, out),
         NodeKind::Symlink { target: text } | NodeKind::HardLink { path: text } => {
-            put_u16(out, text.len());
+            out.extend_from_slice(&length_u32(text.len()).to_le_bytes());
             out.extend_from_slice(text);
         }
         NodeKind::CharDevice { major, minor } | NodeKind::BlockDevice { major, minor } => {
@@ -251,7 +251,7 @@ fn take_attributes(bytes: &mut Bytes<'_>) -> Result<Attributes, &'static str> {
 
 fn take_kind(kind: u8, bytes: &mut Bytes<'_>) -> Result<NodeKind, &'static str> {
     let text = |bytes: &mut Bytes<'_>| {
-        let length = usize::from(bytes.u16().ok_or(SHORT)?);
+        let length = bytes.u32().ok_or(SHORT)? as usize;
         bytes.take(length).map(<[u8]>::to_owned).ok_or(SHORT)
     };
     Ok(match kind {
