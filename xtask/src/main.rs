@@ -52,7 +52,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "bench",
-        help: "what a backup of a disk costs, beside other tools, as a report",
+        help: "what a backup of a disk costs, beside other tools, as a report (trees: of file trees)",
         run: bench::run,
     },
     Verb {

@@ -11,9 +11,9 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::bench::corpus::Random;
+use crate::bench::disk::tools::{Repository, Tool};
 use crate::bench::measure::Cost;
-use crate::bench::tools::{Repository, Tool};
+use crate::bench::random::Random;
 use crate::shell::{Scratch, build_release, run as run_command};
 
 const SIZE: u64 = 16 << 40;

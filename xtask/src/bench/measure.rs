@@ -60,7 +60,8 @@ pub(crate) fn measure(command: &Command, scratch: &Path) -> Result<(Cost, String
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
         output.status.success(),
-        "{command:?} failed: {}: {printed}{}",
+        "{} failed: {}: {printed}{}",
+        shown(command),
         output.status,
         String::from_utf8_lossy(&output.stderr).trim()
     );
@@ -73,6 +74,13 @@ pub(crate) fn measure(command: &Command, scratch: &Path) -> Result<(Cost, String
         peak_mib: number("kib")? / 1024.0,
     };
     Ok((cost, printed))
+}
+
+/// The program and its arguments; the environment would bury what went wrong.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
 }
 
 /// The median of some numbers, which are not none.
@@ -116,6 +124,12 @@ mod tests {
     #[test]
     fn a_command_that_fails_is_no_measurement() {
         let scratch = Scratch::new("measure").unwrap();
-        assert!(measure(&Command::new("false"), scratch.path()).is_err());
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo no room >&2; exit 3"])
+            .env("A", "B");
+        let error = measure(&command, scratch.path()).unwrap_err().to_string();
+        let expected = "sh -c echo no room >&2; exit 3 failed: exit status: 3: no room";
+        assert_eq!(error, expected);
     }
 }

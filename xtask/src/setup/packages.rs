@@ -58,6 +58,7 @@ pub(super) const FOR_TESTS: &[Package] = &[
 pub(super) const FOR_BENCH: &[Package] = &[
     Package::new("restic", Programs(&["restic"])),
     Package::new("borgbackup", Programs(&["borg"])),
+    Package::new("zstd", Programs(&["zstd"])),
 ];
 
 impl Package {

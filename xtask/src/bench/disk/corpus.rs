@@ -17,11 +17,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::files::{Files, SYSTEM};
+use crate::bench::files::{BLOCK, Files, SYSTEM};
+use crate::bench::random::Random;
 use crate::shell::run;
-
-/// The file system's block of the imagined guest: all that happens is a multiple of it.
-pub(crate) const BLOCK: u64 = 4096;
 
 /// The two generations, as raw files, and what makes the first into the second.
 #[derive(Debug)]
@@ -65,30 +63,12 @@ impl Corpus {
     }
 }
 
-/// A sequence of numbers that a seed determines (splitmix64).
-#[derive(Debug)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    /// From `least` to `most`, each doubling as likely as the next, in whole blocks.
-    fn length(&mut self, least: u64, most: u64) -> u64 {
-        let doublings = u64::from((most / least).max(1).ilog2());
-        let length = least << self.below(doublings + 1);
-        let length = length + self.below(length);
-        length.min(most) / BLOCK * BLOCK
-    }
+/// From `least` to `most`, each doubling as likely as the next, in whole blocks.
+fn length(random: &mut Random, least: u64, most: u64) -> u64 {
+    let doublings = u64::from((most / least).max(1).ilog2());
+    let length = least << random.below(doublings + 1);
+    let length = length + random.below(length);
+    length.min(most) / BLOCK * BLOCK
 }
 
 /// What of fourteen stretches with content is media; the others are files.
@@ -123,7 +103,7 @@ fn write_first(path: &Path, size: u64, files: &mut Files, random: &mut Random) -
     let mut buffer = Vec::new();
     let mut offset = 0;
     while offset < size {
-        let length = random.length(16 << 10, 8 << 20).min(size - offset);
+        let length = length(random, 16 << 10, 8 << 20).min(size - offset);
         match random.below(20) {
             0 | 1 => {} // A hole.
             2 | 3 => {
@@ -165,9 +145,7 @@ fn regions(size: u64, random: &mut Random) -> Vec<(u64, u64)> {
     let mut wanted = size / 20;
     let mut found: Vec<(u64, u64)> = Vec::new();
     while wanted > 0 {
-        let length = random
-            .length(BLOCK, 1 << 20)
-            .min(wanted.next_multiple_of(BLOCK));
+        let length = length(random, BLOCK, 1 << 20).min(wanted.next_multiple_of(BLOCK));
         let offset = random.below((size - length) / BLOCK) * BLOCK;
         wanted = wanted.saturating_sub(length);
         found.push((offset, length));
@@ -215,7 +193,7 @@ fn change(
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK, Random, regions};
+    use super::{BLOCK, Random, length, regions};
 
     #[test]
     fn changed_regions_are_ascending_disjoint_and_inside_the_disk() {
@@ -240,7 +218,7 @@ mod tests {
         let numbers = |seed| {
             let mut random = Random(seed);
             (0..4)
-                .map(|_| random.length(4096, 1 << 20))
+                .map(|_| length(&mut random, 4096, 1 << 20))
                 .collect::<Vec<_>>()
         };
         assert_eq!(numbers(7), numbers(7));

@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::export::Export;
 use super::guest::Guest;
-use super::measure::{Cost, measure};
-use crate::shell::{capture, run};
+use crate::bench::measure::Cost;
+use crate::bench::programs::{Place, Program};
+use crate::shell::run;
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,30 +47,13 @@ impl Tool {
         matches!(self, Self::Snapkeep | Self::SnapkeepFile)
     }
 
-    /// Why the tool cannot be measured here.
-    pub(crate) fn missing(self) -> Option<&'static str> {
-        let (program, argument) = match self {
-            Self::Snapkeep | Self::SnapkeepFile => return None,
-            Self::Restic => ("restic", "version"),
-            Self::Borg | Self::BorgFixed => ("borg", "--version"),
-        };
-        let there = crate::shell::succeeds(Command::new(program).arg(argument));
-        (!there).then_some(program)
-    }
-
-    /// What the tool says of its version.
-    pub(crate) fn version(self) -> Result<String> {
-        let text = match self {
-            Self::Snapkeep | Self::SnapkeepFile => {
-                let mut git = Command::new("git");
-                git.current_dir(crate::shell::root());
-                let commit = capture(git.args(["describe", "--always", "--dirty", "--abbrev=12"]));
-                format!("commit {}", commit.unwrap_or_else(|_| "unknown".to_owned()))
-            }
-            Self::Restic => capture(Command::new("restic").arg("version"))?,
-            Self::Borg | Self::BorgFixed => capture(Command::new("borg").arg("--version"))?,
-        };
-        Ok(text.trim().to_owned())
+    /// Whose program it is.
+    pub(crate) fn program(self) -> Program {
+        match self {
+            Self::Snapkeep | Self::SnapkeepFile => Program::Snapkeep,
+            Self::Restic => Program::Restic,
+            Self::Borg | Self::BorgFixed => Program::Borg,
+        }
     }
 }
 
@@ -85,8 +69,7 @@ pub(crate) struct Source<'a> {
 #[derive(Debug)]
 pub(crate) struct Repository<'a> {
     tool: Tool,
-    programs: &'a Path,
-    folder: PathBuf,
+    place: Place<'a>,
     /// The name of each archive that was made, in order.
     archives: Vec<String>,
 }
@@ -94,78 +77,35 @@ pub(crate) struct Repository<'a> {
 impl<'a> Repository<'a> {
     /// Makes an empty one.
     pub(crate) fn create(tool: Tool, programs: &'a Path, folder: PathBuf) -> Result<Self> {
-        std::fs::create_dir_all(folder.join("place"))?;
-        let made = Self {
+        Ok(Self {
             tool,
-            programs,
-            folder,
+            place: Place::create(tool.program(), programs, folder)?,
             archives: Vec::new(),
-        };
-        std::fs::write(made.folder.join("password"), "benchmark\n")?;
-        let mut command = made.command();
-        match tool {
-            Tool::Snapkeep | Tool::SnapkeepFile => {
-                command.env_remove("SNAPKEEP_KEY_FILE");
-                command
-                    .arg("init")
-                    .arg("--new-key-file")
-                    .arg(made.folder.join("key"));
-                command
-                    .arg("--write-recovery-kit")
-                    .arg(made.folder.join("kit"));
-            }
-            Tool::Restic => {
-                command.arg("init");
-            }
-            Tool::Borg | Tool::BorgFixed => {
-                command.args(["init", "-e", "keyfile-blake2"]);
-            }
-        }
-        measure(&command, &made.folder)?;
-        Ok(made)
+        })
     }
 
     /// A copy of one of ours that can be written to: its files are linked, for each is written
     /// only once.
     pub(crate) fn copy(&self, folder: PathBuf) -> Result<Self> {
-        run(Command::new("cp").arg("-al").args([&self.folder, &folder]))?;
+        let mut copy = Command::new("cp");
+        run(copy.arg("-al").args([self.place.folder(), &folder]))?;
         Ok(Self {
-            folder,
+            tool: self.tool,
+            place: self.place.at(folder),
             archives: self.archives.clone(),
-            ..*self
         })
     }
 
     /// Removes it.
     pub(crate) fn remove(self) -> Result<()> {
-        std::fs::remove_dir_all(&self.folder)
-            .with_context(|| format!("could not remove {}", self.folder.display()))
-    }
-
-    fn place(&self) -> PathBuf {
-        self.folder.join("place")
+        let folder = self.place.folder();
+        std::fs::remove_dir_all(folder)
+            .with_context(|| format!("could not remove {}", folder.display()))
     }
 
     /// The tool's program, told where its repository and its key are.
     pub(crate) fn command(&self) -> Command {
-        let mut command = match self.tool {
-            Tool::Snapkeep | Tool::SnapkeepFile => Command::new(self.programs.join("snapkeep")),
-            Tool::Restic => Command::new("restic"),
-            Tool::Borg | Tool::BorgFixed => Command::new("borg"),
-        };
-        let folder = |name: &str| self.folder.join(name);
-        command
-            .env("SNAPKEEP_REPOSITORY", self.place())
-            .env("SNAPKEEP_KEY_FILE", folder("key"))
-            .env("RESTIC_REPOSITORY", self.place())
-            .env("RESTIC_PASSWORD_FILE", folder("password"))
-            .env("RESTIC_CACHE_DIR", folder("cache"))
-            .env("BORG_REPO", self.place())
-            .env("BORG_PASSPHRASE", "")
-            .env("BORG_BASE_DIR", folder("base"))
-            // A copy is at another place, and that is no attack.
-            .env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes");
-        command
+        self.place.command()
     }
 
     /// Opens the repository and lists it: what every other figure includes, mostly the stretching
@@ -176,7 +116,7 @@ impl<'a> Repository<'a> {
             Tool::Snapkeep | Tool::SnapkeepFile | Tool::Borg | Tool::BorgFixed => "list",
             Tool::Restic => "snapshots",
         });
-        measure(&command, &self.folder).map(|(cost, _)| cost)
+        self.place.measure(&command).map(|(cost, _)| cost)
     }
 
     /// Backs up by reading the whole disk.
@@ -185,7 +125,7 @@ impl<'a> Repository<'a> {
         let mut command = self.command();
         match self.tool {
             Tool::Snapkeep => {
-                let guest = Guest::start(source.raw, &self.folder)?;
+                let guest = Guest::start(source.raw, self.place.folder())?;
                 let cost = self.back_up_guest(&guest, false)?;
                 guest.quit()?;
                 return Ok(cost);
@@ -209,7 +149,7 @@ impl<'a> Repository<'a> {
                 command.arg(format!("::{name}")).arg(source.raw);
             }
         }
-        let (cost, _) = measure(&command, &self.folder)?;
+        let (cost, _) = self.place.measure(&command)?;
         self.archives.push(name);
         Ok(cost)
     }
@@ -218,9 +158,12 @@ impl<'a> Repository<'a> {
     pub(crate) fn back_up_guest(&mut self, guest: &Guest, incremental: bool) -> Result<Cost> {
         let mut command = self.command();
         command.args(["--json", "backup", "vm", "--guest", "100", "--fleecing"]);
-        command.arg(&self.folder).arg("--qmp").arg(guest.socket());
+        command
+            .arg(self.place.folder())
+            .arg("--qmp")
+            .arg(guest.socket());
         let before = guest.processor_seconds()?;
-        let (mut cost, printed) = measure(&command, &self.folder)?;
+        let (mut cost, printed) = self.place.measure(&command)?;
         cost.served_s = guest.processor_seconds()? - before;
         let report: serde_json::Value = serde_json::from_str(&printed)?;
         ensure!(
@@ -241,7 +184,7 @@ impl<'a> Repository<'a> {
         size: u64,
         bitmap: Option<&str>,
     ) -> Result<(Cost, String)> {
-        let export = Export::serve(image, "qcow2", bitmap, &self.folder)?;
+        let export = Export::serve(image, "qcow2", bitmap, self.place.folder())?;
         let done = self.back_up_ours("nbd", export.socket(), size, bitmap)?;
         export.finish()?;
         Ok(done)
@@ -260,8 +203,10 @@ impl<'a> Repository<'a> {
         size: u64,
         bitmap: Option<&str>,
     ) -> Result<(Cost, String)> {
-        let mut command = Command::new(self.programs.join("examples/back_up"));
-        command.arg(self.place()).arg(self.folder.join("key"));
+        let mut command = Command::new(self.place.ours("examples/back_up"));
+        command
+            .arg(self.place.repository())
+            .arg(self.place.folder().join("key"));
         command.arg(mechanism).arg(place).arg(size.to_string());
         if let Some(bitmap) = bitmap {
             let base = self
@@ -270,7 +215,7 @@ impl<'a> Repository<'a> {
                 .context("an incremental backup needs a base")?;
             command.arg(base).arg(bitmap);
         }
-        let (cost, printed) = measure(&command, &self.folder)?;
+        let (cost, printed) = self.place.measure(&command)?;
         let archive = printed
             .lines()
             .find_map(|line| line.strip_prefix("archive "))
@@ -306,7 +251,7 @@ impl<'a> Repository<'a> {
                     .current_dir(to);
             }
         }
-        let (cost, _) = measure(&command, &self.folder)?;
+        let (cost, _) = self.place.measure(&command)?;
         Ok((cost, file))
     }
 
@@ -318,20 +263,11 @@ impl<'a> Repository<'a> {
             Tool::Restic => command.args(["check", "--read-data"]),
             Tool::Borg | Tool::BorgFixed => command.args(["check", "--verify-data"]),
         };
-        measure(&command, &self.folder).map(|(cost, _)| cost)
+        self.place.measure(&command).map(|(cost, _)| cost)
     }
 
     /// Bytes in the repository's files.
     pub(crate) fn stored(&self) -> Result<u64> {
-        let text = capture(
-            Command::new("du")
-                .args(["-sb", "--apparent-size"])
-                .arg(self.place()),
-        )?;
-        let number = text
-            .split_whitespace()
-            .next()
-            .context("du printed nothing")?;
-        Ok(number.parse()?)
+        self.place.stored()
     }
 }
