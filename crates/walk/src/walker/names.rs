@@ -1,0 +1,135 @@
+//! The names in one folder, compactly: a million of them are common, and a struct each would be too much.
+
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+
+use rustix::ffi::CStr;
+use rustix::fs::{FileType, RawDir};
+use rustix::io::Errno;
+
+use super::out::Out;
+use super::stop::Stop;
+use crate::limits;
+
+/// Names in ascending order of their bytes.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// For each name its kind, the name and a zero.
+    bytes: Vec<u8>,
+    /// Where each begins.
+    starts: Vec<u32>,
+}
+
+/// Why a folder's names are not there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Unlisted {
+    Errno(Errno),
+    TooMany,
+}
+
+impl Names {
+    /// Lists what is in a folder that is open for reading, in at most so many bytes.
+    pub(super) fn list(
+        folder: BorrowedFd<'_>,
+        most: usize,
+        out: &mut Out,
+    ) -> Result<Result<Self, Unlisted>, Stop> {
+        let mut names = Self::default();
+        let mut room = vec![MaybeUninit::uninit(); limits::LISTED_BYTES];
+        let mut entries = RawDir::new(folder, &mut room);
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(errno) => return Ok(Err(Unlisted::Errno(errno))),
+            };
+            if [c".", c".."].contains(&entry.file_name()) {
+                continue;
+            }
+            if !names.add(entry.file_name().to_bytes(), entry.file_type(), most) {
+                return Ok(Err(Unlisted::TooMany));
+            }
+            if names.starts.len().is_multiple_of(limits::NAMES_PER_SIGN) {
+                out.sign()?;
+            }
+        }
+        names.sort();
+        Ok(Ok(names))
+    }
+
+    /// A folder of which only these names count.
+    pub(super) fn only<'a>(all: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut names = Self::default();
+        for name in all {
+            names.add(name, FileType::Unknown, limits::NAMES_BYTES_MAX);
+        }
+        names.sort();
+        names
+            .starts
+            .dedup_by_key(|start| name_at(&names.bytes, *start).to_owned());
+        names
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Bytes of memory.
+    pub(super) fn size(&self) -> usize {
+        self.bytes.capacity() + 4 * self.starts.capacity()
+    }
+
+    pub(super) fn get(&self, index: usize) -> &CStr {
+        name_at(&self.bytes, self.starts[index])
+    }
+
+    /// What it was when it was listed, if the file system says so.
+    pub(super) fn kind(&self, index: usize) -> FileType {
+        match self.bytes[place(self.starts[index])] {
+            b'f' => FileType::RegularFile,
+            b'd' => FileType::Directory,
+            b'o' => FileType::Fifo,
+            _ => FileType::Unknown,
+        }
+    }
+
+    pub(super) fn contains(&self, name: &CStr) -> bool {
+        let order = |start: &u32| name_at(&self.bytes, *start).cmp(name);
+        self.starts.binary_search_by(order).is_ok()
+    }
+
+    fn add(&mut self, name: &[u8], kind: FileType, most: usize) -> bool {
+        let start = u32::try_from(self.bytes.len());
+        let (Ok(start), true) = (start, self.bytes.len() + name.len() + 6 <= most) else {
+            return false;
+        };
+        self.starts.push(start);
+        self.bytes.push(match kind {
+            FileType::RegularFile => b'f',
+            FileType::Directory => b'd',
+            FileType::Unknown => b'?',
+            FileType::Symlink
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice => b'o',
+        });
+        self.bytes.extend_from_slice(name);
+        self.bytes.push(0);
+        true
+    }
+
+    fn sort(&mut self) {
+        let bytes = &self.bytes;
+        self.starts
+            .sort_unstable_by(|a, b| name_at(bytes, *a).cmp(name_at(bytes, *b)));
+        self.starts.shrink_to_fit();
+    }
+}
+
+fn place(start: u32) -> usize {
+    usize::try_from(start).unwrap_or(usize::MAX)
+}
+
+fn name_at(bytes: &[u8], start: u32) -> &CStr {
+    CStr::from_bytes_until_nul(&bytes[place(start) + 1..]).unwrap_or_default()
+}

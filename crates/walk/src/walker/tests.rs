@@ -1,0 +1,6 @@
+//! Walks over real trees.
+
+mod depth;
+mod kinds;
+mod known;
+mod races;
