@@ -11,21 +11,27 @@ const REVISION_2: u32 = 0x0200_0000;
 const REVISION_3: u32 = 0x0300_0000;
 const LENGTH_2: usize = 20;
 
+/// Why a value has none for the host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unfit {
+    /// It is of a revision that is not known here; Linux sets only 2 and 3.
+    Unknown,
+    /// The root user that it is valid for is not mapped.
+    Unmapped,
+}
+
 /// The value for the host. What a container sees as valid for its own root (revision 2) becomes
 /// valid for that root as the host sees it (revision 3), unless the two are one; what is valid for
-/// the root of a container inside the container (revision 3) follows the map, too. `Err` says why
-/// there is none.
-pub fn outside(value: &[u8], owners: &Owners) -> Result<Vec<u8>, &'static str> {
+/// the root of a container inside the container (revision 3) follows the map, too.
+pub fn outside(value: &[u8], owners: &Owners) -> Result<Vec<u8>, Unfit> {
     let word = |at: usize| value.get(at..at + 4).and_then(|four| four.try_into().ok());
     let head = word(0).map_or(0, u32::from_le_bytes);
     let root = match (head & REVISION, value.len()) {
         (REVISION_2, LENGTH_2) => 0,
         (REVISION_3, 24) => word(LENGTH_2).map_or(0, u32::from_le_bytes),
-        _ => return Err("the file capabilities are of an unknown revision"),
+        _ => return Err(Unfit::Unknown),
     };
-    let outside = owners
-        .user(root)
-        .ok_or("the root user of its file capabilities is not mapped")?;
+    let outside = owners.user(root).ok_or(Unfit::Unmapped)?;
     if outside == root {
         return Ok(value.to_vec());
     }
@@ -67,13 +73,13 @@ mod tests {
         assert_eq!(outside(&nested, &Owners::same()).unwrap(), nested);
         nested.truncate(20);
         nested.extend(5000u32.to_le_bytes());
-        assert!(outside(&nested, &shifted()).is_err());
+        assert_eq!(outside(&nested, &shifted()), Err(Unfit::Unmapped));
     }
 
     #[test]
     fn unknown_values_are_refused() {
         for bad in [&b""[..], b"\0\0\0\x02", &RAW[..19], &[0; 24]] {
-            assert!(outside(bad, &Owners::same()).is_err());
+            assert_eq!(outside(bad, &Owners::same()), Err(Unfit::Unknown));
         }
     }
 }

@@ -146,6 +146,7 @@ impl<'a> Side<'a> {
         self.node = loop {
             match self.visit.next(self.reader)? {
                 Some(Step::Enter { node, .. } | Step::Entry(node)) => break Some(node),
+                Some(Step::Unreadable(error)) => return Err(error),
                 Some(Step::Leave) => {}
                 None => break None,
             }
@@ -216,7 +217,7 @@ fn first_name(entry: &Entry) -> Option<&TreePath> {
 /// What a node is a name of.
 fn named(reader: &dyn TreeReader, node: &TreeNode, path: &TreePath) -> Result<TreeNode> {
     match first_name(&node.entry) {
-        Some(to) => target(reader, path, to),
+        Some(to) => Ok(target(reader, path, to)?),
         None => Ok(node.clone()),
     }
 }

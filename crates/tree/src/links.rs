@@ -7,7 +7,7 @@ use snapkeep_api::{Error, ErrorKind, Result};
 
 use crate::limits::FIRST_NAMES_BYTES_MAX;
 use crate::selection::{Selected, Selection};
-use crate::visit::at;
+use crate::visit::Unread;
 
 /// The files whose first name is not selected, and under which name they are made instead.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl Links {
         selection: &Selection,
         path: &TreePath,
         to: &TreePath,
-    ) -> Result<(Link, TreeNode)> {
+    ) -> Result<(Link, TreeNode), Unread> {
         let node = target(reader, path, to)?;
         if selection.says(to) == Selected::Whole {
             return Ok((Link::To(to.clone()), node));
@@ -44,7 +44,7 @@ impl Links {
         self.bytes += to.as_bytes().len() + path.as_bytes().len() + 128;
         if self.bytes > FIRST_NAMES_BYTES_MAX {
             let what = "too many hard links lead out of what is selected: select more of the tree";
-            return Err(Error::new(ErrorKind::Unsupported, what));
+            return Err(Error::new(ErrorKind::Unsupported, what).into());
         }
         self.made.insert(to.clone(), path.clone());
         Ok((Link::First, node))
@@ -52,11 +52,15 @@ impl Links {
 }
 
 /// The entry that a hard link is another name of.
-pub(crate) fn target(reader: &dyn TreeReader, path: &TreePath, to: &TreePath) -> Result<TreeNode> {
-    let found = find(reader, to).map_err(|e| at(to, "cannot be looked up", e))?;
+pub(crate) fn target(
+    reader: &dyn TreeReader,
+    path: &TreePath,
+    to: &TreePath,
+) -> Result<TreeNode, Unread> {
+    let found = find(reader, to).map_err(|e| Unread::of(to, "cannot be looked up", e))?;
     let wrong = |why: &str| {
         let what = format!("{path} of the archive is a hard link to {to}, which {why}");
-        Err(Error::new(ErrorKind::Corrupt, what))
+        Err(Error::new(ErrorKind::Corrupt, what).into())
     };
     let Some(node) = found else {
         return wrong("is not there");

@@ -47,6 +47,8 @@ pub(crate) enum Step {
     },
     /// Any other entry.
     Entry(TreeNode),
+    /// The rest of the folder that was entered last and not left cannot be read.
+    Unreadable(Error),
     /// The folder that was entered last and not left is complete.
     Leave,
 }
@@ -120,8 +122,14 @@ impl Visit {
         if self.folders.is_empty() {
             return Ok(None);
         }
-        if let Some((name, node)) = self.next_listed(reader)? {
-            return self.told(&name, node).map(Some);
+        match self.next_listed(reader) {
+            Ok(Some((name, node))) => return self.told(&name, node).map(Some),
+            Ok(None) => {}
+            Err(Unread::Damaged(error)) => {
+                self.skip();
+                return Ok(Some(Step::Unreadable(error)));
+            }
+            Err(Unread::Failed(error)) => return Err(error),
         }
         self.folders.pop();
         self.left = true;
@@ -129,7 +137,7 @@ impl Visit {
     }
 
     /// The next entry of the folder that the visit is in.
-    fn next_listed(&mut self, reader: &dyn TreeReader) -> Result<Option<(Name, TreeNode)>> {
+    fn next_listed(&mut self, reader: &dyn TreeReader) -> Result<Option<(Name, TreeNode)>, Unread> {
         let Some(folder) = self.folders.last_mut() else {
             return Ok(None);
         };
@@ -137,7 +145,7 @@ impl Visit {
             return Ok(None);
         }
         if !folder.whole {
-            return self.next_selected(reader);
+            return Ok(self.next_selected(reader)?);
         }
         if let Some((name, node)) = folder.listed.pop() {
             folder.last = Some(name.clone());
@@ -145,12 +153,15 @@ impl Visit {
         }
         let max = self.page_entries;
         let listed = reader.list(&folder.node, folder.last.as_ref(), max);
-        let mut listed = listed.map_err(|e| at(&self.path, "cannot be listed", e))?;
+        let mut listed =
+            listed.map_err(|error| Unread::of(&self.path, "cannot be listed", error))?;
         let ascending = listed.is_sorted_by(|(a, _), (b, _)| a < b);
         let first = listed.first().map(|(name, _)| name);
         let follows = first.is_none_or(|first| folder.last.as_ref().is_none_or(|l| l < first));
         if !ascending || !follows || listed.len() > max {
-            return Err(self.wrong("is listed out of order, or with a name twice"));
+            return Err(self
+                .wrong("is listed out of order, or with a name twice")
+                .into());
         }
         let bytes = listed
             .iter()
@@ -260,6 +271,46 @@ impl Visit {
         );
         Error::new(ErrorKind::Corrupt, what)
     }
+}
+
+/// Why something of the archive is not known.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// It alone is damaged or lost.
+    Damaged(Error),
+    /// All is concerned.
+    Failed(Error),
+}
+
+impl Unread {
+    /// What the reader says of a path.
+    pub(crate) fn of(path: &TreePath, why: &str, error: Error) -> Self {
+        let damaged = is_damage(&error);
+        let error = at(path, why, error);
+        if damaged {
+            Self::Damaged(error)
+        } else {
+            Self::Failed(error)
+        }
+    }
+}
+
+impl From<Error> for Unread {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Unread> for Error {
+    fn from((Unread::Damaged(error) | Unread::Failed(error)): Unread) -> Self {
+        error
+    }
+}
+
+/// Whether an error of the reader says that what it was asked for is damaged or lost; another thing
+/// may be readable all the same.
+pub(crate) fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound)
 }
 
 /// An error of the reader, with the path that it is about.

@@ -233,7 +233,7 @@ fn an_owner_that_is_not_mapped_is_refused_or_becomes_what_is_asked_for() {
     assert!(
         error
             .to_string()
-            .contains("/strange belongs to the user 5000"),
+            .contains("the owner of /strange is user 5000"),
         "{error}"
     );
     let owners = shifted().with_unmapped(65_534);

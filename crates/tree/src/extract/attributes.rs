@@ -14,7 +14,7 @@ use snapkeep_api::{Error, ErrorKind, Result};
 
 use super::report::ProblemKind;
 use crate::acl::{self, Acl};
-use crate::capability;
+use crate::capability::{self, Unfit};
 use crate::owners::Owners;
 
 /// The inode flags that people set (`FS_IOC_SETFLAGS`), on any file system: secure deletion and
@@ -37,48 +37,63 @@ pub(super) enum Made<'a> {
     Place(BorrowedFd<'a>, &'a str),
 }
 
-/// What is set, in the target's owners.
-pub(super) fn mapped(entry: &Attributes, owners: &Owners, path: &TreePath) -> Result<Attributes> {
-    let unmapped = |what: &str, id: u32| {
+/// What is set, in the target's owners. What cannot be set is told.
+pub(super) fn mapped(
+    entry: &Attributes,
+    owners: &Owners,
+    path: &impl Fn() -> TreePath,
+    mut problem: impl FnMut(ProblemKind, String) -> Result<()>,
+) -> Result<Attributes> {
+    let unmapped = |whose: &str, what: &str| {
+        let path = path();
         let what = format!(
-            "{path} belongs to the {what} {id}, which is not mapped: add it to the ID map, or say what becomes of what is not in it"
+            "{whose} of {path} is {what}, which is not mapped: add it to the ID map, or say what \
+             becomes of those that are not in it"
         );
         Error::new(ErrorKind::Invalid, what)
     };
-    let uid = owners
-        .user(entry.uid)
-        .ok_or_else(|| unmapped("user", entry.uid))?;
-    let gid = owners
-        .group(entry.gid)
-        .ok_or_else(|| unmapped("group", entry.gid))?;
+    let Attributes { uid, gid, .. } = *entry;
     let mut mapped = Attributes {
-        uid,
-        gid,
-        ..entry.clone()
+        uid: (owners.user(uid)).ok_or_else(|| unmapped("the owner", &format!("user {uid}")))?,
+        gid: (owners.group(gid)).ok_or_else(|| unmapped("the group", &format!("group {gid}")))?,
+        xattrs: Vec::with_capacity(entry.xattrs.len()),
+        ..*entry
     };
-    for Xattr { name, value } in &mut mapped.xattrs {
-        match name.as_slice() {
+    for Xattr { name, value } in &entry.xattrs {
+        let value = match name.as_slice() {
             acl::ACCESS | acl::DEFAULT => {
-                // What is no ACL that we know is given to the kernel, which then says so.
-                if let Some(acl) = Acl::decode(value) {
-                    let acl = acl.outside(owners).ok_or_else(|| {
-                        let what =
-                            format!("an ACL of {path} names a user or group that is not mapped");
-                        Error::new(ErrorKind::Invalid, what)
-                    })?;
-                    *value = acl.encode();
+                let Some(acl) = Acl::decode(value) else {
+                    problem(
+                        ProblemKind::Xattr,
+                        "its ACL is of an unknown form".to_owned(),
+                    )?;
+                    continue;
+                };
+                let outside = acl.outside(owners);
+                outside
+                    .ok_or_else(|| unmapped("the ACL", &acl.text()))?
+                    .encode()
+            }
+            capability::NAME => match capability::outside(value, owners) {
+                Ok(value) => value,
+                Err(Unfit::Unmapped) => {
+                    return Err(unmapped(
+                        "the root user of the file capabilities",
+                        "another",
+                    ));
                 }
-            }
-            capability::NAME => {
-                *value = capability::outside(value, owners).map_err(|why| {
-                    Error::new(
-                        ErrorKind::Invalid,
-                        format!("{path} cannot be restored: {why}"),
-                    )
-                })?;
-            }
-            _ => {}
-        }
+                Err(Unfit::Unknown) => {
+                    let why = "its file capabilities are of an unknown revision";
+                    problem(ProblemKind::Xattr, why.to_owned())?;
+                    continue;
+                }
+            },
+            _ => value.clone(),
+        };
+        mapped.xattrs.push(Xattr {
+            name: name.clone(),
+            value,
+        });
     }
     Ok(mapped)
 }

@@ -5,12 +5,12 @@ use std::os::fd::AsFd;
 use rustix::fs::ftruncate;
 use rustix::io::{Errno, pwrite};
 use snapkeep_api::tree::{TreeNode, TreePath, TreeReader};
-use snapkeep_api::{Cancel, Error, ErrorKind};
+use snapkeep_api::{Cancel, Error};
 
 use super::report::{Failure, ProblemKind, Progress};
 use crate::limits::PIECE_BYTES;
 use crate::runs;
-use crate::visit::at;
+use crate::visit::{at, is_damage};
 
 /// Writes a file's data where it is; what is between stays a hole.
 pub(super) fn write(
@@ -61,7 +61,7 @@ fn write_all(file: &impl AsFd, mut offset: u64, mut bytes: &[u8]) -> Result<(), 
 
 /// A file whose bytes in the archive are damaged or gone is missed alone; all else is restored.
 fn unreadable(error: Error) -> Failure {
-    if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) {
+    if is_damage(&error) {
         return Failure::Problem(ProblemKind::NotMade, error.chain());
     }
     Failure::Fatal(error)

@@ -38,7 +38,7 @@ impl Maker<'_> {
             let what = "only files wait for a thread";
             return Err(Error::new(ErrorKind::Protocol, what));
         };
-        let wanted = &attributes::mapped(&node.entry.attributes, &self.options.owners, &path())?;
+        let wanted = &self.wanted(&node.entry, path)?;
         let made = self.new_file(folder, name).and_then(|(within, file)| {
             if folder.inherits {
                 attributes::forget_inherited(&file);
@@ -70,6 +70,12 @@ impl Maker<'_> {
         Ok(())
     }
 
+    /// The attributes of an entry, as they are set.
+    pub(super) fn wanted(&self, entry: &Entry, path: impl Fn() -> TreePath) -> Result<Attributes> {
+        let problem = |kind, why| self.log().problem(path(), kind, why);
+        attributes::mapped(&entry.attributes, &self.options.owners, &path, problem)
+    }
+
     fn new_file(&self, folder: &Folder, name: &Name) -> Result<(impl AsFd, OwnedFd), Failure> {
         let path = || folder.path().join(name);
         let within = folder
@@ -88,7 +94,7 @@ impl Maker<'_> {
     /// Makes what is neither a file nor a folder.
     pub(super) fn node(&self, folder: &Folder, name: &Name, entry: &Entry) -> Result<()> {
         let path = || folder.path().join(name);
-        let wanted = attributes::mapped(&entry.attributes, &self.options.owners, &path())?;
+        let wanted = self.wanted(entry, path)?;
         let made = self.new_node(folder, name, entry);
         let Some(place) = self.made(made, path)? else {
             return Ok(());

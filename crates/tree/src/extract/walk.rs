@@ -21,7 +21,7 @@ use crate::limits::{
     FOLDERS_BYTES_MAX, OPEN_FOLDERS, OPEN_FOLDERS_MAX, OPEN_FOLDERS_STEP, WORKERS_MAX,
 };
 use crate::links::{Link, Links};
-use crate::visit::{Step, Visit, weight};
+use crate::visit::{Step, Unread, Visit, weight};
 
 pub(super) fn run(
     reader: &dyn TreeReader,
@@ -175,6 +175,7 @@ impl Walk<'_> {
             match step {
                 Step::Enter { node, above } => self.enter(node, above)?,
                 Step::Entry(node) => self.entry(&root, node)?,
+                Step::Unreadable(error) => self.damaged(&error)?,
                 Step::Leave => self.leave()?,
             }
         }
@@ -227,8 +228,7 @@ impl Walk<'_> {
         if stays {
             inherits = attributes::is_inherited(&fd);
         } else {
-            let owners = &self.maker.options.owners;
-            node.entry.attributes = attributes::mapped(&node.entry.attributes, owners, path)?;
+            node.entry.attributes = self.maker.wanted(&node.entry, || path.clone())?;
             if was_there {
                 attributes::forget_inherited(&fd);
                 if let Err(errno) = attributes::remove_others(&fd, &node.entry.attributes.xattrs) {
@@ -248,7 +248,11 @@ impl Walk<'_> {
         if let EntryKind::HardLink { to } = &node.entry.kind {
             let selection = &self.maker.options.selection;
             let (reader, path) = (self.maker.reader, self.visit.path());
-            let (link, target) = self.links.resolve(reader, selection, path, to)?;
+            let (link, target) = match self.links.resolve(reader, selection, path, to) {
+                Ok(resolved) => resolved,
+                Err(Unread::Damaged(error)) => return self.damaged(&error),
+                Err(Unread::Failed(error)) => return Err(error),
+            };
             if let Link::To(made) = link {
                 // The first name has to be made by now.
                 if matches!(target.entry.kind, EntryKind::File { links: 1, .. }) {
@@ -265,6 +269,14 @@ impl Walk<'_> {
             return self.queue.push(Job { folder, name, node });
         }
         self.maker.node(&folder, &name, &node.entry)
+    }
+
+    /// What the visit is at is damaged in the archive: it, or the rest of what is in it, is missed.
+    fn damaged(&self, error: &Error) -> Result<()> {
+        let path = self.visit.path().clone();
+        self.maker
+            .log()
+            .problem(path, ProblemKind::NotMade, error.chain())
     }
 
     fn leave(&mut self) -> Result<()> {

@@ -98,6 +98,7 @@ impl Members {
         while let Some(step) = self.visit.next(reader)? {
             let mut node = match step {
                 Step::Enter { node, .. } | Step::Entry(node) => node,
+                Step::Unreadable(error) => return Err(error),
                 Step::Leave => continue,
             };
             let path = self.visit.path();
