@@ -3,8 +3,9 @@
 
 mod container;
 
-use container::killed::{Phase, be_backup_if_asked, kill_guard};
+use container::killed::{Phase, be_backup_if_asked, guard, signal_guard};
 use container::{Lab, Log, back_up, be_guard_if_asked, can_run, fine, wait_until};
+use rustix::process::{Signal, getsid};
 use snapkeep_api::ErrorKind;
 use snapkeep_host::container::Mode;
 
@@ -71,7 +72,7 @@ fn unguarded(lab: &Lab, mode: &str, phases: &[&str]) {
         lab.start_if_stopped();
         let phase = Phase::reach(lab, mode, hold);
         if *hold != "hold-commit" {
-            kill_guard(lab);
+            signal_guard(lab, Signal::KILL);
         }
         phase.kill(lab);
         // Programs of the dead one may still be at work.
@@ -149,9 +150,41 @@ fn a_backup_whose_guard_was_killed_ends_well() {
     let lab = Lab::new();
     lab.start();
     let phase = Phase::reach(&lab, "suspend", "hold-pass");
-    kill_guard(&lab);
+    signal_guard(&lab, Signal::KILL);
     phase.go_on(&lab);
     assert_as_before(&lab, "without a guard");
+}
+
+#[test]
+fn a_guard_outlives_the_signals_that_end_a_session() {
+    if !can_run("a_guard_outlives_the_signals_that_end_a_session", &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start();
+    let phase = Phase::reach(&lab, "suspend", "hold-pass");
+    let id = guard(&lab);
+    assert_eq!(getsid(Some(id)), Ok(id));
+    for signal in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM] {
+        signal_guard(&lab, signal);
+    }
+    assert_eq!(lab.state(), "FROZEN");
+    phase.kill(&lab);
+    assert_as_before(&lab, "after signals");
+}
+
+#[test]
+fn a_program_of_a_killed_backup_that_never_ends_is_ended() {
+    if !can_run("a_program_of_a_killed_backup_that_never_ends_is_ended", &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.flag("impatient", true);
+    lab.start();
+    let phase = Phase::reach(&lab, "suspend", "hold-before-lxc-freeze");
+    phase.kill_only();
+    assert_as_before(&lab, "a program that hangs");
+    assert!(lab.has_flag("hold-before-lxc-freeze"));
 }
 
 #[test]
@@ -163,7 +196,7 @@ fn a_container_that_was_started_again_and_frozen_by_somebody_else_is_let_alone()
     let lab = Lab::new();
     lab.start();
     let phase = Phase::reach(&lab, "suspend", "hold-pass");
-    kill_guard(&lab);
+    signal_guard(&lab, Signal::KILL);
     phase.kill(&lab);
     assert_eq!((lab.state().as_str(), lab.journals()), ("FROZEN", 1));
     lab.run("lxc-unfreeze", &[]);
@@ -185,7 +218,7 @@ fn a_subvolume_that_is_not_the_snapshot_is_let_alone() {
     let lab = Lab::on_btrfs(true);
     lab.start();
     let phase = Phase::reach(&lab, "snapshot", "hold-pass");
-    kill_guard(&lab);
+    signal_guard(&lab, Signal::KILL);
     phase.kill(&lab);
     let btrfs = lab.btrfs().unwrap();
     let mut there = btrfs.subvolumes();

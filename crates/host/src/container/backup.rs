@@ -19,6 +19,7 @@ use crate::backup::caught;
 
 /// Mounts that are left out, of which the names are told.
 const MOUNTS_TOLD_MAX: usize = 32;
+const ROOTFS: &str = "the root file system";
 
 /// Where the container is.
 #[derive(Clone, Debug)]
@@ -97,8 +98,8 @@ pub fn back_up_container(
     cancel: &Cancel,
 ) -> Result<FinishedContainer> {
     let (label, place) = match &request.container {
-        Container::Lxc(lxc) => (lxc.name.clone(), lxc.folder()),
-        Container::Directory { rootfs, .. } => (request.guest.to_string(), real(rootfs)?),
+        Container::Lxc(lxc) => (lxc.name.clone(), real("the container", &lxc.folder())?),
+        Container::Directory { rootfs, .. } => (request.guest.to_string(), real(ROOTFS, rootfs)?),
     };
     let mut session = Session::begin(&request.safety, &label, &place, log, cancel)?;
     let done = under_lock(
@@ -265,7 +266,7 @@ impl Subject {
                 guest_config,
             } => Self {
                 lxc: None,
-                rootfs: real(rootfs)?,
+                rootfs: real(ROOTFS, rootfs)?,
                 idmap: idmap.clone(),
                 guest_config: guest_config.clone(),
                 ephemeral: false,
@@ -275,7 +276,7 @@ impl Subject {
                 tell_left_out(&config, log);
                 Self {
                     lxc: Some(lxc.clone()),
-                    rootfs: real(&config.rootfs.folder)?,
+                    rootfs: real(ROOTFS, &config.rootfs.folder)?,
                     idmap: config.idmap,
                     guest_config: config.raw,
                     ephemeral: config.ephemeral,
@@ -317,14 +318,15 @@ fn tell_left_out(config: &LxcConfig, log: &dyn TaskLog) {
     }
 }
 
-fn real(path: &Path) -> Result<PathBuf> {
+/// A path without symbolic links.
+fn real(whose: &str, path: &Path) -> Result<PathBuf> {
     path.canonicalize().map_err(|e| {
         let kind = if e.kind() == std::io::ErrorKind::NotFound {
             ErrorKind::NotFound
         } else {
             ErrorKind::Source
         };
-        let what = format!("the root file system {}", shown_path(path));
+        let what = format!("{whose} {}", shown_path(path));
         Error::with_source(kind, what, e)
     })
 }

@@ -10,10 +10,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
-use snapkeep_api::{Error, ErrorKind, Result};
+use snapkeep_api::{Cancel, Error, ErrorKind, Result};
 
 use super::limits::OUTPUT_BYTES_MAX;
 use super::lines::shown;
+
+/// So often is looked whether the end was asked for.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What a program that ended has said.
 #[derive(Debug)]
@@ -45,6 +48,16 @@ impl Ended {
 ///
 /// What it started in the background is not waited for. Fails with `Unavailable`, and names the program.
 pub(super) fn run(command: &mut Command, stdin: Stdio, limit: Duration) -> Result<Ended> {
+    run_unless(command, stdin, limit, &Cancel::new())
+}
+
+/// The same, and it is killed, too, if the end is asked for meanwhile.
+pub(super) fn run_unless(
+    command: &mut Command,
+    stdin: Stdio,
+    limit: Duration,
+    cancel: &Cancel,
+) -> Result<Ended> {
     let name = shown(command.get_program().as_encoded_bytes());
     let failed = |e: io::Error| {
         let what = format!("cannot run {name}");
@@ -58,13 +71,14 @@ pub(super) fn run(command: &mut Command, stdin: Stdio, limit: Duration) -> Resul
     let mut child = command.spawn().map_err(failed)?;
     // The command keeps descriptors, among them a lock, as long as it is there.
     command.stdin(Stdio::null());
-    let ended = attend(&mut child, Instant::now() + limit);
+    let ended = attend(&mut child, Instant::now() + limit, cancel);
     if !matches!(ended, Ok(Some(_))) {
         // The group is the child's until it is waited for.
         kill_process_group(Pid::from_child(&child), Signal::KILL).ok();
         child.wait().map_err(failed)?;
     }
     let Some((output, said)) = ended.map_err(failed)? else {
+        cancel.check()?;
         let what = format!(
             "{name} has not ended after {} seconds, and was killed",
             limit.as_secs_f32()
@@ -79,8 +93,13 @@ pub(super) fn run(command: &mut Command, stdin: Stdio, limit: Duration) -> Resul
     })
 }
 
-/// Reads what a child says until it ends; `None` if it does not in time. Does not wait for it.
-fn attend(child: &mut Child, deadline: Instant) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+/// Reads what a child says until it ends; `None` if it does not in time, or the end was asked for.
+/// Does not wait for it.
+fn attend(
+    child: &mut Child,
+    deadline: Instant,
+    cancel: &Cancel,
+) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
     let end = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let mut pipes = [
         Pipe::new(child.stdout.take().map(OwnedFd::from))?,
@@ -89,10 +108,10 @@ fn attend(child: &mut Child, deadline: Instant) -> io::Result<Option<(Vec<u8>, V
     let mut ended = false;
     while !ended {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if left.is_zero() || cancel.is_cancelled() {
             return Ok(None);
         }
-        let wait = Timespec::try_from(left).map_err(io::Error::other)?;
+        let wait = Timespec::try_from(left.min(LOOK)).map_err(io::Error::other)?;
         let mut watched = vec![PollFd::new(&end, PollFlags::IN)];
         watched.extend(
             (pipes.iter())
@@ -208,6 +227,15 @@ mod tests {
         let pid = String::from_utf8(ended.output).unwrap();
         let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
         rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn a_program_is_killed_when_the_end_is_asked_for() {
+        let cancel = Cancel::new();
+        cancel.cancel();
+        let mut command = Command::new("sleep");
+        let never = run_unless(command.arg("1000"), Stdio::null(), LONG, &cancel);
+        assert_eq!(never.unwrap_err().kind(), ErrorKind::Cancelled);
     }
 
     #[test]

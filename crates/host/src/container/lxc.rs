@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use snapkeep_api::{Error, ErrorKind, Result};
+use snapkeep_api::{Cancel, Error, ErrorKind, Result};
 
-use super::command::{Ended, run};
+use super::command::{Ended, run, run_unless};
 use super::life::Life;
 use super::limits::Timeouts;
 use super::lines::{shown, shown_path};
@@ -101,10 +101,11 @@ impl Lxc {
     }
 
     /// Asks the container to shut down, and waits until it has. It is never killed.
-    pub(super) fn stop(&self, stdin: Stdio, times: &Timeouts) -> Result<()> {
+    pub(super) fn stop(&self, stdin: Stdio, times: &Timeouts, cancel: &Cancel) -> Result<()> {
         let seconds = times.stop.as_secs().max(1).to_string();
         let arguments = ["--nokill", "-t", &seconds];
-        let ended = self.run("lxc-stop", &arguments, stdin, times.stop + GRACE)?;
+        let mut command = self.command("lxc-stop", &arguments);
+        let ended = run_unless(&mut command, stdin, times.stop + GRACE, cancel)?;
         self.good("stop", ended).map(drop)
     }
 
@@ -120,6 +121,10 @@ impl Lxc {
         stdin: Stdio,
         limit: Duration,
     ) -> Result<Ended> {
+        run(&mut self.command(program, arguments), stdin, limit)
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let program = match &self.programs {
             Some(folder) => folder.join(program).into_os_string(),
             None => OsString::from(program),
@@ -129,7 +134,7 @@ impl Lxc {
             .args(["-n", &self.name])
             .args(arguments)
             .env("LC_ALL", "C");
-        run(&mut command, stdin, limit)
+        command
     }
 
     /// What a program printed, if it succeeded.

@@ -124,7 +124,7 @@ impl Way {
             (Self::Snapshot, _) => {
                 let snapshot = snapshot(request, subject, session)?;
                 session.record(Step::Snapshot(snapshot.clone()))?;
-                let root = snapshot.make(session.lock().stdin(), times, log)?;
+                let root = snapshot.make(session.lock().stdin(), times, log, session.cancel())?;
                 let line = format!("the files are read from a snapshot: {}", shown_path(&root));
                 log.log(Level::Info, &line);
                 return Ok(root);
@@ -149,7 +149,7 @@ impl Way {
                     life,
                 })?;
                 log.log(Level::Info, "the container is asked to shut down");
-                lxc.stop(session.lock().stdin(), times)?;
+                lxc.stop(session.lock().stdin(), times, session.cancel())?;
                 expect(lxc, &State::Stopped, session, request)?;
                 log.log(
                     Level::Info,

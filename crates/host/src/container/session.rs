@@ -96,6 +96,10 @@ impl<'a> Session<'a> {
         &self.lock
     }
 
+    pub(super) fn cancel(&self) -> &Cancel {
+        self.cancel
+    }
+
     /// Says what is about to be changed; from then on it is taken back, whatever happens.
     pub(super) fn record(&mut self, step: Step) -> Result<()> {
         if self.guard.is_none() {
@@ -115,9 +119,13 @@ impl<'a> Session<'a> {
 
     /// Ends the backup.
     pub(super) fn end(self) {
-        if let Some(guard) = self.guard.filter(|_| self.journal.steps.is_empty()) {
+        if !self.journal.steps.is_empty() {
+            return;
+        }
+        if let Some(guard) = self.guard {
             guard.end();
         }
+        self.lock.release();
     }
 
     fn undo(&self) -> Undo<'_> {

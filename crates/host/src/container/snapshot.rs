@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde::{Deserialize, Serialize};
-use snapkeep_api::{Result, TaskLog};
+use snapkeep_api::{Cancel, Result, TaskLog};
 
 use super::limits::Timeouts;
 
@@ -29,10 +29,11 @@ impl Snapshot {
         stdin: Stdio,
         times: &Timeouts,
         log: &dyn TaskLog,
+        cancel: &Cancel,
     ) -> Result<PathBuf> {
         match self {
             Self::Btrfs(btrfs) => btrfs.make(stdin, times, log),
-            Self::Hook(hook) => hook.make(stdin, times),
+            Self::Hook(hook) => hook.make(stdin, times, cancel),
         }
     }
 

@@ -43,10 +43,16 @@ impl Phase {
     }
 
     /// Kills the backup, then lets go on what was held.
-    pub(crate) fn kill(mut self, lab: &Lab) {
+    pub(crate) fn kill(self, lab: &Lab) {
+        let hold = self.hold.clone();
+        self.kill_only();
+        lab.flag(&hold, false);
+    }
+
+    /// Kills the backup, and not what it is waiting for.
+    pub(crate) fn kill_only(mut self) {
         self.backup.kill().unwrap();
         self.backup.wait().unwrap();
-        lab.flag(&self.hold, false);
     }
 
     /// Lets the backup go on to its good end.
@@ -56,8 +62,13 @@ impl Phase {
     }
 }
 
-/// Kills the guard; the backup does not notice.
-pub(crate) fn kill_guard(lab: &Lab) {
+/// Sends the guard a signal; the backup does not notice.
+pub(crate) fn signal_guard(lab: &Lab, signal: Signal) {
+    kill_process(guard(lab), signal).unwrap();
+}
+
+/// The process of the guard.
+pub(crate) fn guard(lab: &Lab) -> Pid {
     for entry in fs::read_dir("/proc").unwrap() {
         let path = entry.unwrap().path();
         let line = fs::read(path.join("cmdline")).unwrap_or_default();
@@ -65,9 +76,7 @@ pub(crate) fn kill_guard(lab: &Lab) {
         let folder = lab.folder().to_str().unwrap();
         if line.contains("\0the_guard\0") && line.contains(folder) {
             let id = path.file_name().unwrap().to_str().unwrap();
-            let pid = Pid::from_raw(id.parse().unwrap()).unwrap();
-            kill_process(pid, Signal::KILL).unwrap();
-            return;
+            return Pid::from_raw(id.parse().unwrap()).unwrap();
         }
     }
     panic!("there is no guard");

@@ -308,6 +308,15 @@ impl Lab {
         }
     }
 
+    fn timeouts(&self) -> Timeouts {
+        let mut times = Timeouts::default();
+        if self.has_flag("impatient") {
+            let short = Duration::from_secs(5);
+            (times.program, times.start, times.stop, times.hook) = (short, short, short, short);
+        }
+        times
+    }
+
     pub(crate) fn safety(&self) -> Safety {
         Safety {
             state_folder: self.folder.join("state"),
@@ -317,7 +326,7 @@ impl Lab {
                     .map(Into::into)
                     .into(),
             },
-            timeouts: Timeouts::default(),
+            timeouts: self.timeouts(),
         }
     }
 }

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
-use snapkeep_api::{Error, ErrorKind, Result};
+use snapkeep_api::{Cancel, Error, ErrorKind, Result};
 
-use crate::container::command::{Ended, run};
+use crate::container::command::{Ended, run_unless};
 use crate::container::limits::Timeouts;
 use crate::container::lines::{shown, shown_path};
 
@@ -60,8 +60,8 @@ impl Hook {
         &self.id
     }
 
-    pub(super) fn make(&self, stdin: Stdio, times: &Timeouts) -> Result<PathBuf> {
-        let ended = self.run("create", stdin, times)?;
+    pub(super) fn make(&self, stdin: Stdio, times: &Timeouts, cancel: &Cancel) -> Result<PathBuf> {
+        let ended = self.run("create", stdin, times, cancel)?;
         let last = (ended.output.split(|byte| *byte == b'\n'))
             .map(<[u8]>::trim_ascii)
             .rfind(|line| !line.is_empty());
@@ -78,10 +78,11 @@ impl Hook {
     }
 
     pub(super) fn delete(&self, stdin: Stdio, times: &Timeouts) -> Result<()> {
-        self.run("delete", stdin, times).map(drop)
+        // Whoever asks for the end asks for this.
+        self.run("delete", stdin, times, &Cancel::new()).map(drop)
     }
 
-    fn run(&self, verb: &str, stdin: Stdio, times: &Timeouts) -> Result<Ended> {
+    fn run(&self, verb: &str, stdin: Stdio, times: &Timeouts, cancel: &Cancel) -> Result<Ended> {
         let mut command = Command::new(&self.program);
         command
             .arg(verb)
@@ -90,8 +91,8 @@ impl Hook {
             .env("SNAPKEEP_ROOTFS", &self.rootfs)
             .env("SNAPKEEP_SNAPSHOT_ID", &self.id);
         let doing = || format!("the snapshot hook did not {verb} snapshot {}", self.id);
-        let ended = run(&mut command, stdin, times.hook)
-            .map_err(|e| Error::with_source(ErrorKind::Unavailable, doing(), e))?;
+        let ended = run_unless(&mut command, stdin, times.hook, cancel)
+            .map_err(|e| Error::with_source(e.kind(), doing(), e))?;
         if ended.status.success() {
             return Ok(ended);
         }
