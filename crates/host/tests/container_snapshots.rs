@@ -302,3 +302,108 @@ fn a_snapshot_that_its_hook_does_not_delete_is_deleted_later() {
     });
     assert_eq!((hooked.snapshots(), hooked.0.journals()), (0, 0));
 }
+
+/// Programs of ZFS and LVM that only pretend: a snapshot is a file, and its mount a copy.
+const PRETENDERS: [(&str, &str); 8] = [
+    (
+        "zfs",
+        "case \"$*\" in
+         'list -H -o name '*) echo tank/web ;;
+         'list -H -o mountpoint tank/web') echo $here/lxc ;;
+         'snapshot tank/web@'*) touch $here/zfs-${2#tank/web@} ;;
+         'list -H -t snapshot -o name -d 1 tank/web')
+            for file in $here/zfs-*; do echo tank/web@${file#$here/zfs-}; done ;;
+         'destroy tank/web@'*) rm $here/zfs-${2#tank/web@} ;;
+         *) echo \"zfs $*\" >&2; exit 2 ;; esac",
+    ),
+    (
+        "findmnt",
+        "case \"$*\" in
+         '-n -o SOURCE --target '*) echo $here/dev/group/web ;;
+         '-n -o TARGET --target '*) echo $here/lxc ;;
+         *) exit 2 ;; esac",
+    ),
+    (
+        "lvs",
+        "test \"$*\" = \"--noheadings -o vg_name $here/dev/group/web\" && echo '  group'",
+    ),
+    (
+        "lvcreate",
+        "test $5 = -n && test $7 = $here/dev/group/web && touch $here/dev/group/$6",
+    ),
+    (
+        "lvremove",
+        "test $1 = -q && test $2 = -y && rm $here/dev/$3",
+    ),
+    // The snapshot has to be there.
+    (
+        "mount",
+        "for at; do :; done\ntest -e $here/zfs-${at##*/} || test -e $here/dev/group/${at##*/} || exit 2\n\
+         cp -a $here/lxc/. $at && touch $at.mounted",
+    ),
+    ("umount", "rm -r $1 $1.mounted && mkdir $1"),
+    ("mountpoint", "test -e $2.mounted"),
+];
+
+#[test]
+fn the_hooks_of_the_documentation_make_and_delete_snapshots() {
+    if !can_run(
+        "the_hooks_of_the_documentation_make_and_delete_snapshots",
+        &[],
+    ) {
+        return;
+    }
+    let document = include_str!("../../../docs/CONTAINERS.md");
+    let scripts = document.split("```sh\n").skip(1);
+    let scripts: Vec<_> = scripts
+        .map(|text| text.split("```\n").next().unwrap())
+        .collect();
+    assert_eq!(scripts.len(), 2);
+    for script in scripts {
+        let hooked = Hooked::new("", "");
+        let here = hooked.0.folder().to_owned();
+        for folder in ["pretenders", "run", "dev", "dev/group"] {
+            fs::create_dir(here.join(folder)).unwrap();
+        }
+        for (name, body) in PRETENDERS {
+            let file = here.join("pretenders").join(name);
+            fs::write(
+                &file,
+                format!("#!/bin/sh\nhere={}\n{body}\n", here.display()),
+            )
+            .unwrap();
+            fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+        }
+        let here = here.display();
+        let script = script
+            .replace(
+                "set -eu\n",
+                &format!("set -eu\nPATH={here}/pretenders:$PATH\n"),
+            )
+            .replace("/run/snapkeep", &format!("{here}/run"))
+            .replace("\"/dev/", &format!("\"{here}/dev/"));
+        fs::write(hooked.program(), script).unwrap();
+        let (folder, rootfs) = (hooked.0.folder().to_owned(), hooked.0.rootfs());
+        let read = move |root: &Path| {
+            let below = rootfs.strip_prefix(folder.join("lxc")).unwrap();
+            assert!(root.starts_with(folder.join("run")) && root.ends_with(below));
+            assert!(root.join("bin/busybox").exists());
+            Ok(())
+        };
+        let done = back_up(&hooked.request(), &Log::default(), read, fine).unwrap();
+        assert!(done.left.is_none(), "{:?}", done.left);
+        let left = |folder: &str| {
+            fs::read_dir(hooked.0.folder().join(folder))
+                .unwrap()
+                .count()
+        };
+        assert_eq!((left("run"), left("dev/group")), (0, 0));
+        // Nothing is there, and nothing is deleted.
+        let status = std::process::Command::new(hooked.program())
+            .arg("delete")
+            .env("SNAPKEEP_ROOTFS", hooked.0.rootfs())
+            .env("SNAPKEEP_SNAPSHOT_ID", "snapkeep-0")
+            .status();
+        assert!(status.unwrap().success());
+    }
+}
