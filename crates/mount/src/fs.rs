@@ -69,6 +69,13 @@ impl From<Error> for Refusal {
     }
 }
 
+/// An inode that was looked up, and how long its name is good.
+struct Entered {
+    inode: Arc<Inode>,
+    attr: FileAttr,
+    valid: Duration,
+}
+
 /// An extended attribute, or a list of them, for somebody with so much room.
 enum Xattrs {
     Size(u32),
@@ -119,26 +126,36 @@ impl Fs {
     }
 
     /// Looks up what was found in a folder; counts it.
-    fn enter(&self, folder: &Inode, name: &Name, found: &Found) -> Answer<(FileAttr, Duration)> {
-        let location = folder.location.join(name);
-        let at = |error| Refusal::ProblemAt(Arc::clone(&location), error);
+    fn enter(&self, location: &Arc<Location>, folder: &Inode, found: &Found) -> Answer<Entered> {
+        let at = |error| Refusal::ProblemAt(Arc::clone(location), error);
         let (number, inode) = if let Some(known) = self.table.again(location.key) {
             known
         } else {
-            let child = folder.child(Arc::clone(&location), found.clone());
+            let child = folder.child(Arc::clone(location), found.clone());
             let (inode, wrong) = child.map_err(at)?;
-            if let Some(error) = wrong {
-                self.problems.tell(&inode.location, &error);
-            }
+            self.warn(&inode, wrong);
             self.table.enter(inode).map_err(at)?
         };
-        let attributes = inode.attributes(number);
-        if attributes.is_err() {
+        let attr = inode.attributes(number).map_err(|error| {
             self.table.forget(number, 1);
-        }
+            at(error)
+        })?;
         let in_archive = !matches!(folder.object, Object::Folder(_));
         let valid = if in_archive { FOREVER } else { A_WHILE };
-        Ok((attributes.map_err(at)?, valid))
+        Ok(Entered { inode, attr, valid })
+    }
+
+    /// Tells of something that is only guessed.
+    fn warn(&self, inode: &Inode, wrong: Option<Error>) {
+        if let Some(error) = wrong {
+            self.problems.tell(&inode.location, &error);
+        }
+    }
+
+    /// What `stat` shows of an inode.
+    fn stat(&self, inode: &Inode, number: u64) -> Result<FileAttr, Error> {
+        self.warn(inode, inode.measure()?);
+        inode.attributes(number)
     }
 
     fn folders(&self) -> MutexGuard<'_, OpenFolders> {
@@ -186,16 +203,21 @@ impl Fs {
         Ok(())
     }
 
-    /// The attributes of an entry for a list of them. Even one that cannot be read has a name,
-    /// which must be seen; whoever looks closer is told that it cannot be read.
+    /// The attributes of an entry for a list of them.
     fn listed(&self, folder: &Inode, name: &Name, found: &Found) -> Answer<(FileAttr, Duration)> {
-        let (location, error) = match self.enter(folder, name, found) {
+        let location = folder.location.join(name);
+        let (at, error) = match self.enter(&location, folder, found) {
+            // A size of zero is all that is wrong, and it is not to be believed.
+            Ok(entered) if !entered.inode.is_measured() => {
+                return Ok((entered.attr, Duration::ZERO));
+            }
+            Ok(entered) => return Ok((entered.attr, entered.valid)),
             Err(Refusal::ProblemAt(location, error)) => (location, error),
-            other => return other,
+            Err(other) => return Err(other),
         };
-        self.problems.tell(&location, &error);
-        let broken = Inode::broken(location);
-        let (number, inode) = self.table.enter(broken)?;
+        // Its name must be seen though it cannot be read; whoever looks closer is told so.
+        self.problems.tell(&at, &error);
+        let (number, inode) = self.table.enter(Inode::broken(at))?;
         Ok((inode.attributes(number)?, Duration::ZERO))
     }
 }
@@ -228,9 +250,15 @@ impl Filesystem for Fs {
         let answer = self.answer(parent, |folder| {
             let absent = || Refusal::Plain(Errno::ENOENT);
             let name = Name::new(name.as_bytes()).map_err(|_| absent())?;
-            let at = |error| Refusal::ProblemAt(folder.location.join(&name), error);
+            let location = folder.location.join(&name);
+            let at = |error| Refusal::ProblemAt(Arc::clone(&location), error);
             let found = folder.lookup(&name).map_err(at)?.ok_or_else(absent)?;
-            self.enter(folder, &name, &found)
+            let Entered { inode, attr, valid } = self.enter(&location, folder, &found)?;
+            let attr = self.stat(&inode, attr.ino.0).map_err(|error| {
+                self.table.forget(attr.ino.0, 1);
+                at(error)
+            })?;
+            Ok((attr, valid))
         });
         match answer {
             Ok((attr, valid)) => reply.entry_with_ttls(&FOREVER, &valid, &attr, GENERATION),
@@ -244,7 +272,7 @@ impl Filesystem for Fs {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.answer(ino, |inode| Ok(inode.attributes(ino.0)?)) {
+        match self.answer(ino, |inode| Ok(self.stat(inode, ino.0)?)) {
             Ok(attr) => reply.attr(&FOREVER, &attr),
             Err(errno) => reply.error(errno),
         }

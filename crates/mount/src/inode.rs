@@ -1,6 +1,6 @@
 //! One file, folder or other entry, as the kernel sees it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, INodeNo};
@@ -21,8 +21,8 @@ pub(crate) struct Inode {
     pub(crate) object: Object,
     /// The key that its number follows from.
     pub(crate) key: u128,
-    size: u64,
-    blocks: u64,
+    /// Bytes, and blocks of 512 bytes; of [`Object::Bytes`] not before somebody needs to know.
+    extent: OnceLock<(u64, u64)>,
 }
 
 /// What is behind it.
@@ -61,15 +61,10 @@ impl Inode {
     pub(crate) fn of_node(location: Arc<Location>, node: Node) -> Result<(Self, Option<Error>)> {
         match node {
             Node::Folder(folder) => {
-                let object = Object::Folder(folder);
-                Ok((Self::new(location, object, 0, 0), None))
+                let inode = Self::new(location, Object::Folder(folder));
+                Ok((inode.with_extent(0, 0), None))
             }
-            Node::Bytes(bytes) => {
-                let size = bytes.size()?;
-                let (blocks, wrong) = blocks(size, &|from| bytes.next_data(from));
-                let object = Object::Bytes(bytes);
-                Ok((Self::new(location, object, size, blocks), wrong))
-            }
+            Node::Bytes(bytes) => Ok((Self::new(location, Object::Bytes(bytes)), None)),
             Node::Tree(reader) => {
                 let node = reader.root()?;
                 if node.entry.kind != EntryKind::Directory {
@@ -121,24 +116,48 @@ impl Inode {
             node,
             stripped,
         };
-        Ok((Self::new(location, object, size, count), wrong))
+        let inode = Self::new(location, object);
+        Ok((inode.with_extent(size, count), wrong))
     }
 
     /// What stands for an entry that cannot be read.
     pub(crate) fn broken(location: Arc<Location>) -> Self {
         let key = location.broken_key();
-        let broken = Self::new(location, Object::Broken, 0, 0);
+        let broken = Self::new(location, Object::Broken).with_extent(0, 0);
         Self { key, ..broken }
     }
 
-    fn new(location: Arc<Location>, object: Object, size: u64, blocks: u64) -> Self {
+    fn new(location: Arc<Location>, object: Object) -> Self {
         Self {
             key: location.key,
             location,
             object,
-            size,
-            blocks,
+            extent: OnceLock::new(),
         }
+    }
+
+    fn with_extent(self, size: u64, blocks: u64) -> Self {
+        let extent = (size, blocks).into();
+        Self { extent, ..self }
+    }
+
+    /// Learns its size, if that is not known; and perhaps why its blocks had to be guessed.
+    pub(crate) fn measure(&self) -> Result<Option<Error>> {
+        let Object::Bytes(bytes) = &self.object else {
+            return Ok(None);
+        };
+        if self.is_measured() {
+            return Ok(None);
+        }
+        let size = bytes.size()?;
+        let (blocks, wrong) = blocks(size, &|from| bytes.next_data(from));
+        self.extent.get_or_init(|| (size, blocks));
+        Ok(wrong)
+    }
+
+    /// Whether its size is known.
+    pub(crate) fn is_measured(&self) -> bool {
+        self.extent.get().is_some()
     }
 
     /// What a name in this folder leads to; `None` if there is none, or this is no folder.
@@ -205,9 +224,9 @@ impl Inode {
         self.file_type() == FileType::Directory
     }
 
-    /// Bytes, of a file.
+    /// Bytes, of a file; 0 if that is not known.
     pub(crate) fn size(&self) -> u64 {
-        self.size
+        self.extent.get().map_or(0, |(size, _)| *size)
     }
 
     /// Fills the buffer, which must lie inside of the file.
@@ -271,7 +290,7 @@ impl Inode {
                 let totals = tree.reader.totals();
                 (totals.bytes, totals.entries)
             }
-            Object::Bytes(_) => (self.size, 1),
+            Object::Bytes(_) => (self.size(), 1),
             Object::Folder(_) | Object::Broken => (0, 0),
         }
     }
@@ -284,7 +303,7 @@ impl Inode {
         }
     }
 
-    /// What `stat` shows.
+    /// What `stat` shows, but for a size that is not known.
     pub(crate) fn attributes(&self, number: u64) -> Result<FileAttr> {
         let plain = |permissions, mtime| Attributes {
             permissions,
@@ -325,8 +344,8 @@ impl Inode {
         let mtime = system_time(attributes.mtime)?;
         Ok(FileAttr {
             ino: INodeNo(number),
-            size: self.size,
-            blocks: self.blocks,
+            size: self.size(),
+            blocks: self.extent.get().map_or(0, |(_, blocks)| *blocks),
             atime: mtime,
             mtime,
             ctime: mtime,

@@ -23,7 +23,7 @@ use crate::location::{Location, ROOT};
 use crate::mountinfo::mounted_at;
 use crate::node::Node;
 use crate::problems::{OnProblem, Problems};
-use crate::target::{FILE_SYSTEM, check, shown};
+use crate::target::{FILE_SYSTEM, check, is_stale, shown};
 
 /// How often it is seen that the end was asked for.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
@@ -66,7 +66,7 @@ impl fmt::Debug for Options {
 #[derive(Debug)]
 pub struct Mounted {
     target: PathBuf,
-    /// The device number of its file system: no other mount has it.
+    /// The device number of its file system: no other has it until this one has ended.
     device: String,
     end: Arc<End>,
 }
@@ -185,10 +185,16 @@ impl Mounted {
             let what = format!("{} cannot be unmounted", shown(&self.target));
             Error::with_source(ErrorKind::Target, what, error)
         };
+        let ended = self.end.within(Duration::ZERO).is_some();
         let listed = mounted_at(&self.target).map_err(failed)?;
-        if listed.is_none_or(|mount| mount.device != self.device) {
-            // Somebody else was faster; or hid it below another mount, which is theirs.
-            return Ok(if self.end.within(Duration::ZERO).is_some() {
+        let ours = listed.is_some_and(|mount| {
+            // Once it has ended, another mount may be there and have even its device number.
+            mount.device == self.device
+                && mount.file_system == FILE_SYSTEM
+                && (!ended || is_stale(&self.target))
+        });
+        if !ours {
+            return Ok(if ended {
                 Unmounted::Done
             } else {
                 Unmounted::InUse

@@ -25,12 +25,18 @@ pub trait Folder: Send + Sync {
 
 /// A file that is in no archive as such. It never changes.
 pub trait RandomRead: Send + Sync {
-    /// Bytes. Asked when somebody looks into the file's folder, so it may take a while.
+    /// Bytes. First asked when somebody looks at the file, not when its folder is listed, so it
+    /// may take a while; then perhaps by several threads at once.
     fn size(&self) -> Result<u64>;
     /// Fills the buffer from this offset; never asked for anything past the end.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
     /// The next run of data at or after this offset; holes, which read as zeroes, lie between.
-    fn next_data(&self, offset: u64) -> Result<Option<Region>>;
+    /// Unless somebody knows better, all of it is data.
+    fn next_data(&self, offset: u64) -> Result<Option<Region>> {
+        let left = self.size()?.saturating_sub(offset);
+        let all = (left > 0).then(|| Region::new(offset, left));
+        all.transpose()
+    }
     /// When it was modified.
     fn modified(&self) -> Timestamp {
         Timestamp::default()

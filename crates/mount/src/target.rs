@@ -82,10 +82,10 @@ pub(crate) fn shown(path: &Path) -> String {
     escaped.collect()
 }
 
-/// Whether there is a mount that nobody serves any more.
-fn is_stale(path: &Path) -> bool {
-    let error = fs::metadata(path).err();
-    error.is_some_and(|e| e.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()))
+/// Whether there is a mount that nobody serves any more. What `stat` says of it may still be in
+/// the kernel's memory; what `statfs` says is not.
+pub(crate) fn is_stale(path: &Path) -> bool {
+    rustix::fs::statfs(path).err() == Some(Errno::NOTCONN)
 }
 
 /// The path without links. The last name is not followed if it cannot be: a mount that nobody

@@ -6,7 +6,13 @@
     reason = "a test fails by panicking and tells what it skips"
 )]
 
+mod damage;
+mod ends;
+mod files;
+mod folders;
 mod memory;
+mod refusals;
 mod scan;
 mod tools;
 mod tree;
+mod users;

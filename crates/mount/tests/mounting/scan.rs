@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{SeekFrom, lgetxattr, llistxattr, major, minor, seek};
 use snapkeep_api::tree::{Attributes, DeviceNumber, Entry, EntryKind, Timestamp, TreePath, Xattr};
 
-use crate::memory::{Item, name};
+use crate::memory::{Item, Runs, State, name};
 
 /// Everything that is in the folder and below.
 pub(crate) fn scan(folder: &Path) -> Item {
@@ -23,7 +23,7 @@ fn scan_below(path: &Path, place: &TreePath, met: &mut HashMap<u64, TreePath>) -
     if !metadata.is_dir() && metadata.nlink() > 1 {
         met.insert(metadata.ino(), place.clone());
     }
-    let mut runs = Vec::new();
+    let mut runs = Runs::default();
     let mut children = BTreeMap::new();
     let file_type = metadata.file_type();
     let kind = if let Some(to) = first {
@@ -72,6 +72,7 @@ fn scan_below(path: &Path, place: &TreePath, met: &mut HashMap<u64, TreePath>) -
             kind,
         },
         runs,
+        state: State::Whole,
     }
 }
 
@@ -108,7 +109,7 @@ fn xattrs(path: &Path) -> Vec<Xattr> {
     xattrs
 }
 
-fn data(path: &Path, size: u64) -> Vec<(u64, Vec<u8>)> {
+fn data(path: &Path, size: u64) -> Runs {
     let file = File::open(path).unwrap();
     let mut runs = Vec::new();
     let mut at = 0;
@@ -121,5 +122,5 @@ fn data(path: &Path, size: u64) -> Vec<(u64, Vec<u8>)> {
         file.read_exact_at(&mut data, begin).unwrap();
         runs.push((begin, data));
     }
-    runs
+    Runs(runs)
 }

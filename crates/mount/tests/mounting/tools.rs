@@ -1,8 +1,9 @@
 //! Mounts that are gone after a test, and the tools that read them.
 
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -34,7 +35,6 @@ pub(crate) fn are_here(test: &str, names: &[&str]) -> bool {
 
 /// A mount in a folder of its own; both are gone when it is dropped.
 pub(crate) struct Mount {
-    #[expect(dead_code, reason = "it is there to be dropped")]
     mounted: Option<Mounted>,
     problems: Arc<Mutex<Vec<String>>>,
     folder: TempDir,
@@ -42,17 +42,18 @@ pub(crate) struct Mount {
 
 impl Mount {
     pub(crate) fn new(root: Node) -> Self {
+        Self::with(root, Options::default())
+    }
+
+    /// With other options, but for whom problems are told.
+    pub(crate) fn with(root: Node, mut options: Options) -> Self {
         let problems = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&problems);
-        let on_problem = Box::new(move |path: &str, error: &snapkeep_api::Error| {
+        options.on_problem = Box::new(move |path: &str, error: &snapkeep_api::Error| {
             kept.lock()
                 .unwrap()
                 .push(format!("{path}: {}", error.chain()));
         });
-        let options = Options {
-            on_problem,
-            ..Options::default()
-        };
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("mnt");
         std::fs::create_dir(&target).unwrap();
@@ -84,15 +85,19 @@ impl Mount {
         problems.sort();
         problems
     }
+
+    pub(crate) fn mounted(&mut self) -> &mut Option<Mounted> {
+        &mut self.mounted
+    }
 }
 
 /// Runs a command of the shell to its end, in this folder; returns what it prints.
 #[track_caller]
 pub(crate) fn sh(folder: &Path, script: &str) -> String {
     let output = output(folder, script);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}: {said}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let [said, answer] = [&output.stderr, &output.stdout].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success(), "{script}: {said}{answer}");
+    answer.into_owned()
 }
 
 /// Runs a command of the shell that fails; returns what it says.
@@ -136,4 +141,35 @@ pub(crate) fn output(folder: &Path, script: &str) -> Output {
         "{script} has not ended after {TOOL_LIMIT:?}: {said}"
     );
     output
+}
+
+/// A process of the shell that says a line when it is ready and ends when its input does, or when
+/// it is dropped.
+pub(crate) struct Background(pub(crate) Child);
+
+impl Background {
+    #[track_caller]
+    pub(crate) fn start(mut command: Command) -> Self {
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        Self(child.unwrap())
+    }
+
+    /// Waits until it has said this.
+    #[track_caller]
+    pub(crate) fn until(&mut self, word: &str) {
+        let output = self.0.stdout.as_mut().unwrap();
+        let mut said = Vec::new();
+        let mut byte = [0];
+        while !String::from_utf8_lossy(&said).contains(word) {
+            assert_eq!(output.read(&mut byte).unwrap(), 1, "it said only {said:?}");
+            said.push(byte[0]);
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }
