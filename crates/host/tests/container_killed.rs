@@ -174,6 +174,26 @@ fn a_guard_outlives_the_signals_that_end_a_session() {
 }
 
 #[test]
+fn no_other_program_learns_how_to_open_a_repository() {
+    if !can_run("no_other_program_learns_how_to_open_a_repository", &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start();
+    let phase = Phase::reach(&lab, "stop", "hold-commit");
+    phase.go_on(&lab);
+    let knows = |process: &str| {
+        let path = format!("/proc/{process}/environ");
+        let environment = std::fs::read(path).unwrap();
+        String::from_utf8_lossy(&environment).contains("secret")
+    };
+    assert!(!knows(&lab.process()));
+    let phase = Phase::reach(&lab, "suspend", "hold-pass");
+    assert!(!knows(&guard(&lab).as_raw_nonzero().to_string()));
+    phase.go_on(&lab);
+}
+
+#[test]
 fn a_program_of_a_killed_backup_that_never_ends_is_ended() {
     if !can_run("a_program_of_a_killed_backup_that_never_ends_is_ended", &[]) {
         return;

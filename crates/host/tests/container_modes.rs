@@ -123,7 +123,11 @@ fn a_container_that_stops_too_late_is_started_again() {
             lab.flag("die", true);
         });
         let error = back_up(&request, &log, |_| panic!("read"), fine).unwrap_err();
-        assert!(error.chain().contains("cannot stop"), "{}", error.chain());
+        assert!(
+            error.chain().contains("has not shut down"),
+            "{}",
+            error.chain()
+        );
     });
     lab.wait_until_it_works();
     assert_eq!((lab.state().as_str(), lab.journals()), ("RUNNING", 0));

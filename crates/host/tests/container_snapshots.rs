@@ -112,6 +112,20 @@ fn no_snapshot_is_kept_where_the_container_could_move_it() {
     request.mode = Mode::Auto;
     let done = back_up(&request, &log, |_| Ok(()), fine).unwrap();
     assert_eq!(done.way, Way::AsIs);
+    // Somebody else's folder.
+    std::os::unix::fs::chown(lab.lxc().folder(), Some(100_000), None).unwrap();
+    let mut request = lab.request(Mode::Snapshot);
+    request.container = Container::Directory {
+        rootfs: lab.rootfs(),
+        idmap: None,
+        guest_config: Vec::new(),
+    };
+    let error = back_up(&request, &log, |_| panic!("read"), fine).unwrap_err();
+    assert!(
+        error.chain().contains("others than root"),
+        "{}",
+        error.chain()
+    );
 }
 
 /// A folder that is backed up with a hook.

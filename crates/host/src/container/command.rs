@@ -1,5 +1,6 @@
 //! Outside programs: each has a time limit, and its words a limit of bytes.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -63,7 +64,9 @@ pub(super) fn run_unless(
         let what = format!("cannot run {name}");
         Error::with_source(ErrorKind::Unavailable, what, e)
     };
+    withhold_secrets(command);
     command
+        .current_dir("/")
         .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -91,6 +94,20 @@ pub(super) fn run_unless(
         output,
         said,
     })
+}
+
+/// What the environment tells this program alone, among it how to open a repository, is not for
+/// others: a container that is started may inherit it.
+pub(super) fn withhold_secrets(command: &mut Command) {
+    let given: Vec<OsString> = command
+        .get_envs()
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"SNAPKEEP_") && !given.contains(&name) {
+            command.env_remove(name);
+        }
+    }
 }
 
 /// Reads what a child says until it ends; `None` if it does not in time, or the end was asked for.

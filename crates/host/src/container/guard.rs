@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use snapkeep_api::{Cancel, Error, ErrorKind, Level, Result, TaskLog};
 
+use super::command::withhold_secrets;
 use super::limits::Timeouts;
 use super::state::{Journal, Lock, Place};
 use super::undo::Undo;
@@ -58,13 +59,14 @@ impl Guard {
             );
             Error::new(ErrorKind::Unavailable, what)
         };
-        let mut child = Command::new(&program.program)
+        let mut command = Command::new(&program.program);
+        command
             .args(&program.arguments)
             .args([place.folder().as_os_str(), place.stem().as_ref()])
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| failed(e.to_string()))?;
+            .stdout(Stdio::piped());
+        withhold_secrets(&mut command);
+        let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
         let Some(mut words) = child.stdout.take() else {
             return Err(failed("it has no output".to_owned()));
         };
@@ -185,6 +187,10 @@ fn take_over(
         if Lock::holder(place).as_ref() != backup {
             return Ok(None);
         }
+        if Instant::now() >= deadline + times.retry {
+            let what = "a program of the killed backup does not end, and cannot be killed";
+            return Err(Error::new(ErrorKind::Unavailable, what));
+        }
         if Instant::now() >= deadline {
             for id in Lock::users(place) {
                 let line = format!("process {id}, which the killed backup had started, is killed");
@@ -194,6 +200,7 @@ fn take_over(
                     kill_process(pid, Signal::KILL).ok();
                 }
             }
+            sleep(PAUSE);
         }
         sleep(LOOK);
     }

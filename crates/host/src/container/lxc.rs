@@ -42,11 +42,15 @@ impl Lxc {
     /// for a later recovery.
     pub fn new(path: &Path, name: &str, programs: Option<&Path>) -> Result<Self> {
         check_name(name)?;
-        let path = std::path::absolute(path).map_err(|e| {
-            let what = format!("the folder of containers {}", shown_path(path));
-            Error::with_source(ErrorKind::Invalid, what, e)
-        })?;
-        for path in [Some(&*path), programs].into_iter().flatten() {
+        let absolute = |path: &Path| {
+            std::path::absolute(path).map_err(|e| {
+                let what = format!("the folder {}", shown_path(path));
+                Error::with_source(ErrorKind::Invalid, what, e)
+            })
+        };
+        let path = absolute(path)?;
+        let programs = programs.map(absolute).transpose()?;
+        for path in [Some(&path), programs.as_ref()].into_iter().flatten() {
             if path.to_str().is_none() {
                 let what = format!("{}: the path is not UTF-8", shown_path(path));
                 return Err(Error::new(ErrorKind::Invalid, what));
@@ -55,7 +59,7 @@ impl Lxc {
         Ok(Self {
             path,
             name: name.to_owned(),
-            programs: programs.map(Path::to_owned),
+            programs,
         })
     }
 
@@ -106,7 +110,14 @@ impl Lxc {
         let arguments = ["--nokill", "-t", &seconds];
         let mut command = self.command("lxc-stop", &arguments);
         let ended = run_unless(&mut command, stdin, times.stop + GRACE, cancel)?;
-        self.good("stop", ended).map(drop)
+        if ended.status.success() {
+            return Ok(());
+        }
+        let (name, why) = (shown(self.name.as_bytes()), ended.why());
+        let what = format!(
+            "container {name} has not shut down in {seconds} seconds ({why}); it is not killed"
+        );
+        Err(Error::new(ErrorKind::Unavailable, what))
     }
 
     pub(super) fn start(&self, stdin: Stdio, times: &Timeouts) -> Result<()> {

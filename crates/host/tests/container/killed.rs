@@ -34,6 +34,7 @@ impl Phase {
                 "PATH",
                 format!("{}:{path}", lab.folder().join("bin").display()),
             )
+            .env("SNAPKEEP_PASSPHRASE", "secret")
             .stdout(Stdio::null())
             .spawn()
             .unwrap();

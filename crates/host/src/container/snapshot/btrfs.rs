@@ -70,6 +70,10 @@ impl Btrfs {
         } else {
             subvolume
         };
+        if !is_roots(parent) {
+            let why = format!("others than root may write to {}", shown_path(parent));
+            return Err(cannot(&why));
+        }
         let about = show(subvolume, stdin, times)?;
         let Some(uuid) = about.uuid else {
             return Err(cannot("its subvolume has no UUID"));
@@ -218,6 +222,14 @@ fn about(text: &str) -> About {
         parent: uuid("Parent UUID:"),
         readonly: value("Flags:").is_some_and(|flags| flags.contains("readonly")),
     }
+}
+
+/// Whether nobody else can move what is in a folder.
+fn is_roots(folder: &Path) -> bool {
+    std::fs::metadata(folder).is_ok_and(|about| {
+        let group = about.gid() == 0 || about.mode() & 0o020 == 0;
+        about.uid() == 0 && group && about.mode() & 0o002 == 0
+    })
 }
 
 fn inode(path: &Path) -> Option<u64> {
