@@ -318,6 +318,24 @@ fn a_damaged_file_is_missed_alone() {
 }
 
 #[test]
+fn a_damaged_folder_is_missed_alone() {
+    let mut tree = small();
+    tree.link("link", "etc/passwd");
+    tree.broken_folder = Some(tree.number(&path("etc")));
+    let temp = tempfile::tempdir().unwrap();
+    let target = temp.path().join("target");
+    let report = run(&tree, &target, &ExtractOptions::default()).unwrap();
+    let named: Vec<_> = report
+        .named
+        .iter()
+        .map(|p| (p.path.to_string(), p.kind))
+        .collect();
+    let missed = |at: &str| (at.to_owned(), ProblemKind::NotMade);
+    assert_eq!(named, [missed("/etc"), missed("/link")], "{report:?}");
+    assert_eq!(fs::read(target.join("file")).unwrap(), b"content");
+}
+
+#[test]
 fn a_file_whose_size_is_a_lie_is_missed_alone() {
     let mut tree = small();
     let file = tree.file("large", b"0123456789");

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use snapkeep_api::tree::{
     Entry, EntryKind, Name, Place, TreeNode, TreePath, TreeReader, TreeTotals, Xattr,
 };
@@ -240,6 +241,10 @@ fn a_tree_of_five_thousand_levels_is_extracted() {
     // Names of 20 bytes: the path is 100 KB long.
     let tree = deep(5000, 20);
     let temp = folder();
+    // As many open files as a process may have by default.
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(1024);
+    setrlimit(Resource::Nofile, limit).unwrap();
     let target = temp.path().join("to");
     let options = ExtractOptions::default();
     let report = extract(

@@ -40,6 +40,7 @@ pub(super) const FOR_TESTS: &[Package] = &[
     Package::new("busybox-static", Mute(&["busybox"])),
     Package::new("btrfs-progs", Programs(&["btrfs", "mkfs.btrfs"])),
     Package::new("e2fsprogs", Mute(&["mkfs.ext4", "chattr", "lsattr"])),
+    Package::new("xfsprogs", Mute(&["mkfs.xfs"])),
     Package::new("acl", Programs(&["getfacl", "setfacl"])),
     Package::new("attr", Programs(&["getfattr", "setfattr"])),
     Package::new("libcap2-bin", Mute(&["getcap", "setcap"])),

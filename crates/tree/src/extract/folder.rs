@@ -159,3 +159,58 @@ pub(super) fn open_at(from: &impl AsFd, path: &[u8], flags: OFlags) -> Result<Ow
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     openat2(from, path, flags, Mode::empty(), resolve)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn no_link_on_the_way_is_followed_wherever_it_leads() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("root");
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::create_dir(temp.path().join("outside")).unwrap();
+        symlink("../outside", root.join("out")).unwrap();
+        symlink("a", root.join("within")).unwrap();
+        let root = folder_at(&fs::File::open(&root).unwrap(), b".").unwrap();
+        let open = |names: &[&[u8]]| beneath(&root, names.iter().copied()).map(drop);
+        assert_eq!(open(&[b"a", b"b"]), Ok(()));
+        assert_eq!(open(&[]), Ok(()));
+        assert_eq!(open(&[b"within", b"b"]), Err(Errno::LOOP));
+        assert_eq!(open(&[b"out"]), Err(Errno::NOTDIR));
+        assert_eq!(open(&[b"out", b"x"]), Err(Errno::LOOP));
+        assert_eq!(open(&[b"a", b"..", b".."]), Err(Errno::XDEV));
+    }
+
+    #[test]
+    fn a_folder_that_was_closed_is_opened_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let count = Arc::default();
+        let open = |path: &str| {
+            fs::create_dir_all(temp.path().join(path)).unwrap();
+            fs::File::open(temp.path().join(path)).unwrap().into()
+        };
+        let mut at = Folder::new(None, open(""), None, false, &count);
+        let mut path = String::new();
+        for name in ["a", "b", "c"] {
+            path = format!("{path}{name}/");
+            let within = Some((at, Name::new(name.as_bytes()).unwrap()));
+            at = Folder::new(within, open(&path), None, false, &count);
+        }
+        let (parent, _) = at.within.as_ref().unwrap();
+        parent.close();
+        at.close();
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+        let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
+        let before = rustix::fs::stat(temp.path().join(&path)).unwrap().st_ino;
+        assert_eq!(inode(&at.fd().unwrap()), before);
+        assert_eq!(at.path().to_string(), "/a/b/c");
+        at.keep_open().unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), 3);
+        drop(at);
+        assert_eq!(count.load(Ordering::Relaxed), 0);
+    }
+}

@@ -18,6 +18,8 @@ pub(crate) struct MemoryTree {
     pub(crate) lists: AtomicU64,
     /// Reading at or after this offset of any file fails.
     pub(crate) broken_from: Option<u64>,
+    /// Listing this folder fails.
+    pub(crate) broken_folder: Option<usize>,
     /// Nodes have identities.
     pub(crate) identities: bool,
 }
@@ -62,6 +64,7 @@ impl MemoryTree {
             reads: AtomicU64::new(0),
             lists: AtomicU64::new(0),
             broken_from: None,
+            broken_folder: None,
             identities: false,
         }
     }
@@ -186,6 +189,9 @@ impl TreeReader for MemoryTree {
     ) -> Result<Vec<(Name, TreeNode)>> {
         self.lists.fetch_add(1, Ordering::Relaxed);
         let node = self.of(directory)?;
+        if directory.place.get() == self.broken_folder.as_ref() {
+            return Err(Error::new(ErrorKind::Corrupt, "a node is damaged"));
+        }
         if let Some(listed) = &node.listed {
             let from = after.map_or(0, |a| listed.iter().rposition(|(n, _)| n == a).unwrap() + 1);
             let told = listed[from..].iter().take(max);
@@ -201,6 +207,9 @@ impl TreeReader for MemoryTree {
     }
 
     fn lookup(&self, directory: &TreeNode, name: &Name) -> Result<Option<TreeNode>> {
+        if directory.place.get() == self.broken_folder.as_ref() {
+            return Err(Error::new(ErrorKind::Corrupt, "a node is damaged"));
+        }
         Ok(self
             .of(directory)?
             .children
