@@ -61,6 +61,7 @@ impl Session {
             workers: settings.workers,
             mechanism: VmMechanism::Nbd,
             accept_unverified_regions: false,
+            change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
         };
         let (repository, random) = (Arc::clone(&self.repository), Arc::new(SystemRandom));
         RepositoryProvider::new(repository, random, Arc::clone(&self.clock), log, options)

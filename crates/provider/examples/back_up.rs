@@ -137,6 +137,7 @@ fn provider(
         workers: std::thread::available_parallelism()?.get() + 1,
         mechanism,
         accept_unverified_regions: false,
+        change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
         storage: None,
     };
     Ok(RepositoryProvider::new(

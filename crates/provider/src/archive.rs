@@ -2,7 +2,7 @@
 
 use snapkeep_api::{ArchiveName, Error, ErrorKind, Level, Outcome, Result, UnixTime};
 use snapkeep_repo::{
-    BlobRef, Class, DiskRecord, Snapshot, SnapshotName, Stats, Worker, Writer, limits,
+    BlobRef, Class, DiskRecord, Snapshot, SnapshotName, Stats, TreeRecord, Worker, Writer, limits,
 };
 
 use crate::error;
@@ -27,6 +27,7 @@ pub(crate) struct Configs {
 #[derive(Default)]
 pub(crate) struct Data {
     pub(crate) disks: Vec<DiskRecord>,
+    pub(crate) tree: Option<TreeRecord>,
 }
 
 impl<'a> NewArchive<'a> {
@@ -60,14 +61,14 @@ impl<'a> NewArchive<'a> {
         stats: Stats,
         pace: &Pace,
     ) -> Result<Stats> {
-        let Data { disks } = data;
+        let Data { disks, tree } = data;
         let snapshot = Snapshot {
             id: String::new(),
             repository: String::new(),
             needs: Vec::new(),
             time: self.time.0,
             disks,
-            tree: None,
+            tree,
             guest_config: configs.guest,
             firewall_config: configs.firewall,
             writer: String::new(),

@@ -4,6 +4,7 @@
 //! monitor nor Proxmox VE: it runs unchanged under either host.
 
 mod archive;
+mod container;
 mod disk;
 mod error;
 mod heads;
@@ -16,7 +17,8 @@ mod panics;
 mod progress;
 mod provider;
 mod restore;
+mod tree;
 mod vm;
 
 pub use names::{Namespace, archive_name, group};
-pub use provider::{Observer, Options, RepositoryProvider};
+pub use provider::{ChangeDetection, Observer, Options, RepositoryProvider};

@@ -19,8 +19,35 @@ pub(crate) struct Progress {
     pub(crate) new: AtomicU64,
     pub(crate) reused: AtomicU64,
     pub(crate) zero: AtomicU64,
+    ticker: Ticker,
+}
+
+/// Says when the next line is due.
+#[derive(Debug, Default)]
+pub(crate) struct Ticker {
     /// When the last line was written, and how much was read by then.
     told: Mutex<(Duration, u64)>,
+}
+
+impl Ticker {
+    pub(crate) fn new(clock: &dyn Clock) -> Self {
+        Self {
+            told: Mutex::new((clock.monotonic(), 0)),
+        }
+    }
+
+    /// How fast so much was read, if the last line is old enough.
+    pub(crate) fn due(&self, clock: &dyn Clock, read: u64) -> Option<String> {
+        let now = clock.monotonic();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let (then, last) = *told;
+        let since = now.saturating_sub(then);
+        if since < INTERVAL {
+            return None;
+        }
+        *told = (now, read);
+        Some(rate(read.saturating_sub(last), since))
+    }
 }
 
 pub(crate) fn add(counter: &AtomicU64, bytes: u64) {
@@ -34,26 +61,16 @@ pub(crate) fn value(counter: &AtomicU64) -> u64 {
 impl Progress {
     pub(crate) fn new(clock: &dyn Clock) -> Self {
         Self {
-            told: Mutex::new((clock.monotonic(), 0)),
+            ticker: Ticker::new(clock),
             ..Self::default()
         }
     }
 
     /// Writes a line if the last is old enough.
     pub(crate) fn tell(&self, clock: &dyn Clock, log: &dyn TaskLog, device: &str) {
-        let now = clock.monotonic();
-        let read = value(&self.read);
-        let rate = {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let (then, last) = *told;
-            let since = now.saturating_sub(then);
-            if since < INTERVAL {
-                return;
-            }
-            *told = (now, read);
-            rate(read.saturating_sub(last), since)
-        };
-        log.log(Level::Info, &format!("{device}: {}", self.line(&rate)));
+        if let Some(rate) = self.ticker.due(clock, value(&self.read)) {
+            log.log(Level::Info, &format!("{device}: {}", self.line(&rate)));
+        }
     }
 
     /// All counters, with a rate.
@@ -81,13 +98,14 @@ impl Progress {
     }
 }
 
-fn rate(bytes: u64, took: Duration) -> String {
+/// So many bytes in so long.
+pub(crate) fn rate(bytes: u64, took: Duration) -> String {
     let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
     format!("{}/s", mib(bytes.saturating_mul(1000) / millis))
 }
 
 /// Mebibytes with one decimal.
-fn mib(bytes: u64) -> String {
+pub(crate) fn mib(bytes: u64) -> String {
     let tenths = bytes.saturating_mul(10) >> 20;
     format!("{}.{} MiB", tenths / 10, tenths % 10)
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use snapkeep_api::{
-    Archive, ArchiveName, BackupJob, Cancel, Clock, GuestId, GuestKind, Outcome, Provider, Result,
-    StorageId, TaskLog, UnixTime, VmBackup, VmMechanism,
+    Archive, ArchiveName, BackupJob, Cancel, Clock, ContainerBackup, GuestId, GuestKind, Outcome,
+    Provider, Result, StorageId, TaskLog, UnixTime, VmBackup, VmMechanism,
 };
 use snapkeep_repo::{Random, Repository};
 
+use crate::container::RunningContainer;
 use crate::error;
 use crate::names::{Namespace, archive_name, group};
 use crate::order::time_after;
@@ -29,6 +30,22 @@ pub struct Options {
     /// Reuse bitmaps with the mechanism `file-handle` too. Its list of dirty regions cannot be
     /// verified: a list that ends early looks like a disk that did not change.
     pub accept_unverified_regions: bool,
+    /// How files of containers that did not change are recognised.
+    pub change_detection: ChangeDetection,
+}
+
+/// How files that did not change since a container's newest archive are recognised.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ChangeDetection {
+    /// By their content: every file is read.
+    Data,
+    /// By what they look like: a file is believed to be unchanged if its size, mtime, ctime and
+    /// inode are what they were.
+    Metadata {
+        /// How many of 1000 such files are read all the same, and compared, so that a file system
+        /// that does not tell of changes is found out. What is above 1000 counts as 1000.
+        audit: u16,
+    },
 }
 
 /// Everything that the values of one provider share.
@@ -148,6 +165,17 @@ impl BackupJob for Job {
         let (name, time) = self.archive(GuestKind::Qemu, guest, start_time)?;
         let shared = Arc::clone(&self.0);
         Ok(Box::new(RunningBackup::new(shared, name, time)))
+    }
+
+    fn start_container(
+        &mut self,
+        guest: &GuestId,
+        start_time: UnixTime,
+    ) -> Result<Box<dyn ContainerBackup>> {
+        let (name, time) = self.archive(GuestKind::Lxc, guest, start_time)?;
+        let shared = Arc::clone(&self.0);
+        let backup = RunningContainer::new(shared, name, time, start_time);
+        Ok(Box::new(backup))
     }
 
     fn finish(self: Box<Self>, _outcome: &Outcome) -> Result<()> {

@@ -9,6 +9,7 @@ use snapkeep_api::{
 };
 use snapkeep_repo::{DiskReader, DiskRecord, Repository, Snapshot, SnapshotName};
 
+use crate::container::StoredContainer;
 use crate::error;
 use crate::names::archive_kind;
 
@@ -95,14 +96,27 @@ impl Archive for StoredArchive {
     }
 
     fn restore_container(self: Box<Self>) -> Result<Box<dyn ContainerRestore>> {
-        let what = match self.guest_kind() {
-            GuestKind::Qemu => format!("archive {} is of a virtual machine", self.name),
-            GuestKind::Lxc => format!(
-                "archive {}: this version restores virtual machines only",
-                self.name
-            ),
+        let Self {
+            repository,
+            name,
+            snapshot,
+        } = *self;
+        if archive_kind(&name) == GuestKind::Qemu {
+            let what = format!("archive {name} is of a virtual machine");
+            return Err(Error::new(ErrorKind::Unsupported, what));
+        }
+        let lacking = || {
+            Error::new(
+                ErrorKind::Corrupt,
+                format!("archive {name} has no file tree"),
+            )
         };
-        Err(Error::new(ErrorKind::Unsupported, what))
+        let tree = snapshot.tree.ok_or_else(lacking)?;
+        Ok(Box::new(StoredContainer {
+            repository,
+            name,
+            tree,
+        }))
     }
 }
 

@@ -185,7 +185,10 @@ impl VmBackup for RunningBackup {
             new: value(&progress.new),
             stored: 0,
         };
-        let data = Data { disks };
+        let data = Data {
+            disks,
+            ..Data::default()
+        };
         let stats = archive.commit(configs, data, stats, &pace)?;
         self.committed = true;
         let Stats {

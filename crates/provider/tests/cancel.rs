@@ -29,6 +29,7 @@ fn a_backup_that_is_cancelled_while_it_runs_leaves_no_archive() {
         workers: 2,
         mechanism: VmMechanism::FileHandle,
         accept_unverified_regions: false,
+        change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
     };
     let cancel = Cancel::new();
     let clock = Arc::new(SystemClock::new());

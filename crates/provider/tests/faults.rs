@@ -108,6 +108,7 @@ impl Host {
             workers,
             mechanism: VmMechanism::FileHandle,
             accept_unverified_regions: true,
+            change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
         };
         let clock = Arc::new(SteppingClock::new(UnixTime(1_800_000_000)));
         let log = Arc::new(Log {

@@ -35,6 +35,7 @@ fn provider() -> RepositoryProvider {
         workers: 3,
         mechanism: VmMechanism::FileHandle,
         accept_unverified_regions: true,
+        change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
     };
     let clock = Arc::new(SteppingClock::new(START));
     RepositoryProvider::new(

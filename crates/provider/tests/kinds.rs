@@ -25,6 +25,7 @@ fn provider(repository: Arc<Repository>) -> RepositoryProvider {
         workers: 1,
         mechanism: VmMechanism::Nbd,
         accept_unverified_regions: false,
+        change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
     };
     let (random, clock) = (Arc::new(SystemRandom), Arc::new(SystemClock::new()));
     RepositoryProvider::new(repository, random, clock, Arc::new(Quiet), options)

@@ -71,6 +71,7 @@ fn provider(chunk: usize, workers: usize) -> RepositoryProvider {
         workers,
         mechanism: VmMechanism::FileHandle,
         accept_unverified_regions: true,
+        change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
     };
     let (repository, clock) = (repository.unwrap(), SteppingClock::new(UnixTime(0)));
     let (repository, clock) = (Arc::new(repository), Arc::new(clock));

@@ -42,6 +42,7 @@ fn provider() -> RepositoryProvider {
         workers: 3,
         mechanism: VmMechanism::Nbd,
         accept_unverified_regions: false,
+        change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
     };
     let clock = Arc::new(SteppingClock::new(START));
     RepositoryProvider::new(

@@ -52,6 +52,7 @@ impl Host {
             workers: 1,
             mechanism: VmMechanism::Nbd,
             accept_unverified_regions: false,
+            change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
         };
         let clock = Arc::new(SteppingClock::new(UnixTime(now)));
         let log = Log::default();

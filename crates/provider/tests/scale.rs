@@ -196,6 +196,7 @@ fn provider(storage: &Arc<Counted>) -> RepositoryProvider {
         workers: 2,
         mechanism: VmMechanism::Nbd,
         accept_unverified_regions: false,
+        change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
     };
     let clock = Arc::new(SystemClock::new());
     RepositoryProvider::new(

@@ -61,6 +61,7 @@ fn back_up(some: bool) {
         workers: 16,
         mechanism: VmMechanism::FileHandle,
         accept_unverified_regions: false,
+        change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
     };
     let log = Log::default();
     let provider = RepositoryProvider::new(

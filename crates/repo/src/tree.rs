@@ -8,6 +8,7 @@ mod cache;
 mod check;
 mod cut;
 mod file;
+mod identity;
 mod levels;
 mod queue;
 mod reader;

@@ -96,6 +96,7 @@ fn with_configuration(guest_config: &[u8]) -> (TempDir, Vec<u8>) {
         workers: 2,
         mechanism: VmMechanism::FileHandle,
         accept_unverified_regions: false,
+        change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
     };
     let clock = Arc::new(SystemClock::new());
     let provider = RepositoryProvider::new(

@@ -82,6 +82,7 @@ pub(crate) fn provider(log: &Log) -> RepositoryProvider {
         workers: 2,
         mechanism: VmMechanism::Nbd,
         accept_unverified_regions: false,
+        change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
     };
     let clock = Arc::new(SystemClock::new());
     let log = Arc::new(log.clone());

@@ -61,6 +61,7 @@ pub(crate) fn provider(
         workers: 2,
         mechanism: VmMechanism::FileHandle,
         accept_unverified_regions: true,
+        change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
     };
     let (clock, log) = (Arc::new(SystemClock::new()), Arc::new(log.clone()));
     RepositoryProvider::new(Arc::new(repository), random, clock, log, options)
