@@ -10,6 +10,7 @@ pub mod exclude;
 mod limits;
 pub mod pull;
 pub mod stream;
+pub mod userns;
 pub mod walker;
 
 #[cfg(test)]

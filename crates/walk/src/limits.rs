@@ -114,3 +114,20 @@ pub(crate) const LISTED_BYTES: usize = 32 << 10;
 
 /// Names that are listed between two signs of life.
 pub(crate) const NAMES_PER_SIGN: usize = 100_000;
+
+// The walker's process.
+
+/// The most parts of an ID map (the kernel's `UID_GID_MAP_MAX_EXTENTS`).
+pub(crate) const MAP_RANGES_MAX: usize = 340;
+
+/// The longest ID map: the kernel takes less than a page.
+pub(crate) const MAP_BYTES_MAX: usize = 4095;
+
+/// How long a walker may take until it is ready.
+pub(crate) const START: Duration = Duration::from_secs(60);
+
+/// How long a walker that hung up may take to end.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long a killed walker is waited for.
+pub(crate) const REAP: Duration = Duration::from_secs(10);

@@ -17,6 +17,7 @@ use snapkeep_api::{Cancel, Error, ErrorKind, Result};
 
 use crate::limits;
 use crate::stream::{Fault, Kind, Message, Request, Sent, answers, decode, encode_request};
+use crate::userns::Walker;
 use links::Links;
 use order::Order;
 use peer::Peer;
@@ -67,8 +68,19 @@ impl Pull {
     /// Pulls from the walker at the other end of a Unix stream socket. A request that no walker
     /// would take is refused as `Invalid`.
     pub fn new(socket: OwnedFd, request: &Request, options: Options) -> Result<Self> {
+        Self::from(Peer::new(socket, options), request)
+    }
+
+    /// Pulls from a walker that was started, which ends with this at the latest; if it ends before, it
+    /// is said how.
+    pub fn of(mut walker: Walker, request: &Request, options: Options) -> Result<Self> {
+        let socket = walker.take_socket()?;
+        Self::from(Peer::with_walker(socket, walker, options), request)
+    }
+
+    fn from(peer: Peer, request: &Request) -> Result<Self> {
         Ok(Self {
-            peer: Peer::new(socket, options),
+            peer,
             request: Some(encode_request(request)?),
             order: Order::default(),
             links: Links::default(),

@@ -151,6 +151,12 @@ impl Node {
     }
 }
 
+/// Says what a test lacks, which the continuous integration must not.
+pub(crate) fn skip(test: &str, needs: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{test}: needs {needs}");
+    eprintln!("SKIP: {test}: needs {needs}");
+}
+
 /// A request for all of a folder's file system.
 pub(crate) fn request(directory: &Path) -> Request {
     Request {

@@ -41,9 +41,18 @@ use out::Out;
 use stop::Stop;
 use walk::Walk;
 
-/// Walks as the peer at the other end of the socket asks, and returns the process's exit status:
-/// 0 if all was told, 1 if not, which was told instead unless nobody listens any more.
+use crate::userns::begin;
+
+/// What a process does that [`Command`](crate::userns::Command) started: becomes the container's root
+/// user, walks as the peer at the other end of the socket asks, and returns the exit status: 0 if
+/// all was told, 1 if not, which was told instead unless nobody listens any more.
+///
+/// The process must have one thread and nothing open that it needs: every descriptor is closed but
+/// for the first three and the socket.
 pub fn run_walker(socket: OwnedFd) -> u8 {
+    if !begin(&socket) {
+        return 1;
+    }
     let mut out = Out::new(socket);
     let served = serve(&mut out, &mut |_, _| {});
     end(served, &mut out)

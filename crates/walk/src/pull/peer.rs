@@ -11,6 +11,7 @@ use snapkeep_api::{Error, ErrorKind, Result};
 use super::{Options, broken};
 use crate::limits;
 use crate::stream::{Header, header};
+use crate::userns::Walker;
 
 /// The walker, as far as it can be heard.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Peer {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// Whose end can be explained.
+    walker: Option<Walker>,
 }
 
 impl Peer {
@@ -31,6 +34,14 @@ impl Peer {
             buffer: vec![0; limits::RECEIVE_BYTES],
             start: 0,
             end: 0,
+            walker: None,
+        }
+    }
+
+    pub(super) fn with_walker(socket: OwnedFd, walker: Walker, options: Options) -> Self {
+        Self {
+            walker: Some(walker),
+            ..Self::new(socket, options)
         }
     }
 
@@ -107,7 +118,7 @@ impl Peer {
         loop {
             self.options.cancel.check()?;
             match recv(&self.socket, &mut *into, RecvFlags::DONTWAIT) {
-                Ok((0, _)) | Err(Errno::CONNRESET) => return Err(ended()),
+                Ok((0, _)) | Err(Errno::CONNRESET) => return Err(ended(self.walker.as_mut())),
                 Ok((received, _)) => return Ok(received),
                 Err(Errno::AGAIN) => wait(&self.socket, &self.options, PollFlags::IN)?,
                 Err(Errno::INTR) => {}
@@ -144,8 +155,12 @@ fn silent(limit: Duration) -> Error {
     Error::new(ErrorKind::Source, what)
 }
 
-fn ended() -> Error {
-    let what = "the walker ended before it told all of the guest's files";
+fn ended(walker: Option<&mut Walker>) -> Error {
+    let mut what = "the walker ended before it told all of the guest's files".to_owned();
+    if let Some(walker) = walker {
+        what.push_str(": ");
+        what.push_str(&walker.last_words(limits::LAST_WORDS));
+    }
     Error::new(ErrorKind::Source, what)
 }
 

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
 use snapkeep_api::tree::{DeviceNumber, EntryKind, TreePath};
 
-use crate::testing::{request, walk};
+use crate::testing::{request, skip, walk};
 
 #[test]
 fn a_tree_is_told_in_the_order_of_its_names_bytes() {
@@ -53,7 +53,7 @@ fn every_kind_is_told_as_what_it_is() {
         let device = rustix::fs::makedev(259, 70_000);
         mknodat(CWD, root.join("disk"), FileType::BlockDevice, mode, device).unwrap();
     } else {
-        eprintln!("SKIP: every_kind_is_told_as_what_it_is::devices: needs root");
+        skip("every_kind_is_told_as_what_it_is::devices", "root");
     }
     let tree = walk(&request(root));
     let target = b"/etc/shadow".to_vec();
@@ -144,7 +144,10 @@ fn extended_attributes_of_any_size_are_told() {
         .and_then(|()| set(&path, "user.a", b""))
         .and_then(|()| set(&folder.path().join("link"), "trusted.link", b"x"));
     if made.is_err() {
-        eprintln!("SKIP: extended_attributes_of_any_size_are_told: needs root and such a /dev/shm");
+        skip(
+            "extended_attributes_of_any_size_are_told",
+            "root and such a /dev/shm",
+        );
         return;
     }
     let tree = walk(&request(folder.path()));

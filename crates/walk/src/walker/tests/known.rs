@@ -9,7 +9,7 @@ use snapkeep_api::tree::{
 };
 
 use super::super::Moment;
-use crate::testing::{Nothing, Tree, request, walk, walk_with};
+use crate::testing::{Nothing, Tree, request, skip, walk, walk_with};
 
 /// Knows all that another walk told.
 struct Known {
@@ -59,7 +59,10 @@ fn what_is_known_is_neither_opened_nor_told_again() {
     let first = walk(&request(root));
     let mut known = Known::of(&first);
     if known.witnesses.is_empty() {
-        eprintln!("SKIP: what_is_known_is_neither_opened_nor_told_again: needs ext4, XFS or Btrfs");
+        skip(
+            "what_is_known_is_neither_opened_nor_told_again",
+            "ext4, XFS or Btrfs",
+        );
         return;
     }
     fs::write(root.join("changed"), "something longer").unwrap();
@@ -116,8 +119,9 @@ fn many_entries_are_asked_about_in_several_questions() {
 #[test]
 fn nothing_is_believed_where_a_file_changes_without_its_times() {
     let Ok(folder) = tempfile::tempdir_in("/dev/shm") else {
-        eprintln!(
-            "SKIP: nothing_is_believed_where_a_file_changes_without_its_times: needs /dev/shm"
+        skip(
+            "nothing_is_believed_where_a_file_changes_without_its_times",
+            "/dev/shm",
         );
         return;
     };

@@ -1,0 +1,35 @@
+//! The walker's process: how it is started, becomes the container's root user, and ends.
+//!
+//! It is the program itself, started anew with the arguments that make it call [`run_walker`], and
+//! with nothing of its parent's but a socket as its standard input: no environment, no other
+//! descriptor, no key.
+//!
+//! ```text
+//! parent                                    walker
+//! order: a user namespace, or none ───────▶ closes all it may have inherited
+//!                                           unshare(CLONE_NEWUSER)
+//!        ◀─────────────────────────── ready
+//! writes its uid_map and gid_map
+//! mapped ─────────────────────────────────▶ setgroups, setresgid, setresuid
+//!                                           death signal, no new privileges, not dumpable
+//!        ◀─────────────────────────── ready
+//! ```
+//!
+//! [`run_walker`]: crate::run_walker
+
+mod begin;
+mod map;
+mod spawn;
+
+pub(crate) use begin::begin;
+pub use map::IdMap;
+pub use spawn::{Command, Walker};
+
+/// What the parent says first.
+const NAMESPACE: u8 = b'n';
+const NO_NAMESPACE: u8 = b'-';
+/// The parent has written the map.
+const MAPPED: u8 = b'm';
+/// What the walker says; after "failed" comes why, up to the end.
+const READY: u8 = b'r';
+const FAILED: u8 = b'f';
