@@ -17,7 +17,7 @@ use snapkeep_api::tree::{DeviceNumber, EntryKind, Xattr};
 use snapkeep_api::{Cancel, Error, ErrorKind};
 use snapkeep_tree::{ExtractOptions, ExtractReport, ProblemKind, Progress, extract};
 use support::memory::{MemoryTree, attributes};
-use support::tools::{is_root, sh};
+use support::tools::{has_rights, sh};
 
 fn run(tree: &MemoryTree, target: &Path) -> Result<ExtractReport, Error> {
     let options = ExtractOptions::default();
@@ -50,7 +50,7 @@ impl Drop for Mount {
 
 #[test]
 fn a_full_target_ends_it_and_names_the_file() {
-    if !is_root("a_full_target_ends_it_and_names_the_file") {
+    if !has_rights("a_full_target_ends_it_and_names_the_file") {
         return;
     }
     let mut tree = MemoryTree::new(attributes(0o755));
@@ -72,7 +72,7 @@ fn a_full_target_ends_it_and_names_the_file() {
 
 #[test]
 fn a_target_without_inodes_ends_it_while_others_wait() {
-    if !is_root("a_target_without_inodes_ends_it_while_others_wait") {
+    if !has_rights("a_target_without_inodes_ends_it_while_others_wait") {
         return;
     }
     let mut tree = MemoryTree::new(attributes(0o755));
@@ -87,7 +87,7 @@ fn a_target_without_inodes_ends_it_while_others_wait() {
 
 #[test]
 fn a_read_only_target_is_refused() {
-    if !is_root("a_read_only_target_is_refused") {
+    if !has_rights("a_read_only_target_is_refused") {
         return;
     }
     let mut tree = MemoryTree::new(attributes(0o755));
@@ -102,7 +102,7 @@ fn a_read_only_target_is_refused() {
 
 #[test]
 fn what_a_file_system_cannot_keep_is_named() {
-    if !is_root("what_a_file_system_cannot_keep_is_named") {
+    if !has_rights("what_a_file_system_cannot_keep_is_named") {
         return;
     }
     let mut tree = MemoryTree::new(attributes(0o755));
@@ -153,7 +153,7 @@ fn without_rights_what_cannot_be_set_is_named_and_all_else_is_restored() {
     tree.file("sub/inner", b"inner");
     let Ok(target) = env::var(TARGET) else {
         // It is run once more, by itself, as nobody.
-        if is_root("without_rights_what_cannot_be_set_is_named_and_all_else_is_restored") {
+        if has_rights("without_rights_what_cannot_be_set_is_named_and_all_else_is_restored") {
             let temp = tempfile::tempdir().unwrap();
             fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o777)).unwrap();
             let program = temp.path().join("test");

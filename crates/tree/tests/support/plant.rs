@@ -1,6 +1,9 @@
 //! A folder with every kind of entry, made by the usual tools.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
 
 use super::tools::sh;
 
@@ -40,7 +43,7 @@ pub(crate) fn plant(folder: &Path) {
     }
 }
 
-/// Sets inode flags on what was planted, which `reap` takes back.
+/// Sets inode flags on what was planted.
 pub(crate) fn flag(folder: &Path) {
     sh(
         folder,
@@ -48,7 +51,35 @@ pub(crate) fn flag(folder: &Path) {
     );
 }
 
-/// Takes inode flags back, so that a folder can be removed.
-pub(crate) fn reap(folder: &Path) {
-    sh(folder, "chattr -R -f -i -a . 2>/dev/null || true");
+/// A folder on a disk: a file system in memory may not take all that is planted. It is gone with
+/// the test, whatever was made in it.
+pub(crate) struct Disk(TempDir);
+
+impl Disk {
+    pub(crate) fn new() -> Self {
+        const TMPFS: i64 = 0x0102_1994;
+        let usual = std::env::temp_dir();
+        let kind = rustix::fs::statfs(&usual).unwrap().f_type;
+        let folder = if kind == TMPFS {
+            Path::new("/var/tmp")
+        } else {
+            &usual
+        };
+        Self(tempfile::tempdir_in(folder).unwrap())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let mut back = Command::new("chattr");
+        back.args(["-R", "-f", "-i", "-a"])
+            .arg(self.path())
+            .stderr(Stdio::null())
+            .status()
+            .ok();
+    }
 }
