@@ -1,6 +1,7 @@
 //! What becomes of a container while its files are read.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use snapkeep_api::{Error, ErrorKind, Level, Result, TaskLog};
 
@@ -24,6 +25,23 @@ pub enum Mode {
     Stop,
 }
 
+impl FromStr for Mode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "auto" => Self::Auto,
+            "snapshot" => Self::Snapshot,
+            "suspend" => Self::Suspend,
+            "stop" => Self::Stop,
+            _ => {
+                let what = format!("{text:?} is no mode: it is auto, snapshot, suspend or stop");
+                return Err(Error::new(ErrorKind::Invalid, what));
+            }
+        })
+    }
+}
+
 /// What is done. A container that does not run is read as it is, whatever is wished.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Way {
@@ -38,6 +56,16 @@ pub enum Way {
 }
 
 impl Way {
+    /// The word for it in results: those of the modes, and `as-is`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AsIs => "as-is",
+            Self::Snapshot => "snapshot",
+            Self::Suspend => "suspend",
+            Self::Stop => "stop",
+        }
+    }
+
     /// Decides what to do, and changes nothing.
     pub(super) fn choose(
         request: &ContainerRequest,

@@ -472,6 +472,17 @@ pub(crate) fn back_up(
     during: impl FnMut(&Path) -> Result<()> + Send + 'static,
     commit: impl FnMut() -> Result<()> + Send + 'static,
 ) -> Result<FinishedContainer> {
+    back_up_unless(request, log, &Cancel::new(), during, commit)
+}
+
+/// The same, and its end may be asked for.
+pub(crate) fn back_up_unless(
+    request: &ContainerRequest,
+    log: &Log,
+    cancel: &Cancel,
+    during: impl FnMut(&Path) -> Result<()> + Send + 'static,
+    commit: impl FnMut() -> Result<()> + Send + 'static,
+) -> Result<FinishedContainer> {
     let during: During = Arc::new(Mutex::new(during));
     let ended = Arc::default();
     let mut job = Job {
@@ -490,7 +501,7 @@ pub(crate) fn back_up(
             }))
         },
         log,
-        &Cancel::new(),
+        cancel,
     );
     if let Some(outcome) = ended.lock().unwrap().as_ref() {
         assert_eq!(matches!(outcome, Outcome::Success), done.is_ok());
