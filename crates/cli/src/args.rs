@@ -1,5 +1,6 @@
 //! What the command line accepts.
 
+use std::ffi::OsString;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
@@ -7,11 +8,16 @@ use clap::{Args as Arguments, Parser, Subcommand};
 
 use crate::units::parse_size;
 
-/// Backups of virtual machines: deduplicated, compressed, encrypted, incremental.
+pub(crate) mod container;
+
+use container::{BackupContainer, Cat, Diff, Extract, Find, Ls, Mount, RestoreContainer};
+
+/// Backups of virtual machines and containers: deduplicated, compressed, encrypted, incremental.
 ///
 /// Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 damage was found; 4 cancelled;
-/// 5 a repository, archive, guest or disk is not there; 6 the key does not open the repository,
-/// or its format is newer than this program.
+/// 5 a repository, archive, guest, disk or file is not there; 6 the key does not open the repository,
+/// or its format is newer than this program; 7 done, but not all could be read or written; 8 `diff`
+/// found differences.
 #[derive(Debug, Parser)]
 #[command(name = "snapkeep", version)]
 pub(crate) struct Args {
@@ -54,6 +60,10 @@ pub(crate) struct Common {
     #[arg(long, env = "SNAPKEEP_WORKERS", global = true, value_name = "NUMBER",
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: Option<u16>,
+    /// Where this host keeps what outlives a killed backup of a container
+    /// [default: /var/lib/snapkeep].
+    #[arg(long, env = "SNAPKEEP_STATE", global = true, value_name = "FOLDER")]
+    pub(crate) state: Option<PathBuf>,
     /// Print the result, or the error, as one JSON object.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -85,6 +95,28 @@ pub(crate) enum Verb {
     /// Offer archives without restoring them.
     #[command(subcommand)]
     Nbd(Nbd),
+    /// List files of a container's archive.
+    Ls(Ls),
+    /// Print a file of a container's archive.
+    Cat(Cat),
+    /// Look for files in all archives of a container.
+    Find(Find),
+    /// Compare the files of two archives.
+    Diff(Diff),
+    /// Write files of a container's archive to a folder.
+    Extract(Extract),
+    /// Mount a repository, or one archive, read-only, until interrupted or unmounted.
+    Mount(Mount),
+    /// Started by this program itself: the walker of a container's files.
+    #[command(hide = true)]
+    Walk,
+    /// Started by this program itself: takes back what a killed backup left.
+    #[command(hide = true)]
+    Guard {
+        /// What it watches.
+        #[arg(num_args = 2)]
+        watched: Vec<OsString>,
+    },
 }
 
 /// `init`
@@ -106,6 +138,8 @@ pub(crate) struct Init {
 pub(crate) enum Backup {
     /// Back up the disks of a virtual machine that runs in QEMU, as they are at one instant.
     Vm(BackupVm),
+    /// Back up the files of a container.
+    Container(BackupContainer),
 }
 
 /// `backup vm`
@@ -165,6 +199,8 @@ pub(crate) struct Show {
 pub(crate) enum Restore {
     /// Restore disks of a virtual machine.
     Vm(RestoreVm),
+    /// Restore the files of a container.
+    Container(RestoreContainer),
 }
 
 /// `restore vm`

@@ -27,6 +27,7 @@ pub(crate) struct Config {
     #[serde(default, deserialize_with = "size")]
     pub(crate) bandwidth_limit: Option<NonZeroU64>,
     pub(crate) fleecing: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
     /// By the guest's name.
     #[serde(default)]
     pub(crate) guests: BTreeMap<String, OfGuest>,
@@ -108,6 +109,7 @@ impl Config {
             &mut self.passphrase_file,
             &mut self.key_file,
             &mut self.fleecing,
+            &mut self.state,
         ];
         let guests = self.guests.values_mut().flat_map(|guest| {
             [

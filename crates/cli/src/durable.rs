@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use anyhow::{Context, Result};
+
 /// The folder that a file lies in.
 pub(crate) fn folder_of(file: &Path) -> &Path {
     (file
@@ -32,4 +34,24 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
         };
     }
     missing.iter().rev().try_for_each(|made| sync_name(made))
+}
+
+/// Writes a whole file or none, its owner's alone, with a durable name.
+pub(crate) fn write_whole<T>(
+    path: &Path,
+    overwrite: bool,
+    content: impl FnOnce(&mut File) -> Result<T>,
+) -> Result<T> {
+    let cannot = || format!("cannot write {}", path.display());
+    let mut file = tempfile::NamedTempFile::new_in(folder_of(path)).with_context(cannot)?;
+    let written = content(file.as_file_mut()).with_context(cannot)?;
+    file.as_file().sync_all().with_context(cannot)?;
+    let named = if overwrite {
+        file.persist(path)
+    } else {
+        file.persist_noclobber(path)
+    };
+    named.with_context(cannot)?;
+    sync_name(path).with_context(cannot)?;
+    Ok(written)
 }

@@ -15,10 +15,14 @@ pub(crate) enum Code {
     Damaged = 3,
     /// A signal ended it.
     Cancelled = 4,
-    /// A repository, archive, guest or disk is not there.
+    /// A repository, archive, guest, disk or file is not there.
     NotFound = 5,
     /// The key does not open the repository, or the program is too old for it.
     Locked = 6,
+    /// It was done, but not all could be read, or written.
+    Partial = 7,
+    /// What was compared is different.
+    Different = 8,
 }
 
 impl Code {
@@ -31,6 +35,8 @@ impl Code {
             Self::Cancelled => "cancelled",
             Self::NotFound => "not-found",
             Self::Locked => "locked",
+            Self::Partial => "partial",
+            Self::Different => "different",
         }
     }
 

@@ -3,13 +3,17 @@
 mod args;
 mod config;
 mod durable;
+mod extraction;
 mod failure;
+mod paced;
 mod progress;
 mod report;
 mod secrets;
 mod session;
 mod settings;
+mod shelf;
 mod signals;
+mod trees;
 mod units;
 mod verbs;
 mod watched;

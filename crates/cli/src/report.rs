@@ -1,6 +1,6 @@
 //! All printing: results on standard output, everything else on standard error.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -30,10 +30,92 @@ pub(crate) fn result(report: &impl Report, json: bool) -> Result<()> {
 /// Bytes as they are.
 pub(crate) fn bytes(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        // Whoever reads has seen enough.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done.context("cannot write to standard output"),
+    // Whoever reads may have seen enough.
+    closed(out.write_all(bytes).and_then(|()| out.flush())).map(drop)
+}
+
+/// Standard output for much that comes piece by piece.
+pub(crate) struct Output {
+    out: BufWriter<io::StdoutLock<'static>>,
+    /// Whether whoever reads has seen enough.
+    closed: bool,
+}
+
+impl Output {
+    pub(crate) fn open() -> Self {
+        let out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
+        Self { out, closed: false }
+    }
+
+    /// Writes on; false if nobody reads any more.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<bool> {
+        if !self.closed {
+            let written = self.out.write_all(bytes);
+            self.closed = closed(written)?;
+        }
+        Ok(!self.closed)
+    }
+
+    /// Writes what is left.
+    pub(crate) fn end(mut self) -> Result<()> {
+        let flushed = self.out.flush();
+        closed(flushed).map(drop)
+    }
+}
+
+/// Whether nobody reads what was to be written.
+fn closed(written: io::Result<()>) -> Result<bool> {
+    match written {
+        Ok(()) => Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        Err(e) => Err(e).context("cannot write to standard output"),
+    }
+}
+
+/// A list that is printed while it is found: lines, or one JSON object with what the list is of
+/// and the list. A failure in the middle leaves that object unfinished.
+pub(crate) struct Listing {
+    output: Output,
+    json: bool,
+    empty: bool,
+}
+
+impl Listing {
+    /// Begins `{KEY: VALUE, LIST: [`.
+    pub(crate) fn start(json: bool, key: &str, value: &str, list: &str) -> Result<Self> {
+        let mut output = Output::open();
+        if json {
+            output
+                .write(format!("{{{}:{},{}:[", json!(key), json!(value), json!(list)).as_bytes())?;
+        }
+        Ok(Self {
+            output,
+            json,
+            empty: true,
+        })
+    }
+
+    /// One more; false if nobody reads any more.
+    pub(crate) fn item(
+        &mut self,
+        item: &impl Serialize,
+        line: impl FnOnce() -> String,
+    ) -> Result<bool> {
+        if !self.json {
+            return self.output.write(format!("{}\n", line()).as_bytes());
+        }
+        let text = serde_json::to_string(item).context("cannot encode the result")?;
+        let comma = if self.empty { "" } else { "," };
+        self.empty = false;
+        self.output.write(format!("{comma}{text}").as_bytes())
+    }
+
+    /// That was all.
+    pub(crate) fn end(mut self) -> Result<()> {
+        if self.json {
+            self.output.write(b"]}\n")?;
+        }
+        self.output.end()
     }
 }
 

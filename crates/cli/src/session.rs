@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use snapkeep_api::{ArchiveName, Clock, GuestId, GuestKind, SystemClock, TaskLog, VmMechanism};
-use snapkeep_provider::{Options, RepositoryProvider, group};
+use snapkeep_provider::{ChangeDetection, Options, RepositoryProvider, group};
 use snapkeep_repo::{
     ErrorKind, LocalStorage, Repository, Snapshot, SnapshotName, Storage, SystemRandom, Unlock,
 };
@@ -55,24 +55,35 @@ impl Session {
         settings: &Settings,
         log: Arc<dyn TaskLog>,
     ) -> RepositoryProvider {
+        self.provider_reading(settings, log, ChangeDetection::Data)
+    }
+
+    /// The same; of containers it reads what this says.
+    pub(crate) fn provider_reading(
+        &self,
+        settings: &Settings,
+        log: Arc<dyn TaskLog>,
+        change_detection: ChangeDetection,
+    ) -> RepositoryProvider {
         let options = Options {
             namespace: settings.namespace.clone(),
             storage: None,
             workers: settings.workers,
             mechanism: VmMechanism::Nbd,
             accept_unverified_regions: false,
-            change_detection: snapkeep_provider::ChangeDetection::Metadata { audit: 0 },
+            change_detection,
         };
         let (repository, random) = (Arc::clone(&self.repository), Arc::new(SystemRandom));
         RepositoryProvider::new(repository, random, Arc::clone(&self.clock), log, options)
             .with_cancel(self.stop.cancel.clone())
     }
 
-    /// The archive that the user means: by its name, or the newest one of a guest.
+    /// The archive that the user means: by its name, or the newest one of a guest of these kinds.
     pub(crate) fn archive(
         &self,
         settings: &Settings,
         text: &str,
+        kinds: &[GuestKind],
     ) -> Result<(ArchiveName, Snapshot)> {
         let name = if text.contains('/') {
             let missing = || {
@@ -88,36 +99,73 @@ impl Session {
                 Err(e) => Err(e).with_context(|| format!("cannot read archive {text}")),
             };
         } else {
-            self.newest(settings, text)?
+            self.newest(settings, text, kinds)?
         };
         let snapshot = (self.repository.snapshot(&name))
             .with_context(|| format!("cannot read archive {name}"))?;
         Ok((name.as_str().parse()?, snapshot))
     }
 
-    fn newest(&self, settings: &Settings, guest: &str) -> Result<SnapshotName> {
-        let all = self.archives_of(settings, guest)?;
-        // Their names end with the time, and a listing is in order.
-        all.into_iter().next_back().ok_or_else(|| {
-            let what = format!(
-                "there is no archive of guest {guest} in the namespace {}: `snapkeep list` shows what there is",
-                settings.namespace
-            );
-            fault(Code::NotFound, what)
-        })
+    fn newest(
+        &self,
+        settings: &Settings,
+        guest: &str,
+        kinds: &[GuestKind],
+    ) -> Result<SnapshotName> {
+        let mut newest = Vec::new();
+        for kind in kinds {
+            let all = self.archives_of(settings, guest, &[*kind])?;
+            // Their names end with the time, and a listing is in order.
+            newest.extend(all.into_iter().next_back());
+        }
+        let mut newest = newest.into_iter();
+        match (newest.next(), newest.next()) {
+            (Some(one), None) => Ok(one),
+            (Some(one), Some(other)) => {
+                let what = format!(
+                    "{guest} is the name of a virtual machine and of a container: name the archive, \
+                     such as {one} or {other}"
+                );
+                Err(usage(what))
+            }
+            (None, _) => {
+                let what = match kinds {
+                    [GuestKind::Qemu] => "virtual machine",
+                    [GuestKind::Lxc] => "container",
+                    _ => "guest",
+                };
+                let what = format!(
+                    "there is no archive of {what} {guest} in the namespace {}: `snapkeep list` shows what there is",
+                    settings.namespace
+                );
+                Err(fault(Code::NotFound, what))
+            }
+        }
     }
 
-    /// The archives of a guest, oldest first.
+    /// The archives of a guest, of each kind oldest first.
     pub(crate) fn archives_of(
         &self,
         settings: &Settings,
         guest: &str,
+        kinds: &[GuestKind],
     ) -> Result<Vec<SnapshotName>> {
         let guest: GuestId = (guest.parse()).map_err(|e: snapkeep_api::Error| usage(e.chain()))?;
-        let group = group(&settings.namespace, GuestKind::Qemu, &guest);
-        Ok(self.repository.snapshots_of(&group)?)
+        let mut names = Vec::new();
+        for kind in kinds {
+            let group = group(&settings.namespace, *kind, &guest);
+            names.extend(self.repository.snapshots_of(&group)?);
+        }
+        Ok(names)
     }
 }
+
+/// Guests of either kind.
+pub(crate) const ANY: &[GuestKind] = &[GuestKind::Qemu, GuestKind::Lxc];
+/// Virtual machines alone.
+pub(crate) const VM: &[GuestKind] = &[GuestKind::Qemu];
+/// Containers alone.
+pub(crate) const CONTAINER: &[GuestKind] = &[GuestKind::Lxc];
 
 fn open(folder: &Path, settings: &Settings) -> Result<(Arc<Watched>, Repository)> {
     let storage = LocalStorage::open(folder).map_err(|e| {

@@ -10,6 +10,9 @@ use crate::args::Common;
 use crate::config::Config;
 use crate::failure::usage;
 
+/// Where what outlives a killed backup is kept, if no place is named.
+const STATE: &str = "/var/lib/snapkeep";
+
 /// The settings of every verb, from wherever they came.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -18,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) namespace: Namespace,
     pub(crate) workers: usize,
     pub(crate) quiet: bool,
+    /// Where what outlives a killed backup is kept.
+    pub(crate) state: PathBuf,
     pub(crate) config: Config,
 }
 
@@ -60,6 +65,8 @@ impl Settings {
             namespace,
             workers,
             quiet: common.quiet,
+            state: (common.state.clone().or_else(|| config.state.clone()))
+                .unwrap_or_else(|| STATE.into()),
             config,
         })
     }

@@ -21,6 +21,18 @@ pub(crate) fn parse_size(text: &str) -> Result<NonZeroU64, String> {
         .ok_or_else(|| format!("{text:?} is not a size, such as 50MiB"))
 }
 
+/// A share in percent, 0 to 100 with at most one decimal, as parts of 1000.
+pub(crate) fn parse_share(text: &str) -> Result<u16, String> {
+    let bad = || format!("{text:?} is not a share in percent, such as 2.5");
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(part) || part.len() != 1 {
+        return Err(bad());
+    }
+    let share = format!("{whole}{part}").parse().ok();
+    share.filter(|share| *share <= 1000).ok_or_else(bad)
+}
+
 /// With one decimal in the largest unit that fits.
 pub(crate) fn human(bytes: u64) -> String {
     let mut unit = 0;
@@ -46,6 +58,27 @@ mod tests {
         assert_eq!(size("17"), Some(17));
         for bad in ["", "0", "-1", "1.5M", "1 MiB", "1MB", "MiB", "99999999T"] {
             assert_eq!(size(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn shares_are_percent_with_one_decimal() {
+        for (text, share) in [("0", 0), ("1", 10), ("2.5", 25), ("0.1", 1), ("100", 1000)] {
+            assert_eq!(parse_share(text), Ok(share), "{text}");
+        }
+        for bad in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "100.01",
+            "101",
+            "-1",
+            "1.234",
+            "1e1",
+            "99999999999",
+        ] {
+            assert!(parse_share(bad).is_err(), "{bad:?}");
         }
     }
 

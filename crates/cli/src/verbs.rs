@@ -1,10 +1,17 @@
 //! One module for each verb: what it does, what it prints.
 
 mod backup;
+mod cat;
+mod diff;
+mod extract;
+mod find;
 mod init;
 mod key;
 mod list;
+mod ls;
+mod mount;
 mod nbd;
+mod own;
 mod restore;
 mod show;
 mod verify;
@@ -18,17 +25,26 @@ use crate::settings::Settings;
 
 /// Runs a verb; the exit code if it did not fail.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let settings = Settings::new(&args.common)?;
+    // What this program starts itself is told all it needs.
+    let settings = || Settings::new(&args.common);
     let json = args.common.json;
     match &args.verb {
-        Verb::Init(init) => init::run(&settings, init, json)?,
-        Verb::Backup(backup) => return backup::run(&settings, backup, json),
-        Verb::List(list) => return list::run(&settings, list, json),
-        Verb::Show(show) => show::run(&settings, show, json)?,
-        Verb::Restore(restore) => restore::run(&settings, restore, json)?,
-        Verb::Verify => return verify::run(&settings, json),
-        Verb::Key(key) => key::run(&settings, key, json)?,
-        Verb::Nbd(nbd) => nbd::run(&settings, nbd, json)?,
+        Verb::Init(init) => init::run(&settings()?, init, json)?,
+        Verb::Backup(backup) => return backup::run(&settings()?, backup, json),
+        Verb::List(list) => return list::run(&settings()?, list, json),
+        Verb::Show(show) => show::run(&settings()?, show, json)?,
+        Verb::Restore(restore) => return restore::run(&settings()?, restore, json),
+        Verb::Verify => return verify::run(&settings()?, json),
+        Verb::Key(key) => key::run(&settings()?, key, json)?,
+        Verb::Nbd(nbd) => nbd::run(&settings()?, nbd, json)?,
+        Verb::Ls(ls) => ls::run(&settings()?, ls, json)?,
+        Verb::Cat(cat) => cat::run(&settings()?, cat)?,
+        Verb::Diff(diff) => return diff::run(&settings()?, diff, json),
+        Verb::Mount(wanted) => mount::run(&settings()?, wanted, json)?,
+        Verb::Walk => return own::walk(),
+        Verb::Guard { watched } => own::guard(watched)?,
+        Verb::Extract(wanted) => return extract::run(&settings()?, wanted, json),
+        Verb::Find(find) => return find::run(&settings()?, find, json),
     }
     Ok(ExitCode::SUCCESS)
 }

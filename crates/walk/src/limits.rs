@@ -117,9 +117,6 @@ pub(crate) const NAMES_PER_SIGN: usize = 100_000;
 
 // The walker's process.
 
-/// The most parts of an ID map (the kernel's `UID_GID_MAP_MAX_EXTENTS`).
-pub(crate) const MAP_RANGES_MAX: usize = 340;
-
 /// The longest ID map: the kernel takes less than a page.
 pub(crate) const MAP_BYTES_MAX: usize = 4095;
 

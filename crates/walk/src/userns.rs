@@ -18,11 +18,9 @@
 //! [`run_walker`]: crate::run_walker
 
 mod begin;
-mod map;
 mod spawn;
 
 pub(crate) use begin::begin;
-pub use map::IdMap;
 pub use spawn::{Command, Walker};
 
 /// What the parent says first.

@@ -10,7 +10,7 @@ use snapkeep_repo::{ErrorKind, Snapshot, SnapshotName};
 use crate::args::List;
 use crate::failure::{Code, fault};
 use crate::report::{self, Report};
-use crate::session::Session;
+use crate::session::{ANY, Session};
 use crate::settings::Settings;
 use crate::units::human;
 
@@ -33,6 +33,8 @@ pub(super) struct Entry {
     /// The same in RFC 3339, UTC.
     time_utc: String,
     disks: usize,
+    /// Entries of the file tree; null if there is none.
+    entries: Option<u64>,
     size_bytes: u64,
     read_bytes: u64,
     new_bytes: u64,
@@ -59,7 +61,10 @@ impl Entry {
             time_utc: (Timestamp::from_second(snapshot.time))
                 .map_or_else(|_| snapshot.time.to_string(), |time| time.to_string()),
             disks: snapshot.disks.len(),
-            size_bytes: snapshot.disks.iter().map(|disk| disk.size).sum(),
+            entries: snapshot.tree.as_ref().map(|tree| tree.entries),
+            size_bytes: (snapshot.disks.iter().map(|disk| disk.size))
+                .chain(snapshot.tree.as_ref().map(|tree| tree.size))
+                .sum(),
             read_bytes: stats.read,
             new_bytes: stats.new,
             stored_bytes: stats.stored,
@@ -71,7 +76,11 @@ impl Entry {
             "{}  {} in {}, read {}, stored {}",
             self.archive,
             human(self.size_bytes),
-            disks(self.disks),
+            match self.entries {
+                Some(1) => "1 entry".to_owned(),
+                Some(entries) => format!("{entries} entries"),
+                None => disks(self.disks),
+            },
             human(self.read_bytes),
             human(self.stored_bytes)
         )
@@ -102,7 +111,7 @@ pub(super) fn run(settings: &Settings, list: &List, json: bool) -> Result<ExitCo
     let names = match &list.guest {
         None => session.repository.snapshots()?,
         Some(guest) => {
-            let names = session.archives_of(settings, guest)?;
+            let names = session.archives_of(settings, guest, ANY)?;
             if names.is_empty() {
                 let namespace = &settings.namespace;
                 let what =

@@ -13,7 +13,7 @@ use crate::args::{Nbd, Serve};
 use crate::failure::usage;
 use crate::progress::Progress;
 use crate::report::{self, Report, remark};
-use crate::session::Session;
+use crate::session::{Session, VM};
 use crate::settings::Settings;
 use crate::verbs::restore::choose;
 
@@ -50,7 +50,7 @@ pub(super) fn run(settings: &Settings, nbd: &Nbd, json: bool) -> Result<()> {
         (None, None) => return Err(usage("give --socket or --listen")),
     };
     let session = Session::open(settings)?;
-    let (name, _) = session.archive(settings, archive)?;
+    let (name, _) = session.archive(settings, archive, VM)?;
     let log = Progress::start(
         format!("serving {name}"),
         None,

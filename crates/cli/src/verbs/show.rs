@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::args::Show;
 use crate::report::{self, Report};
-use crate::session::Session;
+use crate::session::{ANY, Session};
 use crate::settings::Settings;
 use crate::units::human;
 use crate::verbs::list::Entry;
@@ -56,7 +56,7 @@ impl Report for Shown {
 
 pub(super) fn run(settings: &Settings, show: &Show, json: bool) -> Result<()> {
     let session = Session::open(settings)?;
-    let (name, snapshot) = session.archive(settings, &show.archive)?;
+    let (name, snapshot) = session.archive(settings, &show.archive, ANY)?;
     if show.guest_config {
         let config = (session.repository.read_blob(&snapshot.guest_config))
             .with_context(|| format!("cannot read the guest's configuration in {name}"))?;

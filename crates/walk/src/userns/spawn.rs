@@ -14,9 +14,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_send_buffer_size, set_socket_send_buffer_size_force};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use snapkeep_api::{Error, ErrorKind, Result};
+use snapkeep_api::{Error, ErrorKind, IdMap, IdRange, Result};
 
-use super::{FAILED, IdMap, MAPPED, NAMESPACE, NO_NAMESPACE, READY};
+use super::{FAILED, MAPPED, NAMESPACE, NO_NAMESPACE, READY};
 use crate::limits;
 
 /// How to start a walker.
@@ -87,8 +87,8 @@ impl Command {
         if let Some(map) = &self.id_map {
             ready(socket, deadline)?;
             let id = walker.child.as_ref().map_or(0, Child::id);
-            write_map(id, "uid_map", &map.users())?;
-            write_map(id, "gid_map", &map.groups())?;
+            write_map(id, "uid_map", map.users())?;
+            write_map(id, "gid_map", map.groups())?;
             say(socket, MAPPED)?;
         }
         ready(socket, deadline)
@@ -203,7 +203,14 @@ fn enlarge(socket: &UnixStream) {
     }
 }
 
-fn write_map(id: u32, file: &str, map: &str) -> Result<(), String> {
+fn write_map(id: u32, file: &str, ranges: &[IdRange]) -> Result<(), String> {
+    let line = |range: &IdRange| format!("{} {} {}\n", range.container, range.host, range.count);
+    let map: String = ranges.iter().map(line).collect();
+    if map.len() > limits::MAP_BYTES_MAX {
+        return Err(format!(
+            "its {file} would be longer than the kernel takes: write the ID map with fewer ranges"
+        ));
+    }
     let path = format!("/proc/{id}/{file}");
     // The kernel takes a map in one write and once.
     let written = fs::OpenOptions::new().write(true).open(&path);

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use rustix::fs::{XattrFlags, lsetxattr};
 use snapkeep_api::tree::{EntryKind, ProblemKind};
-use snapkeep_walk::userns::IdMap;
 
 use crate::Test;
 use crate::tools::{command, is_root, walk};
@@ -107,7 +106,7 @@ fn foreign() {
     assert_eq!(tree.problems.len(), 1, "{:?}", tree.problems);
     // Without a nobody of its own, all is clear, also of groups.
     let mut small = command(folder.path());
-    small.id_map = Some(IdMap::parse(&["u 0 100000 65536", "g 0 100000 1000"]).unwrap());
+    small.id_map = Some("u:0:100000:65536,g:0:100000:1000".parse().unwrap());
     let tree = walk(&small);
     assert!(tree.problem("/hosts").is_some());
     assert!(tree.problem("/nobodys").unwrap().1.contains("group"));

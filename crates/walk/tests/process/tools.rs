@@ -11,7 +11,7 @@ use snapkeep_api::tree::{
     Content, Entry, EntryKind, Found, Judgement, KnownTree, Name, ProblemKind, Step, TreePath,
     TreeSource,
 };
-use snapkeep_walk::userns::{Command, IdMap};
+use snapkeep_walk::userns::Command;
 use snapkeep_walk::{Options, Pull, Request};
 
 /// What was told.
@@ -92,7 +92,7 @@ pub(crate) fn command(directory: &Path) -> Command {
         program: env::current_exe().unwrap(),
         arguments: vec!["walker".into()],
         directory: Some(directory.to_owned()),
-        id_map: Some(IdMap::parse(&["0:100000:65536"]).unwrap()),
+        id_map: Some("0:100000:65536".parse().unwrap()),
     }
 }
 
