@@ -11,7 +11,9 @@ use crate::limits::NUMBERS_TRIED;
 use crate::location::{ROOT, number};
 
 /// The table. It grows and shrinks with the kernel's own memory of the file system: each answer
-/// that names an inode counts one, and the kernel gives the count back when it forgets.
+/// that names an inode counts one, and the kernel gives the count back when it forgets. (It never
+/// gives back that of an answer to somebody who was killed while waiting for it: such an inode
+/// stays until the end of the mount.)
 pub(crate) struct Table {
     root: Arc<Inode>,
     slots: Mutex<HashMap<u64, Slot>>,

@@ -3,7 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use crate::memory::tree;
+use rustix::fs::{lgetxattr, lgetxattr_query, llistxattr, llistxattr_query};
+use rustix::io::Errno;
+use snapkeep_api::tree::Xattr;
+
+use crate::memory::{Item, name, tree};
 use crate::scan::scan;
 use crate::tools::{Mount, are_here, sh, sh_fails};
 
@@ -131,6 +135,43 @@ fn tar_of_the_mount_is_the_tree() {
         .filter(|l| !l.contains("socket"))
         .collect();
     assert_eq!(differences, [""; 0]);
+}
+
+#[test]
+fn extended_attributes_need_room_and_have_to_be_there() {
+    if !are_here("extended_attributes_need_room", &[]) {
+        return;
+    }
+    // Together more than is kept with an inode.
+    let lengths = [("user.a", 0), ("user.b", 65_536), ("user.c", 3)];
+    let mut file = Item::file(b"");
+    file.entry.attributes.xattrs = lengths
+        .map(|(name, length)| Xattr {
+            name: name.into(),
+            value: vec![b'v'; length],
+        })
+        .into();
+    let mount = Mount::new(tree(Item::folder([(name("file"), file)])));
+    let file = mount.join("file");
+    let mut names = [0; 21];
+    assert_eq!(llistxattr_query(&file), Ok(21));
+    assert_eq!(llistxattr(&file, &mut names[..20]), Err(Errno::RANGE));
+    assert_eq!(llistxattr(&file, &mut names[..]), Ok(21));
+    assert_eq!(&names, b"user.a\0user.b\0user.c\0");
+    for (name, length) in lengths {
+        let mut value = vec![0; 65_536];
+        assert_eq!(lgetxattr_query(&file, name), Ok(length));
+        if length > 1 {
+            let short = lgetxattr(&file, name, &mut value[..length - 1]);
+            assert_eq!(short, Err(Errno::RANGE));
+        }
+        assert_eq!(lgetxattr(&file, name, &mut value[..]), Ok(length));
+        assert_eq!(value[..length], vec![b'v'; length]);
+    }
+    let absent = lgetxattr(&file, "user.d", &mut [0; 10][..]);
+    assert_eq!(absent, Err(Errno::NODATA));
+    let root = lgetxattr(mount.path(), "user.a", &mut [0; 10][..]);
+    assert_eq!(root, Err(Errno::NODATA));
 }
 
 #[test]
