@@ -31,6 +31,8 @@ pub(crate) const PROBLEMS_MAX: usize = 1000;
 pub(crate) const WORKERS_MAX: usize = 32;
 /// Entries that wait for a thread; each may keep a folder open.
 pub(crate) const QUEUE_ENTRIES: usize = 256;
+/// Small files that a thread is woken for.
+pub(crate) const WAKE_ENTRIES: usize = 16;
 /// What all entries that wait may take in memory.
 pub(crate) const QUEUE_BYTES: usize = 16 << 20;
 /// The innermost folders that stay open.

@@ -8,7 +8,7 @@ use snapkeep_api::tree::{EntryKind, Name, TreeNode};
 use snapkeep_api::{Error, ErrorKind, Result};
 
 use super::folder::Folder;
-use crate::limits::{QUEUE_BYTES, QUEUE_ENTRIES};
+use crate::limits::{PIECE_BYTES, QUEUE_BYTES, QUEUE_ENTRIES, WAKE_ENTRIES};
 use crate::visit::weight;
 
 /// A file that is to be made.
@@ -20,6 +20,10 @@ pub(super) struct Job {
 }
 
 impl Job {
+    fn is_large(&self) -> bool {
+        matches!(self.node.entry.kind, EntryKind::File { size, .. } if size >= PIECE_BYTES as u64)
+    }
+
     fn has_links(&self) -> bool {
         matches!(self.node.entry.kind, EntryKind::File { links: 2.., .. })
     }
@@ -43,14 +47,28 @@ struct State {
     unfinished: usize,
     /// Those of files with several names.
     with_links: usize,
+    /// Threads that wait for a job. Waking one costs as much as making a small file, so they are
+    /// woken for several.
+    idle: usize,
+    /// Whether the thread that fills the queue waits.
+    awaited: bool,
     closed: bool,
     failed: Option<Error>,
+}
+
+impl State {
+    /// Whether that thread should look again. Room alone is worth it only if there is much.
+    fn is_awaited(&self) -> bool {
+        let room = self.jobs.len() <= QUEUE_ENTRIES / 2;
+        self.awaited && (room || self.unfinished == 0 || self.with_links == 0)
+    }
 }
 
 impl Queue {
     /// Adds a job once there is room for it. An error is that of a job that failed.
     pub(super) fn push(&self, job: Job) -> Result<()> {
         let bytes = weight(&job.name, &job.node.entry);
+        let is_large = job.is_large();
         let full = |state: &State| {
             state.jobs.len() >= QUEUE_ENTRIES
                 || (state.bytes + bytes > QUEUE_BYTES && !state.jobs.is_empty())
@@ -60,8 +78,11 @@ impl Queue {
         state.unfinished += 1;
         state.with_links += usize::from(job.has_links());
         state.jobs.push_back(job);
+        let wake = state.idle > 0 && (is_large || state.jobs.len() >= WAKE_ENTRIES);
         drop(state);
-        self.work.notify_one();
+        if wake {
+            self.work.notify_one();
+        }
         Ok(())
     }
 
@@ -103,8 +124,11 @@ impl Queue {
             let mut state = self.lock();
             state.unfinished -= 1;
             state.with_links -= usize::from(has_links);
+            let awaited = state.is_awaited();
             drop(state);
-            self.room.notify_one();
+            if awaited {
+                self.room.notify_one();
+            }
         }
     }
 
@@ -116,15 +140,19 @@ impl Queue {
             }
             if let Some(job) = state.jobs.pop_front() {
                 state.bytes -= weight(&job.name, &job.node.entry);
+                let awaited = state.is_awaited();
+                drop(state);
+                if awaited {
+                    self.room.notify_one();
+                }
                 return Some(job);
             }
             if state.closed {
                 return None;
             }
-            state = self
-                .work
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state.idle += 1;
+            state = (self.work.wait(state)).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
         }
     }
 
@@ -137,10 +165,10 @@ impl Queue {
             if !until_not(&state) {
                 return Ok(state);
             }
-            state = self
-                .room
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.work.notify_all();
+            state.awaited = true;
+            state = (self.room.wait(state)).unwrap_or_else(PoisonError::into_inner);
+            state.awaited = false;
         }
     }
 
