@@ -27,6 +27,8 @@ pub(crate) const CURSORS_MAX: usize = 8;
 
 /// Problems that are kept with their paths; all are counted.
 pub(crate) const PROBLEMS_MAX: usize = 1000;
+/// All their paths and reasons.
+pub(crate) const PROBLEMS_BYTES_MAX: usize = 4 << 20;
 /// Threads that write files.
 pub(crate) const WORKERS_MAX: usize = 32;
 /// Entries that wait for a thread; each may keep a folder open.

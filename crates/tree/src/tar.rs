@@ -27,7 +27,7 @@ pub struct TarReport {
     pub bytes: u64,
     /// Sockets, which are left out.
     pub sockets: u64,
-    /// The first thousand of their paths.
+    /// The first thousand of their paths, or fewer if they are very long.
     pub socket_paths: Vec<TreePath>,
     /// Members whose inode flags are lost.
     pub flags_lost: u64,

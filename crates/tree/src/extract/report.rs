@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use snapkeep_api::tree::TreePath;
 use snapkeep_api::{Error, ErrorKind, Result};
 
-use crate::limits::{PROBLEMS_MAX, REMEMBERED_BYTES_MAX};
+use crate::limits::{PROBLEMS_BYTES_MAX, PROBLEMS_MAX, REMEMBERED_BYTES_MAX};
 
 /// What was extracted, and what was not.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -18,7 +18,7 @@ pub struct ExtractReport {
     pub bytes: u64,
     /// How many problems there were.
     pub problems: u64,
-    /// The first thousand.
+    /// The first thousand, or fewer if their paths are very long.
     pub named: Vec<Problem>,
 }
 
@@ -52,7 +52,7 @@ pub enum ProblemKind {
     Flags,
 }
 
-/// How far an extraction is, for whoever watches it.
+/// How far an extraction is, for whoever watches it. Each has one of its own.
 #[derive(Debug, Default)]
 pub struct Progress {
     entries: AtomicU64,
@@ -125,6 +125,7 @@ pub(super) fn ends_it(errno: Errno) -> bool {
 pub(super) struct Log {
     pub(super) problems: u64,
     pub(super) named: Vec<Problem>,
+    named_bytes: usize,
     /// What may be the first name of a hard link, and is not what the archive has.
     not_made: HashSet<TreePath>,
     /// Files with several names, and their inode flags.
@@ -139,7 +140,9 @@ impl Log {
             self.remember(&path)?;
             self.not_made.insert(path.clone());
         }
-        if self.named.len() < PROBLEMS_MAX {
+        let bytes = path.as_bytes().len() + why.len();
+        if self.named.len() < PROBLEMS_MAX && self.named_bytes + bytes <= PROBLEMS_BYTES_MAX {
+            self.named_bytes += bytes;
             self.named.push(Problem { path, kind, why });
         }
         Ok(())

@@ -8,7 +8,7 @@ use snapkeep_api::{Cancel, Error, ErrorKind, Result};
 use super::TarReport;
 use super::header::BLOCK;
 use super::member::Member;
-use crate::limits::{PIECE_BYTES, PROBLEMS_MAX};
+use crate::limits::{PIECE_BYTES, PROBLEMS_BYTES_MAX, PROBLEMS_MAX};
 use crate::links::{Link, Links};
 use crate::selection::Selection;
 use crate::visit::{Step, Visit, at};
@@ -65,6 +65,8 @@ pub(super) struct Members {
     pub(super) visit: Visit,
     selection: Selection,
     links: Links,
+    /// Paths of sockets so far.
+    told_bytes: usize,
 }
 
 impl Members {
@@ -74,6 +76,7 @@ impl Members {
             visit,
             selection,
             links: Links::default(),
+            told_bytes: 0,
         }
     }
 
@@ -85,6 +88,7 @@ impl Members {
             visit,
             selection,
             links: Links::default(),
+            told_bytes: 0,
         })
     }
 
@@ -112,8 +116,10 @@ impl Members {
             }
             let Some(member) = Member::new(reader, path, &node, link.as_ref())? else {
                 report.sockets += 1;
-                if report.socket_paths.len() < PROBLEMS_MAX {
-                    report.socket_paths.push(path.clone());
+                let told = &mut report.socket_paths;
+                self.told_bytes += path.as_bytes().len();
+                if told.len() < PROBLEMS_MAX && self.told_bytes <= PROBLEMS_BYTES_MAX {
+                    told.push(path.clone());
                 }
                 continue;
             };

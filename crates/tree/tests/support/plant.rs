@@ -34,7 +34,7 @@ pub(crate) fn plant(folder: &Path) {
         "cp /bin/true bin/ping; setcap cap_net_raw,cap_sys_admin+ep bin/ping",
         "chmod 1777 empty; chmod 0 etc/nothing",
         "touch \"$(printf '%0255d' 1)\" $'with space/new\\nline' $'bad\\xff\\xfename' 'etc/a!' 'etc/deep.txt'",
-        "long=$(printf '%0120d' 3); touch \"etc/\u{fc}$long\" $'etc/\\xff'\"$long\"; ln -s \"\u{fc}$long\" $'etc/\\xfe'\"$long\"",
+        "long=$(printf '%0120d' 3); truncate -s 1M etc/sparse$long; touch \"etc/\u{fc}$long\" $'etc/\\xff'\"$long\"; ln -s \"\u{fc}$long\" $'etc/\\xfe'\"$long\"",
         "p=x; for i in $(seq 20); do p=$p/$(printf '%0100d' $i); done; mkdir -p $p; touch $p/end",
         "touch etc/immutable etc/append; ln etc/immutable etc/immutable2",
         "touch -d '2001-01-01 00:00:00.25' etc bin empty etc/deep x 'with space' .; chmod 751 .",
