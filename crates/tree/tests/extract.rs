@@ -11,6 +11,7 @@ use std::path::Path;
 
 use snapkeep_api::tree::{EntryKind, TreeReader};
 use snapkeep_api::{Cancel, ErrorKind, Result};
+use snapkeep_tree::tar::write_tar;
 use snapkeep_tree::{
     Existing, ExtractOptions, ExtractReport, Owners, ProblemKind, Progress, Selection, extract,
 };
@@ -371,4 +372,55 @@ fn a_part_has_its_folders_and_its_links() {
     let inode = |at: &str| fs::metadata(target.join(at)).unwrap().ino();
     assert_eq!(inode("etc/sub/one"), inode("etc/sub/two"));
     assert_eq!(fs::read(target.join("etc/sub/two")).unwrap(), b"linked");
+}
+
+#[test]
+fn a_container_gets_the_same_as_from_tar_in_its_user_namespace() {
+    let test = "a_container_gets_the_same_as_from_tar_in_its_user_namespace";
+    let tools = ["lxc-usernsexec", "tar"];
+    if !has_rights(test) || !are_here(test, TOOLS) || !are_here(test, &tools) {
+        return;
+    }
+    let temp = Disk::new();
+    let [made, by_tar, by_us] = ["made", "tar", "us"].map(|name| temp.path().join(name));
+    fs::create_dir(&made).unwrap();
+    fs::create_dir(&by_tar).unwrap();
+    for line in [
+        "mkdir sbin sub; printf x > sub/file; chown 1000:2000 sub/file; chmod 6755 sub/file",
+        "setfacl -m u:7:rwx,g:8:x sub/file; setfacl -d -m u:9:rwx sub; setfattr -n user.a -v b sub",
+        "cp /bin/true sbin/ping; setcap cap_net_raw+ep sbin/ping; ln sbin/ping sub/ping",
+        "ln -s nowhere link; chown -h 3:4 link; mkfifo fifo; truncate -s 1G hole; echo end >> hole",
+        "chown 65534:65535 hole; touch -d '1960-01-01 00:00:00.5' hole sub/file sbin sub .",
+        "chmod 1777 sub; chown 11:12 sub .",
+    ] {
+        sh(&made, line);
+    }
+    let tree = scan(&made);
+    let mut out = fs::File::create(temp.path().join("tree.tar")).unwrap();
+    write_tar(&tree, &Selection::all(), &mut out, &Cancel::new()).unwrap();
+    // As Proxmox VE restores a container.
+    sh(temp.path(), "chmod 755 .; chown 100000:100000 tar");
+    sh(
+        &by_tar,
+        "lxc-usernsexec -m b:0:100000:65536 -- tar -xpf - --sparse --numeric-owner --acls --xattrs \
+         --xattrs-include='user.*' --xattrs-include=security.capability --skip-old-files \
+         --anchored --exclude './dev/*' < ../tree.tar",
+    );
+    let owners = Owners::mapped("0:100000:65536".parse().unwrap());
+    let options = ExtractOptions {
+        owners,
+        ..ExtractOptions::default()
+    };
+    assert_eq!(run(&tree, &by_us, &options).unwrap().named, []);
+    // Of what is there already, as the root is, tar with these flags sets nothing.
+    sh(
+        temp.path(),
+        "chown 0:0 tar us; chmod 755 tar us; touch -d 2000-01-01 tar us",
+    );
+    assert_same(&facts(&by_tar), &facts(&by_us));
+    let capability = sh(&by_us, "getcap -n sub/ping");
+    assert_eq!(
+        capability.trim_end(),
+        "sub/ping cap_net_raw=ep [rootid=100000]"
+    );
 }
