@@ -79,10 +79,10 @@ pub(super) fn kept(
 ) -> std::result::Result<(ArchiveName, MemorySource), String> {
     let mut source = tree.source();
     let (archive, stats) = back_up(provider, guest, &mut source)?.archive()?;
-    if stats.read != source.read() {
+    if stats.read != source.bytes_read() {
         return Err(format!(
             "{} bytes were read, but counted as {}",
-            source.read(),
+            source.bytes_read(),
             stats.read
         ));
     }

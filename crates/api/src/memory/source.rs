@@ -73,7 +73,7 @@ impl MemorySource {
     }
 
     /// Bytes of data that were read, without holes.
-    pub fn read(&self) -> u64 {
+    pub fn bytes_read(&self) -> u64 {
         self.read
     }
 

@@ -80,7 +80,9 @@ fn tell(log: &dyn TaskLog, number: u64, level: Level, path: &TreePath, what: &st
         let (path, why) = (shown_path(path), cut(&shown(why), REASON_TOLD_MAX));
         log.log(level, &format!("{path} {what}: {why}"));
     } else if number == PROBLEMS_TOLD_MAX + 1 {
-        let line = format!("more than {PROBLEMS_TOLD_MAX} entries {what}: they are counted only");
+        let line = format!(
+            "{PROBLEMS_TOLD_MAX} entries were told of which this is so: {what}; the others are only counted"
+        );
         log.log(level, &line);
     }
 }

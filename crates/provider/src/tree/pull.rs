@@ -95,6 +95,8 @@ impl<'a> Pull<'a> {
                     self.problems.add(log, problem.kind, &path, &problem.why);
                 }
             }
+            // Entries without content are written out too.
+            self.pace.read(self.shared, 0);
             self.progress.counts = tree.counts();
             self.progress.tell(&*self.shared.clock, &*self.shared.log);
         }
