@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Restore disks from a Snapkeep repository without Snapkeep.
+"""Restore disks and containers' files from a Snapkeep repository without Snapkeep.
 
 Written from docs/FORMAT.md alone, as the proof that the document suffices, and as documentation itself: the
 section numbers below are those of that document. It only reads. It needs Python 3.9 and, on Debian,
@@ -20,6 +20,7 @@ import os
 import re
 import struct
 import sys
+import tarfile
 import time
 
 import zstandard
@@ -29,11 +30,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 FIRST_LINE = b"snapkeep repository, format 1 (draft: not frozen yet)"
-FEATURES = {"draft-1"}
+FEATURES = {"draft-1", "trees-1"}
 DATA, METADATA = 0, 1
 CHUNK_MAX, PACK_MAX, BLOBS_MAX, SEALED_MAX, SMALL_MAX = 4 << 20, 64 << 20, 65536, 64 << 20, 64 << 10
 DISK_MAX, DISKS_MAX, GUEST_CONFIG_MAX, SLOTS_MAX = 2**63 - 1, 256, 1 << 20, 64
 MEMORY_KIB_MAX, PASSES_MAX, ARGON2_LANES_MAX = 1 << 20, 16, 16
+
+NODE_MAX, INLINE_MAX, LEVELS_MAX, DEPTH_MAX, PATH_MAX = 2 << 20, 4096, 8, 8192, 1 << 20
+XATTRS_MAX, XATTR_VALUE_MAX, XATTRS_TOTAL_MAX, EXTENTS_INLINE, TARGET_MAX = 4096, 65536, 1 << 20, 8, 4095
+FILE, DIRECTORY, SYMLINK, HARD_LINK, FIFO, SOCKET, CHARACTER, BLOCK = range(1, 9)
 
 # Chapter 3: a file whose name is none of these is not part of the repository.
 PART = r"(?!\.)[A-Za-z0-9.+=_:-]{1,128}"
@@ -386,7 +391,7 @@ class Repository:
     def __init__(self, folder, use_index=True, use_config=True):
         self.folder, self.use_index, self.use_config, self.config = folder, use_index, use_config, None
         self.places = {DATA: {}, METADATA: {}}  # identity: [(pack, number, offset, length, length before, flags)]
-        self.checked_packs = {}
+        self.last_chunk = (None, b"")
 
     def read(self, name, limit):
         path = os.path.join(self.folder, name)
@@ -615,6 +620,13 @@ class Repository:
             whole(snapshot["time"], -2**35, 2**35)
             if len(snapshot["disks"]) > DISKS_MAX:
                 raise ValueError("it has %d disks" % len(snapshot["disks"]))
+            tree = snapshot.get("tree")
+            if tree is not None:
+                if snapshot["disks"] or "trees-1" not in snapshot.get("needs", []):
+                    raise ValueError("it has a tree beside disks, or without needing trees-1")
+                unhex(tree["root"], 32)
+                whole(tree["entries"], 1, 2**64 - 1)
+                whole(tree["size"], 0, 2**64 - 1)
             for disk in snapshot["disks"]:
                 if not isinstance(disk["device"], str):
                     raise ValueError("a disk has no name")
@@ -664,11 +676,179 @@ class Repository:
             raise Damaged("chunk %s has %d bytes instead of %d" % (identity.hex(), len(data), length))
         return data
 
+    # 3.9: directory trees
+
+    def entries(self, tree):
+        """All entries of a tree, each after the directory it is in: path (of the root: empty) and Entry."""
+        with reading("node " + tree["root"]):
+            level, root = self.directory_node(bytes.fromhex(tree["root"]), root=True)
+            if level or len(root) != 1 or root[0].kind != DIRECTORY:
+                raise ValueError("a tree's root is one directory")
+        yield b"", root[0]
+        below = [(b"", self.directory(root[0].below))]
+        while below:
+            path, entries = below[-1]
+            entry = next(entries, None)
+            if entry is None:
+                below.pop()
+                continue
+            if len(below) > DEPTH_MAX:
+                raise Damaged("%r is deeper than is allowed" % path)
+            inner = path + b"/" + entry.name if path else entry.name
+            yield inner, entry
+            if entry.kind == DIRECTORY:
+                below.append((inner, self.directory(entry.below)))
+
+    def directory(self, place):
+        """The entries of a directory, in order: each name is greater than the one before it, across all nodes."""
+        last = b""
+        for entry in self.directory_below(place, None, None):
+            if entry.name <= last:
+                raise Damaged("the name %r comes behind %r in a directory" % (entry.name, last))
+            last = entry.name
+            yield entry
+
+    def directory_below(self, place, level, first):
+        if place is None:
+            return
+        what = "a directory in its entry" if len(place) != 32 else "node " + place.hex()
+        with reading(what):
+            found, items = self.directory_node(place)
+            key = items[0].name if found == 0 else items[0][0]
+            if len(place) != 32 and found or level is not None and (found, key) != (level, first):
+                raise ValueError("it is not the one that belongs there")
+        for item in items:
+            if found:
+                yield from self.directory_below(item[1], found - 1, item[0])
+            else:
+                yield item
+
+    def directory_node(self, place, root=False):
+        """Level and items of a node: entries, or first names and identities of nodes. One in an entry is longer than 32."""
+        body = Taker(self.blob(METADATA, place) if len(place) == 32 else place)
+        level, count = body.node(b"D")
+        items = []
+        for _ in range(count):
+            name = body.take(body.number(1))
+            if not root or level:
+                check_name(name)
+            items.append((name, body.take(32)) if level else Entry(name, body))
+        body.end()
+        return level, items
+
+    def data(self, entry):
+        """What is no hole of a file, in order: offset and bytes."""
+        reached = 0
+        for offset, identity, within, length in self.extents(entry.extents, None, None):
+            if not length or offset < reached or offset + length > entry.size:
+                raise Damaged("a file's extents overlap, or lie behind its end: %d bytes at %d" % (length, offset))
+            reached = offset + length
+            if self.last_chunk[0] != identity:  # small files lie one behind the other
+                self.last_chunk = (identity, self.blob(DATA, identity))
+            found = self.last_chunk[1][within:within + length]
+            if len(found) != length:
+                raise Damaged("chunk %s is shorter than a file that lies in it" % identity.hex())
+            yield offset, found
+
+    def extents(self, place, level, first):
+        if isinstance(place, list):
+            yield from place
+            return
+        with reading("node " + place.hex()):
+            body = Taker(self.blob(METADATA, place))
+            found, count = body.node(b"X")
+            items = [(body.number(8), body.take(32)) if found else body.extent() for _ in range(count)]
+            body.end()
+            if level is not None and (found, items[0][0]) != (level, first):
+                raise ValueError("it is not the one that belongs there")
+        for item in items:
+            if found:
+                yield from self.extents(item[1], found - 1, item[0])
+            else:
+                yield item
+
     def configuration(self, reference):
         """The bytes of a guest's or firewall's configuration; None where there is none."""
         if reference is None:
             return None
         return self.chunk(reference["length"], bytes.fromhex(reference["chunk"])) if reference["chunk"] else b""
+
+
+class Taker:
+    """Takes a node apart (3.9)."""
+
+    def __init__(self, data):
+        self.left = memoryview(data)
+
+    def take(self, length):
+        if length > len(self.left):
+            raise ValueError("it is cut short")
+        taken, self.left = bytes(self.left[:length]), self.left[length:]
+        return taken
+
+    def number(self, length, signed=False):
+        return int.from_bytes(self.take(length), "little", signed=signed)
+
+    def node(self, kind):
+        """Level and number of items."""
+        if len(self.left) > NODE_MAX:
+            raise ValueError("it is larger than is allowed")
+        head, count = self.take(4), self.number(4)
+        if head[:2] != kind + b"\1" or head[3] or head[2] >= LEVELS_MAX or not 0 < count <= len(self.left):
+            raise ValueError("it is no node of type %s" % kind.decode())
+        return head[2], count
+
+    def extent(self):
+        extent = self.number(8), self.take(32), self.number(4), self.number(4)
+        if extent[2] + extent[3] > CHUNK_MAX:
+            raise ValueError("an extent fits in no chunk")
+        return extent
+
+    def end(self):
+        if self.left:
+            raise ValueError("it goes on behind its last item")
+
+
+class Entry:
+    """What a directory has under a name (3.9)."""
+
+    def __init__(self, name, body):
+        self.name, self.kind = name, whole(body.number(1), FILE, BLOCK)
+        self.mode, self.uid, self.gid = whole(body.number(2), 0, 0o7777), body.number(4), body.number(4)
+        self.seconds, self.nanos = body.number(8, signed=True), whole(body.number(4), 0, 999_999_999)
+        self.flags = body.number(4)
+        self.xattrs = [(body.take(body.number(1)), body.take(whole(body.number(4), 0, XATTR_VALUE_MAX)))
+                       for _ in range(whole(body.number(2), 0, XATTRS_MAX))]
+        names = [name for name, _ in self.xattrs]
+        if any(not name or b"\0" in name for name in names) or any(a >= b for a, b in zip(names, names[1:])):
+            raise ValueError("the extended attributes of %r are not in order" % name)
+        whole(sum(len(name) + len(value) for name, value in self.xattrs), 0, XATTRS_TOTAL_MAX)
+        if self.kind == FILE:
+            self.size, self.links, count = whole(body.number(8), 0, DISK_MAX), body.number(4), body.number(1)
+            self.extents = body.take(32) if count == 255 else [
+                body.extent() for _ in range(whole(count, 0, EXTENTS_INLINE))]
+        elif self.kind == DIRECTORY:
+            where = whole(body.number(1), 0, 2)
+            self.below = None
+            if where == 1:
+                self.below = body.take(whole(body.number(4), 33, INLINE_MAX))
+            elif where == 2:
+                self.below = body.take(32)
+        elif self.kind == SYMLINK:
+            self.target = body.take(whole(body.number(4), 1, TARGET_MAX))
+            if b"\0" in self.target:
+                raise ValueError("%r is no symbolic link" % name)
+        elif self.kind == HARD_LINK:
+            self.target = body.take(whole(body.number(4), 1, PATH_MAX))
+            for part in self.target.split(b"/"):
+                check_name(part)
+        elif self.kind in (CHARACTER, BLOCK):
+            self.device = body.number(4), body.number(4)
+
+
+def check_name(name):
+    if not 0 < len(name) < 256 or b"/" in name or b"\0" in name or name in (b".", b".."):
+        raise ValueError("%r is no name" % name)
 
 
 def chunk_size(value):
@@ -695,6 +875,8 @@ def warn(text):
 def list_archives(repository, _):
     for name, snapshot in repository.archives():
         disks = ", ".join("%s (%d bytes)" % (disk["device"], disk["size"]) for disk in snapshot["disks"])
+        if snapshot.get("tree"):
+            disks = "%(entries)d entries (%(size)d bytes)" % snapshot["tree"]
         print("%s  %s  %s" % (name, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(snapshot["time"])), disks))
 
 
@@ -714,17 +896,105 @@ def restore(repository, arguments):
     if not found:
         raise Damaged("%s has no disk %s, but %s" % (
             arguments.archive, arguments.device, ", ".join(disk["device"] for disk in snapshot["disks"])))
-    if os.path.exists(arguments.target):
-        raise Damaged("%s exists already; nothing is overwritten" % arguments.target)
-    partial = arguments.target + ".partial"
+    written = write_new(arguments.target, lambda file: write_disk(repository, found[0], file))
+    print("%s: %d bytes, %d of them not zero" % (arguments.target, found[0]["size"], written))
+
+
+def write_new(target, write):
+    """Makes a file that appears under its name once it is whole."""
+    if os.path.exists(target):
+        raise Damaged("%s exists already; nothing is overwritten" % target)
+    partial = target + ".partial"
     with open(partial, "xb") as file:
         try:
-            written = write_disk(repository, found[0], file)
-            os.rename(partial, arguments.target)
+            result = write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            os.rename(partial, target)
+            return result
         except BaseException:
-            os.unlink(partial)  # half a disk must not be taken for a whole one
+            os.unlink(partial)  # half of it must not be taken for the whole
             raise
-    print("%s: %d bytes, %d of them not zero" % (arguments.target, found[0]["size"], written))
+
+
+def restore_tree(repository, arguments):
+    snapshot = repository.archive(arguments.archive)
+    if not snapshot.get("tree"):
+        raise Damaged("%s has no directory tree; `restore` writes its disks" % arguments.archive)
+    if arguments.target == "-":
+        written = write_tar(repository, snapshot["tree"], sys.stdout.buffer)
+    else:
+        written = write_new(arguments.target, lambda file: write_tar(repository, snapshot["tree"], file))
+    print("%s: %d entries" % (arguments.target, written), file=sys.stderr)
+
+
+TAR_TYPES = {FILE: tarfile.REGTYPE, DIRECTORY: tarfile.DIRTYPE, SYMLINK: tarfile.SYMTYPE, HARD_LINK: tarfile.LNKTYPE,
+             FIFO: tarfile.FIFOTYPE, CHARACTER: tarfile.CHRTYPE, BLOCK: tarfile.BLKTYPE}
+
+
+def write_tar(repository, tree, out):
+    """Everything but sockets and inode flags, which a tar file cannot hold; holes as GNU tar's sparse format 1.0."""
+    count = 0
+    for path, entry in repository.entries(tree):
+        if entry.kind not in TAR_TYPES:
+            warn("%r is a socket, which is made again by whoever uses it" % path)
+            continue
+        info = tarfile.TarInfo(os.fsdecode(path) or ".")
+        info.type, info.mode, info.uid, info.gid = TAR_TYPES[entry.kind], entry.mode, entry.uid, entry.gid
+        headers = {"SCHILY.xattr." + os.fsdecode(name): os.fsdecode(value) for name, value in entry.xattrs}
+        headers["mtime"] = "%d.%09d" % (entry.seconds, entry.nanos)
+        if entry.seconds < 0 and entry.nanos:  # the time is the sum, and this is how a sum below zero is written
+            headers["mtime"] = "-%d.%09d" % (-entry.seconds - 1, 10**9 - entry.nanos)
+        if entry.uid > 0o7777777 or entry.gid > 0o7777777:
+            headers.update(uid=str(entry.uid), gid=str(entry.gid))
+        if entry.kind in (SYMLINK, HARD_LINK):
+            info.linkname = os.fsdecode(entry.target)
+        elif entry.kind in (CHARACTER, BLOCK):
+            info.devmajor, info.devminor = entry.device
+        head = b""
+        if entry.kind == FILE:
+            runs = blocks(repository, entry)
+            if runs != [[0, entry.size]] and entry.size:
+                listed = runs if runs and runs[-1][1] == entry.size else runs + [[entry.size, entry.size]]
+                lines = [len(listed)] + [number for start, end in listed for number in (start, end - start)]
+                head = b"".join(b"%d\n" % line for line in lines)
+                head += bytes(-len(head) % 512)
+                headers.update({"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": info.name,
+                                "GNU.sparse.realsize": str(entry.size)})
+                info.name = "GNUSparseFile.0/" + os.path.basename(info.name)
+            info.size = len(head) + sum(end - start for start, end in runs)
+        info.pax_headers = headers
+        out.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape") + head)
+        if entry.kind == FILE:
+            write_blocks(repository, entry, runs, out)
+            out.write(bytes(-info.size % 512))
+        count += 1
+    out.write(bytes(1024))
+    return count
+
+
+def blocks(repository, entry):
+    """Where a file's data is, in whole blocks of 512 bytes as GNU tar wants it: from and to, without reading it."""
+    runs = []
+    for offset, _, _, length in repository.extents(entry.extents, None, None):
+        start, end = offset // 512 * 512, min(entry.size, -(-(offset + length) // 512) * 512)
+        if runs and runs[-1][1] >= start:
+            runs[-1][1] = end
+        else:
+            runs.append([start, end])
+    return runs
+
+
+def write_blocks(repository, entry, runs, out):
+    left = iter(runs)
+    at, end = 0, 0
+    for offset, data in repository.data(entry):
+        while end <= offset:
+            out.write(bytes(end - at))
+            at, end = next(left)
+        out.write(bytes(offset - at) + data)
+        at = offset + len(data)
+    out.write(bytes(end - at))
 
 
 def write_disk(repository, disk, file):
@@ -735,8 +1005,6 @@ def write_disk(repository, disk, file):
         file.write(repository.chunk(length, identity))
         written += length
     file.truncate(disk["size"])
-    file.flush()
-    os.fsync(file.fileno())
     return written
 
 
@@ -757,6 +1025,15 @@ def verify(repository, arguments):
             attempt(name, lambda: repository.configuration(reference))
         for disk in snapshot["disks"]:
             attempt("%s, disk %s" % (name, disk["device"]), lambda: one_disk(disk))
+        if snapshot.get("tree"):
+            attempt("%s, tree" % name, lambda: one_tree(snapshot["tree"]))
+
+    def one_tree(tree):
+        for _, entry in repository.entries(tree):
+            for _ in repository.data(entry) if entry.kind == FILE else ():
+                pass
+            if entry.kind == FILE:
+                seen.update((e[1], 0) for e in repository.extents(entry.extents, None, None))
 
     def one_disk(disk):
         for _, length, identity in repository.chunks(disk):
@@ -778,7 +1055,7 @@ def verify(repository, arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Restore disks from a Snapkeep repository without Snapkeep.")
+    parser = argparse.ArgumentParser(description="Restore disks and files from a Snapkeep repository without Snapkeep.")
     parser.add_argument("--repository", required=True, metavar="FOLDER")
     for name in ("recovery-kit", "key-file", "passphrase-file"):
         parser.add_argument("--" + name, metavar="FILE")
@@ -793,7 +1070,11 @@ def main():
     for name in ("archive", "device", "target"):
         verb.add_argument(name)
     verb.set_defaults(run=restore)
-    verb = verbs.add_parser("verify", help="read every chunk of every archive")
+    verb = verbs.add_parser("restore-tree", help="write a container's files to a new tar file, or - for standard output")
+    for name in ("archive", "target"):
+        verb.add_argument(name)
+    verb.set_defaults(run=restore_tree)
+    verb = verbs.add_parser("verify", help="read every chunk of every archive, but nothing that only speeds up backups")
     verb.add_argument("--packs", action="store_true", help="also compare each pack's hash with its name")
     verb.set_defaults(run=verify)
     arguments = parser.parse_args()

@@ -11,7 +11,9 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
+import tarfile
 import tempfile
 import unittest
 
@@ -47,9 +49,41 @@ def everything(repository):
                 whole[offset:offset + length] = repository.chunk(length, identity)
             disks[disk["device"]] = [disk["size"], recover.b3(bytes(whole)).hex()]
         guest, firewall = (repository.configuration(snapshot[what]) for what in ("guest_config", "firewall_config"))
-        found[name] = {"disks": disks, "guest_config": recover.b3(guest).hex(),
+        found[name] = {"disks": disks, **tree_of(repository, snapshot), "guest_config": recover.b3(guest).hex(),
                        "firewall_config": None if firewall is None else recover.b3(firewall).hex()}
     return found
+
+
+def tree_of(repository, snapshot):
+    if not snapshot.get("tree"):
+        return {}
+    lines = listing(repository, snapshot["tree"])
+    return {"tree": [len(lines), recover.b3("".join(lines).encode()).hex()]}
+
+
+def listing(repository, tree):
+    """A line for each entry, as the Rust program's test of the golden repositories has it."""
+    lines = []
+    for path, entry in repository.entries(tree):
+        rest = ""
+        if entry.kind == recover.FILE:
+            runs = []
+            for offset, data in repository.data(entry):
+                if runs and runs[-1][0] + len(runs[-1][1]) == offset:
+                    runs[-1] = runs[-1][0], runs[-1][1] + data
+                else:
+                    runs.append((offset, data))
+            runs = ",".join("%d:%d:%s" % (offset, len(data), recover.b3(data).hex()) for offset, data in runs)
+            rest = "%d %d %s" % (entry.size, entry.links, runs)
+        elif entry.kind in (recover.SYMLINK, recover.HARD_LINK):
+            rest = entry.target.hex()
+        elif entry.kind in (recover.CHARACTER, recover.BLOCK):
+            rest = "%d:%d" % entry.device
+        xattrs = ",".join(name.hex() + "=" + value.hex() for name, value in entry.xattrs)
+        lines.append("%s %d %d %d %d %d %d %d %s %s\n" % (
+            path.hex(), entry.kind, entry.mode, entry.uid, entry.gid, entry.seconds, entry.nanos, entry.flags, xattrs,
+            rest))
+    return lines
 
 
 def pieces(repository):
@@ -59,8 +93,15 @@ def pieces(repository):
         snapshot = repository.archive(name[len("snapshots/"):])
         found[name] = [(d["device"], d["size"], [(at, repository.chunk(n, i)) for at, n, i in repository.chunks(d)])
                        for d in snapshot["disks"]]
+        if snapshot.get("tree"):
+            found[name] += tree_pieces(repository, snapshot["tree"])
         found[name] += [repository.configuration(snapshot[w]) for w in ("guest_config", "firewall_config")]
     return found
+
+
+def tree_pieces(repository, tree):
+    return [(path, vars(entry), list(repository.data(entry)) if entry.kind == recover.FILE else None)
+            for path, entry in repository.entries(tree)]
 
 
 def run(*arguments):
@@ -120,11 +161,62 @@ class Tests(unittest.TestCase):
         self.assertEqual(code, 1)
         self.assertIn("exists already", err)
 
+    def test_a_tree_becomes_a_tar_file_that_tar_takes(self):
+        folder = os.path.join(GOLDEN, "open")
+        archive = run("--repository", folder, "list")[1].split()[0]
+        target = os.path.join(self.folder, "tar")
+        code, _, err = run("--repository", folder, "restore-tree", archive, target)
+        self.assertEqual((code, "102 entries" in err), (0, True), err)
+        repository = opened(folder)
+        wanted = {}
+        for path, entry in repository.entries(repository.archive(archive)["tree"]):
+            wanted[os.fsdecode(path) or "."] = entry
+        socket = wanted.pop("socket")
+        self.assertEqual(socket.kind, recover.SOCKET)
+        with tarfile.open(target) as tar:
+            found = {member.name: member for member in tar}
+            self.assertEqual(sorted(found), sorted(wanted))
+            for name, entry in wanted.items():
+                member = found[name]
+                self.assertEqual((member.mode, member.uid, member.gid), (entry.mode, entry.uid, entry.gid), name)
+                self.assertAlmostEqual(member.mtime, entry.seconds + entry.nanos / 1e9, 3)
+                for key, value in entry.xattrs:
+                    self.assertEqual(os.fsencode(member.pax_headers["SCHILY.xattr." + os.fsdecode(key)]), value)
+                if entry.kind == recover.FILE:
+                    self.assertEqual(member.size, entry.size)
+                    file = tar.extractfile(member)
+                    for offset, data in repository.data(entry):
+                        file.seek(offset)
+                        self.assertEqual(file.read(len(data)), data)
+            self.assertEqual(found["hole"].size, 123456789012)
+            self.assertEqual(found["hard link"].linkname, "dir/below/first\n")
+            self.assertEqual(os.fsencode(found["symlink"].linkname), b"../etc/\xff")
+            self.assertEqual((found["sda"].devmajor, found["sda"].devminor), (8, (1 << 20) - 1))
+
+    @unittest.skipUnless(shutil.which("tar"), "needs tar")
+    def test_gnu_tar_finds_the_same_files_in_it(self):
+        folder, target = os.path.join(GOLDEN, "open"), os.path.join(self.folder, "tar")
+        archive = run("--repository", folder, "list")[1].split()[0]
+        self.assertEqual(run("--repository", folder, "restore-tree", archive, target)[0], 0)
+        repository = opened(folder)
+        for path, entry in repository.entries(repository.archive(archive)["tree"]):
+            if entry.kind == recover.FILE and entry.size < 1 << 20:
+                wanted = bytearray(entry.size)
+                for offset, data in repository.data(entry):
+                    wanted[offset:offset + len(data)] = data
+                tar = ["tar", "--no-wildcards", "-xOf", target, "--", path]
+                found = subprocess.run(tar, stdout=subprocess.PIPE, check=True).stdout
+                self.assertEqual(found, bytes(wanted), path)
+        listed = subprocess.run(["tar", "-tf", target], stdout=subprocess.PIPE, check=True).stdout
+        self.assertEqual(listed.count(b"\n"), len(list(repository.entries(repository.archive(archive)["tree"]))) - 1)
+
     def test_a_restore_that_fails_leaves_no_file(self):
         folder = self.copy("open")
-        pack = max(opened(folder).names("packs"), key=lambda name: os.path.getsize(os.path.join(folder, name)))
-        flip(os.path.join(folder, pack), 2000)
-        archive = run("--repository", folder, "list")[1].split()[0]
+        repository = opened(folder)
+        archive = run("--repository", folder, "list")[1].splitlines()[1].split()[0]
+        _, _, identity = next(repository.chunks(repository.archive(archive)["disks"][0]))
+        pack, _, offset = repository.places[recover.DATA][identity][0][:3]
+        flip(os.path.join(folder, pack), offset)
         target = os.path.join(self.folder, "disk")
         code, _, err = run("--repository", folder, "restore", archive, "drive-scsi0", target)
         self.assertEqual(code, 1)

@@ -230,6 +230,8 @@ fn calls_out_of_order_fail_by_name_and_change_nothing() {
         tree.leave()?;
         tree.leave()?;
         invalid(tree.enter(b"", &plain, None), "the one root");
+        // Nothing is stored of a file that was abandoned.
+        assert_eq!(tree.counts().new, 4);
         Ok::<_, snapkeep_repo::Error>(())
     });
     let record = record.expect("the good calls made a tree");

@@ -85,3 +85,69 @@ impl Cutter {
         (taken, full)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that look random, the same in every run.
+    fn stream(length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    /// Where chunks end, if the data comes in pieces of this length.
+    fn cuts(data: &[u8], piece: usize) -> Vec<usize> {
+        let (mut cutter, mut at, mut cuts) = (Cutter::default(), 0, Vec::new());
+        for mut piece in data.chunks(piece) {
+            while !piece.is_empty() {
+                let (taken, ends) = cutter.take(piece);
+                piece = &piece[taken..];
+                at += taken;
+                cuts.extend(ends.then_some(at));
+            }
+        }
+        cuts
+    }
+
+    #[test]
+    fn the_gear_and_what_it_folds_to_stay_as_they_are() {
+        assert_eq!(GEAR[0], 7_991_318_245_390_036_974);
+        assert_eq!(GEAR[255], 1_445_696_719_907_158_982);
+        assert_eq!(fold(b""), 0);
+        assert_eq!(fold(b"name"), 11_198_205_045_208_408_238);
+        let long = stream(1000);
+        assert_eq!(fold(&long), fold(&long[936..]));
+        assert_ne!(fold(&long), fold(&long[960..]));
+    }
+
+    #[test]
+    fn cuts_stay_where_they_are_however_the_data_comes() {
+        let data = stream(12 << 20);
+        let found = cuts(&data, data.len());
+        let expected = [
+            1_176_031, 2_330_990, 4_034_831, 7_753_471, 9_289_613, 10_933_463, 11_458_630,
+        ];
+        assert_eq!(found, expected);
+        for piece in [1000, 65_536, 100_003] {
+            assert_eq!(cuts(&data, piece), found);
+        }
+    }
+
+    #[test]
+    fn what_never_changes_is_cut_where_a_chunk_is_full() {
+        let data = vec![0; 9 << 20];
+        assert_eq!(cuts(&data, 10_000), [4 << 20, 8 << 20]);
+    }
+
+    #[test]
+    fn chunks_behind_an_insertion_end_where_they_did() {
+        let mut data = stream(12 << 20);
+        let before = cuts(&data, data.len());
+        data.splice(5000..5000, [7; 100]);
+        let after = cuts(&data, data.len());
+        let moved = |cut: &usize| after.contains(&(cut + 100));
+        assert!(before.iter().filter(|cut| moved(cut)).count() + 2 >= before.len());
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use snapkeep_repo::{DiskReader, Error, MemoryStorage, Repository, Result, Unlock};
+use snapkeep_repo::{DiskReader, Error, MemoryStorage, Repository, Result, TreeReader, Unlock};
 
 use crate::golden::{self, files, load, open_with};
 
@@ -24,6 +24,7 @@ type Pieces = Vec<(u64, Vec<u8>)>;
 #[derive(Debug, Eq, PartialEq)]
 struct Restored {
     disks: Vec<(String, u64, Pieces)>,
+    tree: Option<String>,
     configs: Vec<Option<Vec<u8>>>,
 }
 
@@ -51,7 +52,18 @@ fn restore(repository: &Arc<Repository>) -> Result<BTreeMap<String, Restored>> {
             .map(|blob| repository.read_blob(blob))
             .transpose()?;
         let configs = vec![Some(guest), firewall];
-        all.insert(name.to_string(), Restored { disks, configs });
+        let tree = (snapshot.tree.as_ref())
+            .map(|record| {
+                let reader = TreeReader::open(Arc::clone(repository), record)?;
+                golden::tree::listing(&reader).map(|(_, listing)| listing)
+            })
+            .transpose()?;
+        let restored = Restored {
+            disks,
+            tree,
+            configs,
+        };
+        all.insert(name.to_string(), restored);
     }
     Ok(all)
 }

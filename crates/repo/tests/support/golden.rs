@@ -5,6 +5,9 @@
 
 #![allow(dead_code, reason = "no program uses everything")]
 
+#[path = "golden_tree.rs"]
+pub(crate) mod tree;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -14,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use snapkeep_repo::{
     BlobRef, ChunkId, Class, DiskReader, DiskRecord, HeadPlace, KeyFile, Lineage, LocalStorage,
     MAP_FAN_OUT, MemoryStorage, Protect, Random, Repository, Result, Snapshot, SnapshotName, Stats,
-    Storage, Stretch, SystemRandom, Unlock, Writer, update_map,
+    Storage, Stretch, SystemRandom, TreeReader, Unlock, Writer, update_map, write_tree,
 };
 
 pub(crate) const CHUNK: usize = 64 << 10;
@@ -103,6 +106,8 @@ struct Archive {
     disks: Vec<Disk>,
     guest: &'static str,
     firewall: Option<&'static str>,
+    /// Whether it is a container's, with the one tree that is made here.
+    tree: bool,
     /// The archive that it is incremental to, and the lowest nodes that changed.
     base: Option<(&'static str, &'static [usize])>,
 }
@@ -138,6 +143,7 @@ fn encrypted() -> Vec<Archive> {
             disks: disks(&system),
             guest: "name: golden\nscsi0: local:vm-100-disk-0,size=4M\n",
             firewall: Some("[OPTIONS]\nenable: 1\n"),
+            tree: false,
             base: None,
         },
         Archive {
@@ -145,6 +151,7 @@ fn encrypted() -> Vec<Archive> {
             disks: disks(&changed),
             guest: "name: golden\nmemory: 512\n",
             firewall: None,
+            tree: false,
             base: Some((first, &[0, 1])),
         },
         Archive {
@@ -155,6 +162,7 @@ fn encrypted() -> Vec<Archive> {
             ],
             guest: "",
             firewall: Some(""),
+            tree: false,
             base: None,
         },
     ]
@@ -162,7 +170,7 @@ fn encrypted() -> Vec<Archive> {
 
 /// The repository whose key lies open in it.
 fn open() -> Vec<Archive> {
-    vec![Archive {
+    let disk = Archive {
         name: "golden/vm/200/2027-01-15T08:00:00Z-00000000000000b1",
         disks: vec![Disk::new(
             "drive-scsi0",
@@ -171,8 +179,18 @@ fn open() -> Vec<Archive> {
         )],
         guest: "name: open\n",
         firewall: None,
+        tree: false,
         base: None,
-    }]
+    };
+    let container = Archive {
+        name: "golden/ct/300/2027-01-15T08:00:00Z-00000000000000b2",
+        disks: Vec::new(),
+        guest: "hostname: golden\n",
+        firewall: Some(""),
+        tree: true,
+        base: None,
+    };
+    vec![disk, container]
 }
 
 /// What opens the golden repository of this name.
@@ -278,13 +296,16 @@ fn back_up(repository: &Arc<Repository>, archive: &Archive) -> Fallible<()> {
     let guest_config = store(archive.guest)?;
     let firewall_config = archive.firewall.map(&mut store).transpose()?;
     drop(worker);
+    // One thread stores in always the same order.
+    let made = |()| write_tree(&writer, 1, &|_| {}, tree::give);
+    let tree = archive.tree.then_some(()).map(made).transpose()?;
     let snapshot = Snapshot {
         id: String::new(),
         repository: String::new(),
         needs: Vec::new(),
         time: MADE,
         disks,
-        tree: None,
+        tree,
         guest_config,
         firewall_config,
         writer: String::new(),
@@ -296,10 +317,14 @@ fn back_up(repository: &Arc<Repository>, archive: &Archive) -> Fallible<()> {
     Ok(())
 }
 
-/// What one archive restores to: BLAKE3 of each disk and configuration, and the disks' sizes.
+/// What one archive restores to: BLAKE3 of each disk and configuration and of a tree's listing,
+/// and the disks' sizes.
 #[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Expected {
     pub(crate) disks: BTreeMap<String, (u64, String)>,
+    /// The number of a tree's entries, and the BLAKE3 of their listing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tree: Option<(u64, String)>,
     pub(crate) guest_config: String,
     pub(crate) firewall_config: Option<String>,
 }
@@ -326,8 +351,16 @@ pub(crate) fn hashes(repository: &Arc<Repository>) -> Result<BTreeMap<String, Ex
             .map(|blob| repository.read_blob(blob))
             .transpose()?;
         let firewall_config = firewall.map(|bytes| hash(&bytes));
+        let tree = (snapshot.tree.as_ref())
+            .map(|record| {
+                let reader = TreeReader::open(Arc::clone(repository), record)?;
+                let (entries, listing) = tree::listing(&reader)?;
+                Ok((entries, hash(listing.as_bytes())))
+            })
+            .transpose()?;
         let expected = Expected {
             disks,
+            tree,
             guest_config,
             firewall_config,
         };

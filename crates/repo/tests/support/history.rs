@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use snapkeep_repo::{
     ErrorKind, Files, HeadPlace, KeyFile, LocalStorage, Protect, Random, Repository, Result,
-    SnapshotName, Storage, Unlock, verify,
+    SnapshotName, Storage, TreeReader, Unlock, Writer, verify, write_tree,
 };
 
+use super::tree::{Entry, commit, directory, file, give, noise, read};
 use super::{CHUNK, backup, disk, name, restore};
 
 /// The same bytes in every run, other bytes for every process.
@@ -58,6 +59,19 @@ pub(crate) fn content(name: &SnapshotName) -> Vec<u8> {
     }
 }
 
+/// Whether an archive is that of a directory tree; told by the last letter of its name.
+fn is_tree(name: &SnapshotName) -> bool {
+    name.as_str().ends_with('t')
+}
+
+/// What such an archive holds.
+fn tree() -> Entry {
+    directory([
+        (b"large".to_vec(), file(&noise(1, 300_000))),
+        (b"small".to_vec(), file(b"in a bundle")),
+    ])
+}
+
 pub(crate) fn place() -> HeadPlace {
     HeadPlace::new(&name("1"), "store").unwrap()
 }
@@ -102,7 +116,7 @@ pub(crate) fn back_up(repository: &Arc<Repository>, told: &mut Told, text: &str)
     let head = repository.put_head(&place(), &name)?;
     told.head = Some(name.clone());
     repository.remove_heads_before(&place(), &head)?;
-    let base = match told.archives.last() {
+    let base = match told.archives.iter().rfind(|name| !is_tree(name)) {
         Some(base) => Some((repository.snapshot(base)?, content(base))),
         None => None,
     };
@@ -124,10 +138,20 @@ pub(crate) fn first(process: &Process, told: &mut Told, tell: &dyn Fn(&Told)) ->
     Ok(())
 }
 
-/// The second: backs up what the first may have stored already.
+/// A backup of a container.
+fn back_up_tree(repository: &Arc<Repository>, told: &mut Told, text: &str) -> Result<()> {
+    let writer = Writer::new(Arc::clone(repository))?;
+    let record = write_tree(&writer, 1, &|_| {}, |writer| give(writer, b"", &tree()))?;
+    commit(writer, text, record)?;
+    told.archives.push(name(text));
+    Ok(())
+}
+
+/// The second: backs up what the first may have stored already, and a container.
 pub(crate) fn second(process: &Process, told: &mut Told) -> Result<()> {
     let repository = process.open_or_init(told)?;
-    back_up(&repository, told, "2b")
+    back_up(&repository, told, "2b")?;
+    back_up_tree(&repository, told, "2t")
 }
 
 /// Whether everything that was told is there, and all that is listed is whole.
@@ -136,7 +160,16 @@ pub(crate) fn holds(repository: &Arc<Repository>, told: &Told) -> Result<(), Str
     if let Some(lost) = told.archives.iter().find(|name| !listed.contains(name)) {
         return Err(format!("{lost} was lost"));
     }
-    for found in &listed {
+    for found in listed.iter().filter(|name| is_tree(name)) {
+        let restored = repository.snapshot(found).and_then(|snapshot| {
+            let record = snapshot.tree.expect("it has a tree");
+            read(&TreeReader::open(Arc::clone(repository), &record)?)
+        });
+        if restored.map_err(|e| format!("{found}: {}", e.chain()))? != tree() {
+            return Err(format!("{found} holds other files"));
+        }
+    }
+    for found in listed.iter().filter(|name| !is_tree(name)) {
         match restore(repository, found) {
             Ok(bytes) if bytes == content(found) => {}
             Ok(_) => return Err(format!("{found} holds other bytes")),
