@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use snapkeep_api::tree::{DeviceNumber, EntryKind};
 
 use crate::memory::{Item, State, name, tree};
-use crate::tools::{Mount, are_here, sh, sh_fails};
+use crate::tools::{Mount, are_here, output, sh, sh_fails};
 
 fn mount(root: Vec<(&str, Item)>) -> Mount {
     let children = root.into_iter().map(|(text, item)| (name(text), item));
@@ -129,4 +129,34 @@ fn hard_links_that_lead_nowhere_are_listed_and_cannot_be_read() {
         problems[5],
         "/to-nothing: it is a hard link to /folder/out of its tree, which is not there"
     );
+}
+
+#[test]
+fn a_list_with_much_that_cannot_be_read_is_whole() {
+    if !are_here("a_list_with_much_that_cannot_be_read_is_whole", &[]) {
+        return;
+    }
+    let entry = |n| {
+        let bad = n % 3 == 1;
+        let item = if bad {
+            Item::link("absent")
+        } else {
+            Item::file(b"x")
+        };
+        (name(format!("{n:04}")), item)
+    };
+    let mount = Mount::new(tree(Item::folder((0..1000).map(entry))));
+    // It looks at each entry on its way, so that the kernel asks for all about them at once.
+    let output = output(&mount.path(), "ls -l");
+    let listed = String::from_utf8(output.stdout).unwrap();
+    let names: Vec<_> = listed
+        .lines()
+        .filter_map(|line| line.split(' ').next_back())
+        .collect();
+    assert_eq!(names.len(), 1001);
+    for (n, name) in names[1..].iter().enumerate() {
+        assert_eq!(*name, format!("{n:04}"));
+    }
+    assert_eq!(listed.matches("-????????? ").count(), 333);
+    assert_eq!(mount.problems().len(), 333);
 }
