@@ -14,6 +14,12 @@ pub trait ContainerBackup: Send {
     /// cannot be read does not fail it: it is named in the log and counted, see
     /// [`BackupStats::left_out`].
     fn run(&mut self, container: ContainerSource<'_>) -> Result<BackupStats>;
+    /// Reads a tree that its container still changes, before [`run`](Self::run), which then finds most
+    /// of it known: so the container stands still for a short time only. Nothing of it comes into
+    /// the archive unless `run` tells it again. A provider may read nothing.
+    fn read_ahead(&mut self, _container: ContainerSource<'_>) -> Result<()> {
+        Ok(())
+    }
     /// Ends the backup (`backup_cleanup`). What was committed stays, whatever the outcome.
     fn finish(self: Box<Self>, outcome: &Outcome) -> Result<()>;
 }

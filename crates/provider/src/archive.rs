@@ -32,14 +32,22 @@ pub(crate) struct Data {
 
 impl<'a> NewArchive<'a> {
     pub(crate) fn new(shared: &'a Shared, name: &'a ArchiveName, time: UnixTime) -> Result<Self> {
-        let writer = Writer::new(shared.repository.clone())
-            .map_err(|e| error::repository("cannot start writing", e))?;
-        Ok(Self {
+        Ok(Self::of(shared, name, time, writer(shared)?))
+    }
+
+    /// One for which this has written already.
+    pub(crate) fn of(
+        shared: &'a Shared,
+        name: &'a ArchiveName,
+        time: UnixTime,
+        writer: Writer,
+    ) -> Self {
+        Self {
             shared,
             name,
             time,
             writer,
-        })
+        }
     }
 
     /// Stores the configurations; an empty one of the firewall is none.
@@ -84,6 +92,10 @@ impl<'a> NewArchive<'a> {
         let snapshot = self.writer.commit(&name, snapshot).map_err(failed)?;
         Ok(snapshot.stats)
     }
+}
+
+pub(crate) fn writer(shared: &Shared) -> Result<Writer> {
+    Writer::new(shared.repository.clone()).map_err(|e| error::repository("cannot start writing", e))
 }
 
 /// What people are told if a job fails after an archive was committed.

@@ -2,18 +2,28 @@
 
 use std::sync::Arc;
 
+use snapkeep_api::tree::TreeSource;
 use snapkeep_api::{
     ArchiveName, BackupStats, ContainerBackup, ContainerRestore, ContainerSource, Error, ErrorKind,
     Outcome, Result, UnixTime,
 };
-use snapkeep_repo::{Repository, Stats, TreeRecord, write_tree};
+use snapkeep_repo::{Repository, Stats, TreeRecord, Writer, write_tree};
 
-use crate::archive::{Data, NewArchive, tell_kept};
+use crate::archive::{Data, NewArchive, tell_kept, writer};
+use crate::error;
 use crate::limits::WORKERS_MAX;
 use crate::pace::Pace;
 use crate::panics::caught;
-use crate::provider::Shared;
+use crate::provider::{ChangeDetection, Shared};
 use crate::tree::{Base, Failed, Pull, StoredTree};
+
+/// A tree that was read while the container changed it.
+struct Ahead {
+    writer: Writer,
+    tree: TreeRecord,
+    read: u64,
+    new: u64,
+}
 
 /// One container's backup, from its name to its commit.
 pub(crate) struct RunningContainer {
@@ -22,6 +32,7 @@ pub(crate) struct RunningContainer {
     time: UnixTime,
     /// When the backup began: what is modified later may not be told by its times.
     start: UnixTime,
+    ahead: Option<Ahead>,
     committed: bool,
 }
 
@@ -37,6 +48,7 @@ impl RunningContainer {
             name,
             time,
             start,
+            ahead: None,
             committed: false,
         }
     }
@@ -54,26 +66,24 @@ impl ContainerBackup for RunningContainer {
         let shared = &*self.shared;
         let begun = shared.clock.monotonic();
         let pace = Pace::new(container.bandwidth_limit);
-        let archive = NewArchive::new(shared, &self.name, self.time)?;
+        let ahead = self.ahead.take();
+        let (base, before) = match &ahead {
+            Some(ahead) => {
+                let base = Base::of_tree(shared, &ahead.tree, self.start);
+                (base, (ahead.read, ahead.new))
+            }
+            None => (base(shared, &self.name, self.start), (0, 0)),
+        };
+        let writer = ahead.map_or_else(|| writer(shared), |ahead| Ok(ahead.writer))?;
+        let archive = NewArchive::of(shared, &self.name, self.time, writer);
         // Before the files: a configuration that cannot be kept must not cost hours.
         let configs = archive.configs(container.guest_config, container.firewall_config)?;
-        let (group, _) = self.name.as_str().rsplit_once('/').unwrap_or_default();
-        let base = Base::find(shared, group, self.start);
         let mut pull = Pull::new(shared, &pace, base);
-        let workers = shared.options.workers.clamp(1, WORKERS_MAX);
-        let written = |bytes| pace.wrote(shared, bytes);
-        let tree = caught("the file tree", || {
-            write_tree(&archive.writer, workers, &written, |tree| {
-                pull.run(container.tree, tree).map_err(Failed)?;
-                // The root's node and those above the last files are stored after this.
-                Ok(())
-            })
-            .map_err(|Failed(error)| error)
-        })?;
+        let tree = pull_tree(&mut pull, container.tree, &archive.writer)?;
         let stats = Stats {
             size: tree.size,
-            read: pull.progress.read,
-            new: pull.progress.counts.new,
+            read: before.0.saturating_add(pull.progress.read),
+            new: before.1.saturating_add(pull.progress.counts.new),
             stored: 0,
         };
         let data = Data {
@@ -100,12 +110,62 @@ impl ContainerBackup for RunningContainer {
         })
     }
 
+    fn read_ahead(&mut self, container: ContainerSource<'_>) -> Result<()> {
+        let shared = &*self.shared;
+        if self.committed || shared.options.change_detection == ChangeDetection::Data {
+            // All would be read again.
+            return Ok(());
+        }
+        let pace = Pace::new(container.bandwidth_limit);
+        let writer = writer(shared)?;
+        let mut pull = Pull::new(shared, &pace, base(shared, &self.name, self.start)).ahead();
+        let tree = pull_tree(&mut pull, container.tree, &writer)?;
+        if pull.problems.lies > 0 {
+            // Nothing that this file system tells is to be relied on.
+            return Ok(());
+        }
+        // What was read must be found again while the rest of the archive is written.
+        (writer.flush()).map_err(|e| error::repository("cannot store the file tree", e))?;
+        self.ahead = Some(Ahead {
+            writer,
+            tree,
+            read: pull.progress.read,
+            new: pull.progress.counts.new,
+        });
+        Ok(())
+    }
+
     fn finish(self: Box<Self>, outcome: &Outcome) -> Result<()> {
         if self.committed {
             tell_kept(&self.shared, &self.name, outcome);
         }
         Ok(())
     }
+}
+
+/// What the guest's newest archive tells.
+fn base<'a>(shared: &'a Shared, name: &ArchiveName, start: UnixTime) -> Base<'a> {
+    let (group, _) = name.as_str().rsplit_once('/').unwrap_or_default();
+    Base::find(shared, group, start)
+}
+
+/// Follows a walk to its end; the tree that was stored.
+fn pull_tree(
+    pull: &mut Pull<'_>,
+    source: &mut dyn TreeSource,
+    writer: &Writer,
+) -> Result<TreeRecord> {
+    let (shared, pace) = (pull.shared, pull.pace);
+    let workers = shared.options.workers.clamp(1, WORKERS_MAX);
+    let written = |bytes| pace.wrote(shared, bytes);
+    caught("the file tree", || {
+        write_tree(writer, workers, &written, |tree| {
+            pull.run(source, tree).map_err(Failed)?;
+            // The root's node and those above the last files are stored after this.
+            Ok(())
+        })
+        .map_err(|Failed(error)| error)
+    })
 }
 
 /// A container's archive that is being restored.

@@ -101,13 +101,7 @@ impl Writer {
     /// Makes what was stored durable and puts the snapshot: from here on there is an archive.
     /// The writer's identity, the number of its index objects and what the tree needs are filled in.
     pub fn commit(self, name: &SnapshotName, mut snapshot: Snapshot) -> Result<Snapshot> {
-        self.check()?;
-        for open in &self.open {
-            let pack = lock(open).take();
-            if let Some(pack) = pack.filter(|pack| !pack.is_empty()) {
-                self.put_pack(pack.finish(&self.repository.keys))?;
-            }
-        }
+        self.put_open()?;
         self.adopt()?;
         snapshot.writer = hex(&self.id);
         snapshot.index_objects = lock(&self.done).objects;
@@ -155,6 +149,25 @@ impl Writer {
     /// What was claimed will not be stored: nothing may be committed.
     pub(crate) fn give_up(&self, why: &Error) {
         lock(&self.poison).get_or_insert_with(|| why.clone());
+    }
+
+    /// Makes what was stored so far durable and puts it into the index, where it can be read from
+    /// here on, while this goes on writing.
+    pub fn flush(&self) -> Result<()> {
+        self.put_open()?;
+        self.flush_index(1)
+    }
+
+    /// Puts the open packs.
+    fn put_open(&self) -> Result<()> {
+        self.check()?;
+        for open in &self.open {
+            let pack = lock(open).take();
+            if let Some(pack) = pack.filter(|pack| !pack.is_empty()) {
+                self.put_pack(pack.finish(&self.repository.keys))?;
+            }
+        }
+        Ok(())
     }
 
     /// The first failure, if there was one: after it nothing more is written.

@@ -162,8 +162,15 @@ fn with_provider(
     make_source: &mut MakeSource<'_>,
     log: &dyn TaskLog,
 ) -> Result<FinishedContainer> {
-    let from = Instant::now();
-    let ready = way.begin(request, subject, session, log);
+    let (mut from, mut way) = (Instant::now(), way);
+    let ready = read_ahead(backup, request, subject, way, make_source, log).and_then(|()| {
+        if way.stands_still() {
+            // Somebody may have frozen or stopped it meanwhile.
+            way = Way::choose(request, subject, session, log)?;
+            from = Instant::now();
+        }
+        way.begin(request, subject, session, log)
+    });
     let ran = ready.and_then(|root| {
         let source = caught(|| make_source(&root, subject.idmap.as_ref()))?;
         let mut pass = Pass {
@@ -171,14 +178,7 @@ fn with_provider(
             session: &mut *session,
             over: None,
         };
-        let ran = caught(|| {
-            backup.run(ContainerSource {
-                guest_config: &subject.guest_config,
-                firewall_config: request.firewall_config.as_deref(),
-                bandwidth_limit: request.bandwidth_limit,
-                tree: &mut pass,
-            })
-        });
+        let ran = caught(|| backup.run(subject.source(request, &mut pass)));
         pass.end();
         let over = pass.over.unwrap_or_else(Instant::now);
         ran.map(|stats| (stats, over))
@@ -202,14 +202,36 @@ fn with_provider(
             log.log(Level::Warn, line);
         }
     }
-    let still = matches!(way, Way::Suspend | Way::Stop);
     Ok(FinishedContainer {
         archive: backup.archive_name().clone(),
         stats,
         way,
-        paused: if still { over - from } else { Duration::ZERO },
+        paused: if way.stands_still() {
+            over - from
+        } else {
+            Duration::ZERO
+        },
         left,
     })
+}
+
+/// Reads the files of a container that is to stand still while it still runs: what does not change
+/// until then need not be read again.
+fn read_ahead(
+    backup: &mut dyn ContainerBackup,
+    request: &ContainerRequest,
+    subject: &Subject,
+    way: Way,
+    make_source: &mut MakeSource<'_>,
+    log: &dyn TaskLog,
+) -> Result<()> {
+    if !way.stands_still() {
+        return Ok(());
+    }
+    let line = "the files are read while the container runs; then it stands still while those that changed are read again";
+    log.log(Level::Info, line);
+    let mut source = caught(|| make_source(&subject.rootfs, subject.idmap.as_ref()))?;
+    caught(|| backup.read_ahead(subject.source(request, &mut *source)))
 }
 
 /// The source of one pass. When all is read, the container goes on at once, before the provider
@@ -258,6 +280,20 @@ impl TreeSource for Pass<'_, '_> {
 }
 
 impl Subject {
+    /// What a provider is given, with this tree.
+    fn source<'a>(
+        &'a self,
+        request: &'a ContainerRequest,
+        tree: &'a mut dyn TreeSource,
+    ) -> ContainerSource<'a> {
+        ContainerSource {
+            guest_config: &self.guest_config,
+            firewall_config: request.firewall_config.as_deref(),
+            bandwidth_limit: request.bandwidth_limit,
+            tree,
+        }
+    }
+
     fn learn(request: &ContainerRequest, log: &dyn TaskLog) -> Result<Self> {
         let subject = match &request.container {
             Container::Directory {

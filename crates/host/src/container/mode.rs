@@ -66,6 +66,11 @@ impl Way {
         }
     }
 
+    /// Whether the container stands still while its files are read.
+    pub(super) fn stands_still(self) -> bool {
+        matches!(self, Self::Suspend | Self::Stop)
+    }
+
     /// Decides what to do, and changes nothing.
     pub(super) fn choose(
         request: &ContainerRequest,

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use snapkeep_api::tree::{Found, FoundKind, Judgement, KnownTree, Name, Timestamp, Witness};
 use snapkeep_api::{Error, ErrorKind, Level, Result, UnixTime};
-use snapkeep_repo::{NodeKind, SnapshotName, TreeReader, Witnessed, WitnessedDirectory};
+use snapkeep_repo::{
+    NodeKind, SnapshotName, TreeReader, TreeRecord, Witnessed, WitnessedDirectory,
+};
 
 use super::convert::{to_time, to_witness};
 use crate::error;
@@ -39,15 +41,7 @@ struct Folder {
 impl<'a> Base<'a> {
     /// The newest archive of this group that has a tree with witnesses. Without one all is read.
     pub(crate) fn find(shared: &'a Shared, group: &str, start: UnixTime) -> Self {
-        let mut base = Self {
-            shared,
-            start,
-            root: None,
-            open: Vec::new(),
-            audit: 0,
-            dice: Vec::new(),
-            believed: true,
-        };
+        let mut base = Self::nothing(shared, start);
         match shared.options.change_detection {
             ChangeDetection::Data => {
                 let line = "every file is read: changes are not detected by what files look like";
@@ -69,6 +63,29 @@ impl<'a> Base<'a> {
             }
         }
         base
+    }
+
+    /// A tree that was read a moment ago, with the times that were settled then.
+    pub(crate) fn of_tree(shared: &'a Shared, tree: &TreeRecord, start: UnixTime) -> Self {
+        let mut base = Self::nothing(shared, start);
+        let reader = TreeReader::open(Arc::clone(&shared.repository), tree);
+        match reader.map_err(unreadable) {
+            Ok(reader) => base.root = Some(Arc::new(reader)),
+            Err(error) => base.distrust(&error),
+        }
+        base
+    }
+
+    fn nothing(shared: &'a Shared, start: UnixTime) -> Self {
+        Self {
+            shared,
+            start,
+            root: None,
+            open: Vec::new(),
+            audit: 0,
+            dice: Vec::new(),
+            believed: true,
+        }
     }
 
     /// Follows the walk into a folder; without a name, the root. What the base has there.

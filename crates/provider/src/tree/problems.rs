@@ -18,9 +18,19 @@ pub(crate) struct Problems {
     /// First names that are not in the archive, of what has others.
     lost: BTreeSet<TreePath>,
     lost_bytes: usize,
+    /// Whether they are counted only.
+    quiet: bool,
 }
 
 impl Problems {
+    /// Problems that are not told.
+    pub(crate) fn untold() -> Self {
+        Self {
+            quiet: true,
+            ..Self::default()
+        }
+    }
+
     /// Counts a problem, and tells it.
     pub(crate) fn add(&mut self, log: &dyn TaskLog, kind: ProblemKind, path: &TreePath, why: &str) {
         let (count, level, what) = match kind {
@@ -29,7 +39,9 @@ impl Problems {
             ProblemKind::Warning => (&mut self.warnings, Level::Warn, "is kept, but"),
         };
         *count += 1;
-        tell(log, *count, level, path, what, why);
+        if !self.quiet {
+            tell(log, *count, level, path, what, why);
+        }
     }
 
     /// Counts a file that was told to be unchanged, and was not.

@@ -66,6 +66,12 @@ impl<'a> Pull<'a> {
         }
     }
 
+    /// The walk is followed once more before the archive is made: what is wrong is told then.
+    pub(crate) fn ahead(mut self) -> Self {
+        self.problems = Problems::untold();
+        self
+    }
+
     /// Follows the walk to its end.
     pub(crate) fn run(
         &mut self,
