@@ -2,13 +2,13 @@
 //! that.
 
 use super::drive::{GUEST, START, text};
-use super::trees::{back_up, expect_tree, kept, noise, sample};
+use super::trees::{back_up, expect_tree, kept, noise, read_ahead, run, sample, start};
 use super::{Check, Factory};
 use crate::memory::tree::{MemorySource, MemoryTree, Mishap};
 use crate::tree::{
     Content, EntryKind, Judgement, KnownTree, Step, Timestamp, Told, TreeSource, Witness,
 };
-use crate::{ErrorKind, Provider, Result, UnixTime};
+use crate::{ErrorKind, Outcome, Provider, Result, UnixTime};
 
 /// A second after all that the kit's trees have, and before each backup.
 const LATER: UnixTime = UnixTime(1_650_000_000);
@@ -68,6 +68,61 @@ pub(super) fn only_what_looks_unchanged_is_known(factory: Factory<'_>) -> Check 
         expect_read(&source, "file", why)?;
     }
     Ok(())
+}
+
+pub(super) fn what_was_read_ahead_is_kept_as_it_is_at_the_end(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let mut early = sample();
+    early.file("stays", &noise(300_000, 1));
+    early.file("changes", b"early");
+    early.file("goes", b"early");
+    early.hard_link("link", "goes");
+    early.file("folder/in it", b"early");
+    early.set_time(LATER);
+    let mut tree = early.clone();
+    tree.write("changes", b"later");
+    tree.remove("link");
+    tree.remove("goes");
+    tree.file("comes", b"later");
+    tree.remove("folder");
+    tree.file("folder", b"later");
+    // With an archive before and without one.
+    for _ in 0..2 {
+        let mut job = provider.start_job(START).map_err(|e| text(&e))?;
+        let mut backup = start(&mut *job, GUEST)?;
+        let name = backup.archive_name().clone();
+        read_ahead(&mut *backup, &mut early.source()).map_err(|e| text(&e))?;
+        if provider.open_archive(&name).is_ok() {
+            return Err("what was read ahead is an archive".to_owned());
+        }
+        run(&mut *backup, &mut tree.source()).map_err(|e| text(&e))?;
+        backup.finish(&Outcome::Success).map_err(|e| text(&e))?;
+        job.finish(&Outcome::Success).map_err(|e| text(&e))?;
+        expect_tree(&*provider, &name, &tree.archived())?;
+    }
+    kept(&*provider, GUEST, &tree)?;
+    Ok(())
+}
+
+pub(super) fn a_failed_reading_ahead_leaves_nothing(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let mut tree = sample();
+    tree.file("file", &noise(100_000, 2));
+    tree.set_time(LATER);
+    let mut job = provider.start_job(START).map_err(|e| text(&e))?;
+    let mut backup = start(&mut *job, GUEST)?;
+    let name = backup.archive_name().clone();
+    let mut failing = tree.clone();
+    failing.node("file").mishap = Some(Mishap::FailsAt(99_999, ErrorKind::Source));
+    // A provider may read nothing ahead, so nothing fails then.
+    drop(read_ahead(&mut *backup, &mut failing.source()));
+    if provider.open_archive(&name).is_ok() {
+        return Err("a reading ahead that failed is an archive".to_owned());
+    }
+    run(&mut *backup, &mut tree.source()).map_err(|e| text(&e))?;
+    backup.finish(&Outcome::Success).map_err(|e| text(&e))?;
+    job.finish(&Outcome::Success).map_err(|e| text(&e))?;
+    expect_tree(&*provider, &name, &tree.archived())
 }
 
 fn times(tree: &MemoryTree) -> (Timestamp, Option<Witness>) {

@@ -44,12 +44,24 @@ pub(super) fn run(
     backup: &mut dyn ContainerBackup,
     tree: &mut dyn TreeSource,
 ) -> Result<BackupStats> {
-    backup.run(ContainerSource {
+    backup.run(container(tree))
+}
+
+/// Hands a tree over that is not the archive's yet.
+pub(super) fn read_ahead(
+    backup: &mut dyn ContainerBackup,
+    tree: &mut dyn TreeSource,
+) -> Result<()> {
+    backup.read_ahead(container(tree))
+}
+
+fn container(tree: &mut dyn TreeSource) -> ContainerSource<'_> {
+    ContainerSource {
         guest_config: CONFIG,
         firewall_config: None,
         bandwidth_limit: None,
         tree,
-    })
+    }
 }
 
 /// A whole backup of what this source tells.
