@@ -30,6 +30,8 @@ const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
             "snapkeep-provider",
             "snapkeep-tree",
             "snapkeep-host",
+            "snapkeep-walk",
+            "snapkeep-mount",
         ],
         &[],
     ),
