@@ -151,9 +151,22 @@ fn a_backup_that_is_cancelled_while_it_reads_leaves_no_archive() {
             cancel.cancel();
         }
     }));
-    let error = host.back_up(&mut some().source()).unwrap_err();
+    let mut source = some().source();
+    let error = host.back_up(&mut source).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     assert!(host.repository().snapshots().unwrap().is_empty());
+    // Not even the file that was being read is read to its end.
+    assert!(source.bytes_read() < 2 << 20, "{}", source.bytes_read());
+}
+
+#[test]
+fn a_backup_that_is_cancelled_between_two_entries_asks_for_no_more() {
+    let host = Host::new(METADATA);
+    host.cancel.cancel();
+    let mut source = some().source();
+    let error = host.back_up(&mut source).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    assert_eq!(source.judged("etc"), None);
 }
 
 #[test]
