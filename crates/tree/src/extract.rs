@@ -33,7 +33,7 @@ pub struct ExtractOptions {
     pub existing: Existing,
     /// What the container's owners are in the target. One that is not mapped ends the extraction.
     pub owners: Owners,
-    /// Threads that write files; at least one, at most 32.
+    /// Threads that write files, at least one, at most 32. So many write one large file at a time.
     pub workers: usize,
     /// All is on stable storage before the end. Other file systems that are mounted inside the
     /// target are not waited for.

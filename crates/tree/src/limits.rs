@@ -18,6 +18,10 @@ pub(crate) const FIRST_NAMES_BYTES_MAX: usize = 64 << 20;
 pub(crate) const RUNS_MAX: usize = 1 << 17;
 /// Content that is read at once.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
+/// A file from this size on is written by several threads.
+pub(crate) const SPLIT_BYTES: u64 = 32 << 20;
+/// Data of such a file that a thread takes at once.
+pub(crate) const CLAIM_BYTES: u64 = 4 << 20;
 /// Entries between two places where reading of a tar archive can begin.
 pub(crate) const CHECKPOINT_ENTRIES: u64 = 1024;
 /// All those places together; beyond, every second one is given up.

@@ -316,6 +316,51 @@ fn a_damaged_file_is_missed_alone() {
     assert_eq!(fs::read(target.join("file")).unwrap(), b"content");
 }
 
+/// A file of 100 MiB: data, a hole, data, and a hole at its end.
+fn large() -> (MemoryTree, Vec<u8>) {
+    let mut tree = MemoryTree::new(attributes(0o755));
+    let data: Vec<u8> = (0..20_000_000_u32)
+        .flat_map(|n| n.wrapping_mul(77).to_le_bytes())
+        .collect();
+    let (first, second) = data.split_at(30_000_001);
+    let size = 100 << 20;
+    let file = tree.put(
+        "large",
+        attributes(0o600),
+        EntryKind::File { size, links: 1 },
+    );
+    tree.write(file, 0, first);
+    tree.write(file, 40_000_000, second);
+    let mut content = vec![0; 100 << 20];
+    content[..first.len()].copy_from_slice(first);
+    content[40_000_000..][..second.len()].copy_from_slice(second);
+    (tree, content)
+}
+
+#[test]
+fn a_large_file_is_written_by_several_threads_and_keeps_its_holes() {
+    let (mut tree, content) = large();
+    tree.together = 3;
+    let temp = tempfile::tempdir().unwrap();
+    let target = temp.path().join("target");
+    let report = run(&tree, &target, &ExtractOptions::default()).unwrap();
+    assert_eq!((report.problems, report.bytes), (0, 80_000_000));
+    assert!(fs::read(target.join("large")).unwrap() == content);
+    let blocks = fs::metadata(target.join("large")).unwrap().blocks();
+    assert!((155_000..160_000).contains(&blocks), "{blocks}");
+}
+
+#[test]
+fn a_large_file_that_is_damaged_is_missed_whole() {
+    let (mut tree, _) = large();
+    tree.broken_from = Some(50_000_000);
+    let temp = tempfile::tempdir().unwrap();
+    let target = temp.path().join("target");
+    let report = run(&tree, &target, &ExtractOptions::default()).unwrap();
+    assert_eq!(report.named.len(), 1);
+    assert!(!target.join("large").exists());
+}
+
 #[test]
 fn a_damaged_folder_is_missed_alone() {
     let mut tree = small();

@@ -11,10 +11,12 @@ use snapkeep_api::tree::{Attributes, Entry, EntryKind, Name, TreePath, TreeReade
 use snapkeep_api::{Cancel, Error, ErrorKind, Result};
 
 use super::attributes::{self, FLAGS_FIRST, Made};
+use super::content::Content;
 use super::folder::{Folder, beneath, folder_at, open_at};
 use super::queue::Job;
 use super::report::{Failure, Log, ProblemKind, Progress};
-use super::{Existing, ExtractOptions, content};
+use super::{Existing, ExtractOptions};
+use crate::limits::WORKERS_MAX;
 
 /// What all who make entries share.
 pub(super) struct Maker<'a> {
@@ -23,6 +25,8 @@ pub(super) struct Maker<'a> {
     pub(super) progress: &'a Progress,
     pub(super) cancel: &'a Cancel,
     pub(super) log: Mutex<Log>,
+    /// Held by the file that several threads write; the others have one thread each.
+    pub(super) split: Mutex<()>,
 }
 
 impl Maker<'_> {
@@ -48,8 +52,23 @@ impl Maker<'_> {
                 // Said once all flags are set.
                 attributes::set_flags(&file, first).ok();
             }
-            let shown = (self.progress, self.cancel);
-            let written = content::write(self.reader, node, size, &file, buffer, shown, path);
+            let content = Content {
+                reader: self.reader,
+                node,
+                size,
+                file: file.as_fd(),
+                progress: self.progress,
+                cancel: self.cancel,
+                path: &path,
+            };
+            let alone = self.split.try_lock();
+            let helpers = if alone.is_ok() {
+                self.options.workers.min(WORKERS_MAX)
+            } else {
+                1
+            };
+            let written = content.write(buffer, helpers.saturating_sub(1));
+            drop(alone);
             if written.is_err() {
                 // Half a file must not be taken for the whole one.
                 unlinkat(&within, name.as_bytes(), AtFlags::empty()).ok();

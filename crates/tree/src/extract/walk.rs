@@ -38,6 +38,7 @@ pub(super) fn run(
         progress,
         cancel,
         log,
+        split: Mutex::new(()),
     };
     let queue = Queue::default();
     let root = thread::scope(|scope| {

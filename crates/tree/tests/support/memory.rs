@@ -1,19 +1,29 @@
 //! A tree in memory, as a reader.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use snapkeep_api::tree::{
     Attributes, Entry, EntryKind, Name, Place, TreeNode, TreePath, TreeReader, TreeTotals,
 };
 use snapkeep_api::{Error, ErrorKind, Region, Result};
 
+/// Only a test that fails waits so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The tree: entries in a row, so that a deep one is dropped without depth.
 pub(crate) struct MemoryTree {
     nodes: Vec<Node>,
     /// How often a file's content was read.
     pub(crate) reads: AtomicU64,
+    /// Each read waits until so many threads have read something.
+    pub(crate) together: usize,
+    readers: Mutex<HashSet<ThreadId>>,
+    came: Condvar,
     /// How often a folder was listed.
     pub(crate) lists: AtomicU64,
     /// Reading at or after this offset of any file fails.
@@ -62,6 +72,9 @@ impl MemoryTree {
                 listed: None,
             }],
             reads: AtomicU64::new(0),
+            together: 1,
+            readers: Mutex::default(),
+            came: Condvar::new(),
             lists: AtomicU64::new(0),
             broken_from: None,
             broken_folder: None,
@@ -219,6 +232,13 @@ impl TreeReader for MemoryTree {
 
     fn read_at(&self, file: &TreeNode, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        let mut readers = self.readers.lock().unwrap();
+        readers.insert(thread::current().id());
+        self.came.notify_all();
+        let few = |readers: &mut HashSet<_>| readers.len() < self.together;
+        let (readers, _) = (self.came.wait_timeout_while(readers, PATIENCE, few)).unwrap();
+        assert!(readers.len() >= self.together, "too few threads read");
+        drop(readers);
         let end = offset + buffer.len() as u64;
         if self.broken_from.is_some_and(|broken| end > broken) {
             return Err(Error::new(ErrorKind::Corrupt, "a chunk is damaged"));
