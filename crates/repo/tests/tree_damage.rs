@@ -393,10 +393,11 @@ fn what_the_next_backup_compares_with_may_be_damaged() {
     )]);
     let mut record = store(&repository, "1", &root).expect("a backup");
     assert!(record.witness.is_some());
+    let told = [&[1][..], &[9; 8 + 8 + 4], &[0]].concat();
     let strange = [
-        // No node; one that says nothing; one of two items, of which the first is of a kind of its own.
+        // No node; one of two items, for there is one entry; one with an item of an unknown kind.
         b"no node".to_vec(),
-        node(b'W', 0, &[vec![0, 0], vec![0, 0]]),
+        node(b'W', 0, &[told.clone(), told]),
         node(b'W', 0, &[vec![2, 0]]),
     ];
     for (number, body) in strange.iter().enumerate() {
