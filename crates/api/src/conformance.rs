@@ -83,7 +83,7 @@ pub fn container_properties() -> Vec<(&'static str, Property)> {
         container::holes_read_as_zeroes,
         container::contents_of_any_length_restore,
         container::a_containers_configurations_are_kept_byte_for_byte,
-        container::an_empty_firewall_configuration_of_a_container_is_none,
+        container::a_containers_empty_firewall_configuration_is_none,
         container::names_of_containers_archives_are_valid_and_unique,
         container::a_failed_walk_leaves_no_archive,
         container::a_failed_walk_harms_no_earlier_archive,

@@ -461,7 +461,7 @@ fn keeping_less_of_an_entry_is_caught() {
 fn an_empty_firewall_configuration_that_is_not_none_is_caught() {
     expect_caught(
         FILLS,
-        &["an_empty_firewall_configuration_of_a_container_is_none"],
+        &["a_containers_empty_firewall_configuration_is_none"],
     );
 }
 

@@ -144,9 +144,7 @@ pub(super) fn a_containers_configurations_are_kept_byte_for_byte(factory: Factor
     expect_configs(&*provider, b"", None)
 }
 
-pub(super) fn an_empty_firewall_configuration_of_a_container_is_none(
-    factory: Factory<'_>,
-) -> Check {
+pub(super) fn a_containers_empty_firewall_configuration_is_none(factory: Factory<'_>) -> Check {
     let provider = factory();
     expect_configs(&*provider, b"arch: amd64\n", Some(b""))?;
     expect_configs(&*provider, b"arch: amd64\n", Some(b"\n"))
