@@ -1,20 +1,12 @@
-//! Fuzzing: functions that take any bytes as what a peer sent and must return, within the limits and
-//! without a panic, and a loop that looks for bytes with which they do not. Public so that tests and
-//! the example `fuzz` can call them; nothing else should.
-//!
-//! Each function returns a number that tells how the bytes were treated: the messages understood, in
-//! their order, and the error in the end. The loop keeps what was treated as nothing before it was,
-//! which leads it deeper than chance, without instrumented code.
+//! What is fuzzed: functions that take any bytes as what a peer sent and must return, within the limits
+//! and without a panic. Public so that tests and the search of `snapkeep_fuzz` can call them; nothing
+//! else should.
 //!
 //! The corpus is in `fuzz/corpus/NAME/` for each function's name: sessions of qemu-nbd, nbdkit,
-//! qemu-img, qemu-io, nbdinfo and nbdcopy as they were on the wire, and whatever was found. The test
-//! `fuzz` replays it with some thousand mutations, `cargo xtask fuzz` goes on for as long as it is told.
-
-mod campaign;
-mod corpus;
-mod trace;
+//! qemu-img, qemu-io, nbdinfo and nbdcopy as they were on the wire, and whatever was found.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use crate::address::Address;
 use crate::extent::{BASE_ALLOCATION, extents_of};
@@ -25,12 +17,7 @@ use crate::transmission::replies::{Asked, Finished, Next, Progress, Replies};
 use crate::transmission::requests::{self, Request};
 use crate::wire::{RequestHeader, Style, decode_status, transmit};
 
-pub use campaign::{Campaign, Finding};
-pub use corpus::{Kept, corpus, corpus_folder};
-use trace::Trace;
-
-/// A function to fuzz.
-pub type Target = fn(&[u8]) -> u64;
+use snapkeep_fuzz::{Target, Trace};
 
 /// Every function to fuzz and its name.
 pub const TARGETS: [(&str, Target); 7] = [
@@ -42,6 +29,13 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("block_status", block_status),
     ("uri", uri),
 ];
+
+/// Where the corpus of the target of this name is.
+pub fn corpus_folder(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target)
+}
 
 /// Bytes of the export in every target.
 const SIZE: u64 = 1 << 20;
@@ -137,7 +131,7 @@ pub fn block_status(data: &[u8]) -> u64 {
     let extents = decode_status(payload, first & 1 == 1)
         .and_then(|(_, descriptors)| extents_of(&descriptors, 4096, 65536, &FACTS));
     match extents {
-        Err(fault) => trace.fault(&fault),
+        Err(fault) => trace.words(&fault.message),
         Ok(extents) => {
             let mut position = 4096;
             for extent in &extents {
@@ -190,7 +184,7 @@ fn shake<'a, M: Machine>(
         match machine.feed(rest) {
             Ok(taken) => rest = &rest[taken..],
             Err(fault) => {
-                trace.fault(&fault);
+                trace.words(&fault.message);
                 return (None, rest);
             }
         }
@@ -243,7 +237,7 @@ fn follow_replies(style: Style, contexts: Vec<u32>, mut rest: &[u8], trace: &mut
                     trace.step(if result.is_ok() { "done" } else { "refused" }, cookie);
                 }
             }
-            Err(fault) => return trace.fault(&fault),
+            Err(fault) => return trace.words(&fault.message),
         }
     }
 }
@@ -255,7 +249,7 @@ fn follow_requests(agreed: &Agreed, mut rest: &[u8], trace: &mut Trace) {
         };
         let request = match Request::judge(header, agreed) {
             Ok(request) => request,
-            Err(fault) => return trace.fault(&fault),
+            Err(fault) => return trace.words(&fault.message),
         };
         match request.verdict {
             Ok(command) => {

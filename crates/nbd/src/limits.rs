@@ -138,12 +138,3 @@ pub const EXTRA_CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest range that one block-status answer of our server covers.
 pub const MAX_STATUS_WINDOW_BYTES: u64 = 64 * 1024 * 1024 * 1024;
-
-/// Largest input that fuzzing tries: room for several of the longest messages.
-pub const MAX_FUZZ_INPUT_BYTES: usize = 64 * 1024;
-
-/// Inputs that one search for failures remembers.
-pub const MAX_FUZZ_POOL: usize = 20_000;
-
-/// Inputs that are kept for one fuzzing target.
-pub const MAX_CORPUS_FILES: usize = 256;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use snapkeep_nbd::fuzz::{Campaign, Finding, TARGETS, corpus, corpus_folder};
+use snapkeep_fuzz::{Campaign, Finding, corpus};
+use snapkeep_nbd::fuzz::{TARGETS, corpus_folder};
 
 /// Enough to meet what is near, and for some seconds.
 const MUTATIONS: usize = 4000;
@@ -11,7 +12,7 @@ const MUTATIONS: usize = 4000;
 #[test]
 fn no_input_of_the_corpus_makes_a_target_panic() {
     for (name, target) in TARGETS {
-        for kept in corpus(name).unwrap() {
+        for kept in corpus(&corpus_folder(name)).unwrap() {
             let found = Campaign::new(target, vec![kept.input], 1).is_err();
             assert!(!found, "{name} panics with {}", kept.path.display());
         }
@@ -21,7 +22,10 @@ fn no_input_of_the_corpus_makes_a_target_panic() {
 #[test]
 fn no_mutation_of_the_corpus_makes_a_target_panic() {
     for (name, target) in TARGETS {
-        let inputs = corpus(name).unwrap().into_iter().map(|kept| kept.input);
+        let inputs = corpus(&corpus_folder(name))
+            .unwrap()
+            .into_iter()
+            .map(|kept| kept.input);
         let mut campaign = Campaign::new(target, inputs.collect(), 1).unwrap();
         for _ in 0..MUTATIONS {
             if let Err(Finding { input }) = campaign.step() {
@@ -37,7 +41,7 @@ fn every_session_of_the_corpus_is_treated_in_a_way_of_its_own() {
     // and mended may well be treated like something else.
     for (name, target) in TARGETS {
         let mut ways = BTreeSet::new();
-        for kept in corpus(name).unwrap() {
+        for kept in corpus(&corpus_folder(name)).unwrap() {
             let is_new = ways.insert(target(&kept.input));
             let was_found = kept.path.to_string_lossy().contains("/found-");
             assert!(is_new || was_found, "{} adds nothing", kept.path.display());

@@ -7,6 +7,7 @@
 //! out in the walker, where they cost least.
 
 pub mod exclude;
+pub mod fuzz;
 mod limits;
 pub mod pull;
 pub mod stream;

@@ -5,7 +5,8 @@ use serde_json::Value;
 /// A crate, the crates of ours it may use, and those its tests may use besides.
 const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
     ("snapkeep-direct", &[], &[]),
-    ("snapkeep-nbd", &[], &[]),
+    ("snapkeep-fuzz", &[], &["snapkeep-nbd", "snapkeep-walk"]),
+    ("snapkeep-nbd", &["snapkeep-fuzz"], &[]),
     ("snapkeep-repo", &["snapkeep-direct"], &[]),
     ("snapkeep-api", &["snapkeep-nbd"], &[]),
     (
@@ -13,7 +14,7 @@ const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
         &["snapkeep-api", "snapkeep-repo"],
         &["snapkeep-nbd"],
     ),
-    ("snapkeep-walk", &["snapkeep-api"], &[]),
+    ("snapkeep-walk", &["snapkeep-api", "snapkeep-fuzz"], &[]),
     ("snapkeep-tree", &["snapkeep-api"], &[]),
     ("snapkeep-mount", &["snapkeep-api"], &[]),
     (

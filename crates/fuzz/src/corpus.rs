@@ -14,21 +14,19 @@ pub struct Kept {
     pub input: Vec<u8>,
 }
 
-/// The corpus of the target of this name, in the order of the files' names.
+/// A target's corpus: all that is in this folder, in the order of the files' names.
 ///
 /// # Errors
-/// If there is none, or more or longer inputs than [`limits::MAX_CORPUS_FILES`] and
-/// [`limits::MAX_FUZZ_INPUT_BYTES`] allow.
-pub fn corpus(target: &str) -> io::Result<Vec<Kept>> {
-    let folder = corpus_folder(target);
+/// If there is none, or more than 256 inputs, or one of more than 64 KiB.
+pub fn corpus(folder: &Path) -> io::Result<Vec<Kept>> {
     let named = |error: io::Error, path: &Path| {
         io::Error::new(error.kind(), format!("{}: {error}", path.display()))
     };
     let mut paths = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(|error| named(error, &folder))? {
+    for entry in fs::read_dir(folder).map_err(|error| named(error, folder))? {
         paths.push(entry?.path());
-        if paths.len() > limits::MAX_CORPUS_FILES {
-            let most = limits::MAX_CORPUS_FILES;
+        if paths.len() > limits::CORPUS_FILES_MAX {
+            let most = limits::CORPUS_FILES_MAX;
             let message = format!("{} has more than {most} files", folder.display());
             return Err(io::Error::other(message));
         }
@@ -40,18 +38,11 @@ pub fn corpus(target: &str) -> io::Result<Vec<Kept>> {
     paths.sort();
     let read = |path: PathBuf| {
         let input = fs::read(&path).map_err(|error| named(error, &path))?;
-        if input.len() > limits::MAX_FUZZ_INPUT_BYTES {
+        if input.len() > limits::INPUT_BYTES_MAX {
             let message = format!("{} has {} bytes", path.display(), input.len());
             return Err(io::Error::other(message));
         }
         Ok(Kept { path, input })
     };
     paths.into_iter().map(read).collect()
-}
-
-/// Where the corpus of the target of this name is.
-pub fn corpus_folder(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/corpus")
-        .join(target)
 }

@@ -8,13 +8,23 @@
     reason = "it talks to the person at the terminal"
 )]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{env, fs, io};
 
-use snapkeep_nbd::fuzz::{Campaign, Finding, TARGETS, Target, corpus, corpus_folder};
+use snapkeep_fuzz::{Campaign, Finding, Target, corpus};
 
 const USAGE: &str = "usage: fuzz [TARGET] [--seconds N] [--seed N]";
+
+/// Every target, and where its corpus is.
+fn targets() -> Vec<(&'static str, Target, PathBuf)> {
+    let nbd = snapkeep_nbd::fuzz::TARGETS;
+    let nbd = nbd.map(|(name, target)| (name, target, snapkeep_nbd::fuzz::corpus_folder(name)));
+    let walk = snapkeep_walk::fuzz::TARGETS;
+    let walk = walk.map(|(name, target)| (name, target, snapkeep_walk::fuzz::corpus_folder(name)));
+    nbd.into_iter().chain(walk).collect()
+}
 
 /// What to do.
 struct Wish {
@@ -47,12 +57,12 @@ fn wish(arguments: &[String]) -> Result<Wish, String> {
         let number = match argument.as_str() {
             "--seconds" => &mut wish.seconds,
             "--seed" => &mut wish.seed,
-            name if TARGETS.iter().any(|(known, _)| *known == name) => {
+            name if targets().iter().any(|(known, ..)| *known == name) => {
                 wish.target = Some(name.to_owned());
                 continue;
             }
             other => {
-                let names: Vec<_> = TARGETS.iter().map(|(name, _)| *name).collect();
+                let names: Vec<_> = targets().iter().map(|(name, ..)| *name).collect();
                 let names = names.join(", ");
                 return Err(format!(
                     "there is no target {other:?}\n{USAGE}\ntargets: {names}"
@@ -68,15 +78,19 @@ fn wish(arguments: &[String]) -> Result<Wish, String> {
 /// Whether nothing was found.
 fn search(wish: &Wish) -> io::Result<bool> {
     let chosen = |name: &str| wish.target.as_ref().is_none_or(|target| target == name);
-    let targets: Vec<_> = TARGETS.iter().filter(|(name, _)| chosen(name)).collect();
+    let mut targets = targets();
+    targets.retain(|(name, ..)| chosen(name));
     let share = Duration::from_secs(wish.seconds) / u32::try_from(targets.len()).unwrap_or(1);
     let mut good = true;
-    for (name, target) in targets {
-        let inputs = corpus(name)?.into_iter().map(|kept| kept.input).collect();
-        match search_one(name, *target, inputs, wish.seed, share) {
+    for (name, target, folder) in targets {
+        let inputs = corpus(&folder)?
+            .into_iter()
+            .map(|kept| kept.input)
+            .collect();
+        match search_one(name, target, inputs, wish.seed, share) {
             Ok(told) => println!("{told}"),
             Err(Finding { input }) => {
-                let path = corpus_folder(name).join(format!("found-{:016x}", number_of(&input)));
+                let path = folder.join(format!("found-{:016x}", number_of(&input)));
                 fs::write(&path, &input)?;
                 println!(
                     "{name}: panics with {} bytes, kept in {}",

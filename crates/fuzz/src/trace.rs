@@ -1,28 +1,29 @@
 //! How an input was treated, as one number.
 
-use crate::error::Fault;
-
 /// Hashes the steps of a treatment (FNV-1a).
 #[derive(Debug)]
-pub(super) struct Trace(u64);
+pub struct Trace(u64);
+
+impl Default for Trace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Trace {
-    pub(super) fn new() -> Self {
+    /// Nothing was done yet.
+    pub fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
-    pub(super) fn step(&mut self, name: &str, number: u64) {
+    /// Something that was done, and a number that belongs to it.
+    pub fn step(&mut self, name: &str, number: u64) {
         self.words(name);
         number.to_be_bytes().into_iter().for_each(|b| self.byte(b));
     }
 
-    /// The error that ended it.
-    pub(super) fn fault(&mut self, fault: &Fault) {
-        self.words(&fault.message);
-    }
-
     /// A text without its numbers and quotations, which are as many as there are inputs.
-    pub(super) fn words(&mut self, text: &str) {
+    pub fn words(&mut self, text: &str) {
         let mut quoted = false;
         for byte in text.bytes() {
             quoted ^= byte == b'"';
@@ -32,7 +33,8 @@ impl Trace {
         }
     }
 
-    pub(super) fn end(self) -> u64 {
+    /// The number of all steps.
+    pub fn end(self) -> u64 {
         self.0
     }
 
