@@ -11,6 +11,7 @@
 )]
 
 mod containers;
+mod mounts;
 mod processes;
 mod tools;
 
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
         let socket = io::stdin().as_fd().try_clone_to_owned().unwrap();
         return ExitCode::from(snapkeep_walk::run_walker(socket));
     }
-    let all: Vec<Test> = [containers::ALL, processes::ALL].concat();
+    let all: Vec<Test> = [containers::ALL, mounts::ALL, processes::ALL].concat();
     if arguments.iter().any(|argument| argument == "--list") {
         for (name, _) in all {
             println!("{name}: test");
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
         .iter()
         .filter(|(name, _)| wanted.is_none_or(|wanted| name.contains(wanted.as_str())))
         .collect();
+    if rustix::process::geteuid().is_root() {
+        mounts::unshare();
+    }
     println!("\nrunning {} tests", chosen.len());
     let mut failed = 0;
     for (name, test) in &chosen {

@@ -1,6 +1,6 @@
 //! What the tests need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use snapkeep_walk::{Options, Pull, Request};
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     pub(crate) entries: BTreeMap<String, (Entry, Vec<u8>)>,
+    /// Those that may be recognised next time.
+    pub(crate) witnessed: BTreeSet<String>,
     pub(crate) problems: Vec<(String, ProblemKind, String)>,
 }
 
@@ -48,12 +50,18 @@ impl Tree {
                     if let Some(name) = &told.name {
                         path.push(name);
                     }
+                    if told.witness.is_some() {
+                        tree.witnessed.insert(path.to_string());
+                    }
                     let entry = told.entry.unwrap();
                     tree.entries.insert(path.to_string(), (entry, Vec::new()));
                 }
                 Step::Leave => path.pop(),
                 Step::Entry(told) => {
                     let at = path.join(told.name.as_ref().unwrap());
+                    if told.witness.is_some() {
+                        tree.witnessed.insert(at.to_string());
+                    }
                     let entry = told.entry.unwrap();
                     let has_content = matches!(entry.kind, EntryKind::File { .. });
                     let content = if has_content {
