@@ -169,7 +169,7 @@ fn a_folder_of_200_000_files_takes_little_memory() {
         backup.finish(&Outcome::Success).unwrap();
         assert!(many.known >= least_known, "{}", many.known);
     }
-    // Buffers of 1 MiB each, packs of 16 MiB under way, and caches; not the 200,000 entries twice.
+    // Buffers, packs and caches take about 30 MiB, wherever the walk is; the entries would take 80 more.
     let grown = peak() - before;
-    assert!(grown < 160 * MIB, "{} MiB", grown / MIB);
+    assert!(grown < 64 * MIB, "{} MiB", grown / MIB);
 }

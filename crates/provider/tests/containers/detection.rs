@@ -273,6 +273,60 @@ impl KnownTree for Nothing {
 }
 
 #[test]
+fn content_that_cannot_be_compared_is_believed_no_more_and_fails_nothing() {
+    let host = Host::new(AUDIT);
+    let mut tree = some();
+    tree.file("zz", b"after it");
+    host.keep(&tree);
+    let largest = packs(&host)
+        .into_iter()
+        .max_by_key(|pack| host.storage.length(pack).unwrap());
+    // Within the large file's content.
+    let middle = 2 << 20;
+    (host.storage).damage(&largest.unwrap(), |bytes| bytes[middle] ^= 1);
+    let mut source = tree.source().ahead(0);
+    let (_, stats) = host.back_up(&mut source).unwrap();
+    assert_eq!(stats.left_out, 0);
+    assert!(host.told(Level::Warn, "the content of /var/large there"));
+    assert!(!host.told(Level::Warn, "changed unnoticed"));
+    assert_eq!(source.judged("var/large"), Some(Judgement::Audit));
+    assert_eq!(source.judged("zz"), Some(Judgement::Read));
+}
+
+#[test]
+fn a_base_that_is_damaged_anywhere_fails_nothing() {
+    let mut host = Host::new(METADATA);
+    let mut tree = MemoryTree::new();
+    for number in 0..4000 {
+        tree.file(format!("many/{number:05}"), &noise(20, number));
+    }
+    for folder in 0..30 {
+        for number in 0..100 {
+            tree.file(format!("{folder:03}/{number}"), b"x");
+        }
+    }
+    host.keep(&tree);
+    let whole = std::sync::Arc::clone(&host.storage);
+    let mut warned = 0;
+    for pack in packs(&host) {
+        let length = usize::try_from(whole.length(&pack).unwrap()).unwrap();
+        for place in 1..30 {
+            host.storage = std::sync::Arc::new(whole.fork());
+            (host.storage).damage(&pack, |bytes| bytes[length * place / 30] ^= 1);
+            host.log.0.lock().unwrap().clear();
+            let mut source = tree.source().ahead(place * place);
+            let (_, stats) = host.back_up(&mut source).unwrap();
+            assert_eq!(stats.left_out, 0);
+            assert_eq!(stats.read, source.bytes_read());
+            let told = host.count(Level::Warn, "the rest of the files are all read");
+            assert!(told <= 1);
+            warned += told;
+        }
+    }
+    assert!(warned > 5, "{warned}");
+}
+
+#[test]
 fn some_files_are_audited_and_not_all() {
     let host = Host::new(ChangeDetection::Metadata { audit: 250 });
     let mut tree = MemoryTree::new();
