@@ -51,13 +51,13 @@ fn judged(detection: ChangeDetection) -> (BackupStats, [Option<Judgement>; 2]) {
         options,
     );
     let mut tree = MemoryTree::new();
-    tree.file("stays", &[1; 300_000]);
-    tree.file("changed", &[2; 200_000]);
+    tree.file("stays", &vec![1; 300_000]);
+    tree.file("changed", &vec![2; 200_000]);
     tree.set_time(UnixTime(START.0 - 100));
     let mut job = provider.start_job(START).unwrap();
     let mut backup = job.start_container(&"ct".parse().unwrap(), START).unwrap();
     backup.read_ahead(container(&mut tree.source())).unwrap();
-    tree.write("changed", &[3; 200_000]);
+    tree.write("changed", &vec![3; 200_000]);
     let mut source = tree.source();
     let stats = backup.run(container(&mut source)).unwrap();
     backup.finish(&Outcome::Success).unwrap();
