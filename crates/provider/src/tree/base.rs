@@ -266,7 +266,14 @@ fn newest(shared: &Shared, group: &str) -> Result<(SnapshotName, Arc<TreeReader>
     for name in names.into_iter().rev().take(BASES_TRIED_MAX) {
         match tree(shared, &name) {
             Ok(reader) => return Ok((name, reader)),
-            Err(why) => reasons.push(format!("archive {name}: {}", why.chain())),
+            Err(why) => {
+                let line = format!("archive {name}: {}", why.chain());
+                if why.kind() != ErrorKind::Unsupported {
+                    // Whether or not an older one will do.
+                    shared.log.log(Level::Warn, &line);
+                }
+                reasons.push(line);
+            }
         }
     }
     if reasons.is_empty() {

@@ -80,6 +80,8 @@ fn a_damaged_base_is_passed_over_and_named() {
     host.storage.damage(&file, |bytes| bytes[60] ^= 1);
     // The one before it serves as well.
     assert_eq!(host.keep(&tree).1.read, 0);
+    let words = format!("archive {broken}: it cannot be read");
+    assert!(host.told(Level::Warn, &words));
     for name in host.repository().snapshots_of("main/ct/100").unwrap() {
         if name.as_str() == broken.as_str() {
             continue;
@@ -88,8 +90,7 @@ fn a_damaged_base_is_passed_over_and_named() {
         host.storage.damage(&file, |bytes| bytes[60] ^= 1);
     }
     assert_eq!(host.keep(&tree).1.read, first.read);
-    let words = format!("archive {broken}: it cannot be read");
-    assert!(host.told(Level::Info, &words));
+    assert!(host.told(Level::Info, "every file is read: archive main/ct/100/"));
 }
 
 #[test]
@@ -310,11 +311,11 @@ fn a_base_that_is_damaged_anywhere_fails_nothing() {
     let mut warned = 0;
     for pack in packs(&host) {
         let length = usize::try_from(whole.length(&pack).unwrap()).unwrap();
-        for place in 1..30 {
+        for place in 1..12 {
             host.storage = std::sync::Arc::new(whole.fork());
-            (host.storage).damage(&pack, |bytes| bytes[length * place / 30] ^= 1);
+            (host.storage).damage(&pack, |bytes| bytes[length * place / 12] ^= 1);
             host.log.0.lock().unwrap().clear();
-            let mut source = tree.source().ahead(place * place);
+            let mut source = tree.source().ahead(7 * place * place);
             let (_, stats) = host.back_up(&mut source).unwrap();
             assert_eq!(stats.left_out, 0);
             assert_eq!(stats.read, source.bytes_read());
@@ -323,7 +324,7 @@ fn a_base_that_is_damaged_anywhere_fails_nothing() {
             warned += told;
         }
     }
-    assert!(warned > 5, "{warned}");
+    assert!(warned > 1, "{warned}");
 }
 
 #[test]
