@@ -71,7 +71,7 @@ impl Content<'_> {
             Err(_) => Some("whether it changed while it was read cannot be told"),
         };
         let shorter = (position < size).then_some("it became shorter while it was read");
-        out.end(changed.or(shorter))?;
+        out.end(shorter.or(changed))?;
         Ok(true)
     }
 

@@ -133,3 +133,30 @@ fn place(start: u32) -> usize {
 fn name_at(bytes: &[u8], start: u32) -> &CStr {
     CStr::from_bytes_until_nul(&bytes[place(start) + 1..]).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::testing::sockets;
+
+    #[test]
+    fn a_folder_of_too_many_names_is_left_out_before_they_take_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..100 {
+            File::create(folder.path().join(format!("{number:095}"))).unwrap();
+        }
+        let open = File::open(folder.path()).unwrap();
+        let list = |most| {
+            let (_ours, theirs) = sockets();
+            rustix::fs::seek(&open, rustix::fs::SeekFrom::Start(0)).unwrap();
+            Names::list(open.as_fd(), most, &mut Out::new(theirs)).unwrap()
+        };
+        let names = list(100_000).unwrap();
+        assert_eq!(names.len(), 100);
+        assert!(names.contains(names.get(99)) && !names.contains(c"0"));
+        assert_eq!(list(5000).unwrap_err(), Unlisted::TooMany);
+    }
+}

@@ -2,12 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
+use rustix::fs::{
+    CWD, FileType, IFlags, Mode, XattrFlags, ioctl_getflags, ioctl_setflags, lsetxattr, mknodat,
+};
 use snapkeep_api::tree::{DeviceNumber, EntryKind, TreePath};
 
 use crate::testing::{request, skip, walk};
@@ -137,7 +140,7 @@ fn extended_attributes_of_any_size_are_told() {
     fs::write(&path, "").unwrap();
     symlink("nowhere", folder.path().join("link")).unwrap();
     let large = vec![7; 65_536];
-    let set = |path: &std::path::Path, name: &str, value: &[u8]| {
+    let set = |path: &Path, name: &str, value: &[u8]| {
         lsetxattr(path, name, value, XattrFlags::empty())
     };
     let made = set(&path, "user.large", &large)
@@ -242,4 +245,60 @@ fn only_the_way_to_the_sources_is_told() {
             .iter()
             .any(|(at, _, why)| at == "/" && why.contains("source /missing"))
     );
+}
+
+#[test]
+fn inode_flags_that_people_set_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = IFlags::NODUMP | IFlags::NOATIME;
+    for name in ["file", "folder"] {
+        let path = folder.path().join(name);
+        if name == "file" {
+            fs::write(&path, "").unwrap();
+        } else {
+            fs::create_dir(&path).unwrap();
+        }
+        let set = File::open(&path).map(|file| {
+            let old = ioctl_getflags(&file)?;
+            ioctl_setflags(&file, old | flags)
+        });
+        if !matches!(set, Ok(Ok(()))) {
+            skip(
+                "inode_flags_that_people_set_are_told",
+                "a file system with flags",
+            );
+            return;
+        }
+    }
+    let tree = walk(&request(folder.path()));
+    for path in ["/file", "/folder"] {
+        let entry = tree.node(path).told.entry.as_ref().unwrap();
+        // Not what the file system notes for itself, such as extents.
+        assert_eq!(entry.attributes.flags, flags.bits(), "{path}");
+    }
+}
+
+#[test]
+fn a_file_whose_read_fails_is_lost_and_the_walk_goes_on() {
+    // The loopback interface has a file for its speed, but no speed.
+    let folder = Path::new("/sys/class/net/lo/");
+    let fails = |path: PathBuf| File::open(path).is_ok_and(|mut file| file.read(&mut [0]).is_err());
+    if !fails(folder.join("speed")) {
+        skip(
+            "a_file_whose_read_fails_is_lost_and_the_walk_goes_on",
+            "such a file in /sys",
+        );
+        return;
+    }
+    let tree = walk(&request(folder));
+    let node = tree.node("/speed");
+    assert!(
+        node.lost.as_ref().unwrap().contains("cannot be read"),
+        "{:?}",
+        node.lost
+    );
+    // What comes after it; such files are shorter than they seem.
+    let node = tree.node("/type");
+    assert_eq!(node.content, b"772\n");
+    assert!(node.changed.as_ref().unwrap().contains("shorter"));
 }
