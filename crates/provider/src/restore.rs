@@ -106,10 +106,8 @@ impl Archive for StoredArchive {
             return Err(Error::new(ErrorKind::Unsupported, what));
         }
         let lacking = || {
-            Error::new(
-                ErrorKind::Corrupt,
-                format!("archive {name} has no file tree"),
-            )
+            let what = format!("archive {name} has no file tree that this program knows");
+            Error::new(ErrorKind::Unsupported, what)
         };
         let tree = snapshot.tree.ok_or_else(lacking)?;
         Ok(Box::new(StoredContainer {
