@@ -1,160 +1,22 @@
 //! Walkers that break every rule there is.
 
-use std::io::{Read, Write};
+mod words;
+
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
 use snapkeep_api::tree::{
-    Attributes, Content, Entry, EntryKind, Found, FoundKind, Judgement, KnownTree, Name,
-    ProblemKind, Step, Timestamp, TreePath, TreeSource, Witness,
+    Content, EntryKind, Found, Judgement, KnownTree, Name, ProblemKind, Step, TreePath, TreeSource,
 };
 use snapkeep_api::{Cancel, Error, ErrorKind, Result};
 
 use super::{Options, Pull};
 use crate::limits;
-use crate::stream::{self, Kind, Telling};
+use crate::stream::{self, Kind};
 use crate::testing::{Nothing, Tree, patient, request, sockets};
-
-/// What a walker says, message by message.
-#[derive(Clone, Default)]
-struct Words(Vec<Vec<u8>>);
-
-impl Words {
-    /// The greeting and the root.
-    fn begin() -> Self {
-        Self::default()
-            .with(stream::hello)
-            .told(Kind::Enter, None, Some(EntryKind::Directory))
-    }
-
-    fn with(mut self, make: impl FnOnce(&mut Vec<u8>)) -> Self {
-        let mut message = Vec::new();
-        make(&mut message);
-        self.0.push(message);
-        self
-    }
-
-    fn raw(self, kind: u8, length: u32, payload: &[u8]) -> Self {
-        self.with(|out| {
-            out.extend(length.to_le_bytes());
-            out.push(kind);
-            out.extend(payload);
-        })
-    }
-
-    fn told(self, kind: Kind, name: Option<&[u8]>, entry: Option<EntryKind>) -> Self {
-        self.told_as(kind, name, entry, false)
-    }
-
-    fn told_as(
-        self,
-        kind: Kind,
-        name: Option<&[u8]>,
-        entry: Option<EntryKind>,
-        linked: bool,
-    ) -> Self {
-        let entry = entry.map(|kind| Entry {
-            attributes: Attributes::default(),
-            kind,
-        });
-        let telling = Telling {
-            name,
-            entry: entry.as_ref(),
-            witness: None,
-            linked,
-        };
-        self.with(|out| stream::told(out, kind, &telling))
-    }
-
-    fn enter(self, name: &str) -> Self {
-        self.told(
-            Kind::Enter,
-            Some(name.as_bytes()),
-            Some(EntryKind::Directory),
-        )
-    }
-
-    fn entry(self, name: &str, kind: EntryKind) -> Self {
-        self.told(Kind::Entry, Some(name.as_bytes()), Some(kind))
-    }
-
-    fn fifo(self, name: &str) -> Self {
-        self.entry(name, EntryKind::Fifo)
-    }
-
-    fn file(self, name: &str, size: u64) -> Self {
-        self.entry(name, EntryKind::File { size, links: 1 })
-    }
-
-    fn data(self, bytes: &[u8]) -> Self {
-        let length = u32::try_from(bytes.len()).unwrap();
-        self.raw(Kind::Data.number(), length, bytes)
-    }
-
-    fn empty(self, kind: Kind) -> Self {
-        self.with(|out| stream::empty(out, kind))
-    }
-
-    fn end(self) -> Self {
-        self.with(|out| stream::text(out, Kind::End, None))
-    }
-
-    fn ask(self, names: &[&str]) -> Self {
-        let witness = Witness {
-            inode: 1,
-            ctime: Timestamp::default(),
-        };
-        let found = Found {
-            kind: FoundKind::File { size: 1 },
-            mtime: Timestamp::default(),
-            witness,
-        };
-        let all = names.iter().map(|name| (name.as_bytes(), found));
-        self.with(|out| stream::batch(out, all))
-    }
-
-    fn leave(self) -> Self {
-        self.empty(Kind::Leave)
-    }
-
-    fn done(self) -> Self {
-        self.leave().empty(Kind::Done)
-    }
-
-    /// Says it all and hangs up; what comes back is read away.
-    fn pull(&self, known: &mut dyn KnownTree) -> Result<Tree> {
-        let (ours, theirs) = sockets();
-        let mut theirs = UnixStream::from(theirs);
-        thread::scope(|scope| {
-            let mut reading = theirs.try_clone().unwrap();
-            scope.spawn(move || {
-                let mut room = [0; 4096];
-                while reading.read(&mut room).is_ok_and(|read| read > 0) {}
-            });
-            scope.spawn(move || {
-                for message in &self.0 {
-                    // The reader may have had enough.
-                    if theirs.write_all(message).is_err() {
-                        break;
-                    }
-                }
-                theirs.shutdown(std::net::Shutdown::Write)
-            });
-            let mut pull = Pull::new(ours, &request("/".as_ref()), patient())?;
-            let tree = Tree::pull(&mut pull, known);
-            if let Err(error) = &tree {
-                // It stays an error.
-                assert_eq!(pull.next(known).unwrap_err().chain(), error.chain());
-            }
-            tree
-        })
-    }
-
-    fn fault(&self) -> Error {
-        self.pull(&mut Nothing).unwrap_err()
-    }
-}
+use words::Words;
 
 struct All;
 
@@ -196,70 +58,117 @@ fn what_breaks_a_rule_is_refused() {
         let kind = Some(EntryKind::Fifo);
         words.told_as(Kind::Entry, Some(b"a"), kind, true)
     };
-    let cases: Vec<(&str, Words)> = vec![
-        ("no greeting", Words::default().enter("a")),
-        ("two greetings", begin().with(stream::hello)),
+    let cases: Vec<(&str, &str, Words)> = vec![
+        ("no greeting", "no greeting", Words::default().enter("a")),
+        ("two greetings", "no greeting", begin().with(stream::hello)),
         (
             "another greeting",
+            "another version",
             Words::default().raw(1, 10, b"snapwalk\x09\0"),
         ),
-        ("a message of no kind", begin().raw(99, 0, b"")),
-        ("a request", begin().raw(14, 0, b"")),
-        ("a long message", begin().raw(5, 1 << 30, b"")),
-        ("a long answer", begin().raw(4, 1, b"x")),
         (
-            "a name that is too long",
+            "a message of no kind",
+            "no known kind",
+            begin().raw(99, 0, b""),
+        ),
+        ("a request", "where it must not", begin().raw(14, 0, b"")),
+        (
+            "a long message",
+            "longer than its kind",
+            begin().raw(5, 1 << 30, b""),
+        ),
+        (
+            "a long answer",
+            "longer than its kind",
+            begin().raw(4, 1, b"x"),
+        ),
+        (
+            "a message with more than it says",
+            "longer than what it says",
             begin().raw(5, 258, format!("\0\u{7f}{long}").as_bytes()),
         ),
-        ("a name with a slash", begin().fifo("a/b")),
-        ("a name that leads up", begin().fifo("..")),
+        (
+            "a name with a slash",
+            "impossible name",
+            begin().fifo("a/b"),
+        ),
+        (
+            "a name that leads up",
+            "impossible name",
+            begin().fifo(".."),
+        ),
         (
             "an entry without a name",
+            "without a name",
             begin().told(Kind::Entry, None, Some(EntryKind::Fifo)),
         ),
         (
             "a root with a name",
+            "the root",
             Words::default().with(stream::hello).enter("a"),
         ),
         (
             "a root twice",
+            "without a name",
             begin().told(Kind::Enter, None, Some(EntryKind::Directory)),
         ),
-        ("a root after the root", {
+        ("a root after the root", "outside of the root", {
             let words = begin().leave();
             words.told(Kind::Enter, None, Some(EntryKind::Directory))
         }),
-        ("a wrong order", begin().fifo("b").fifo("a")),
-        ("a name twice", begin().fifo("a").fifo("a")),
+        ("a wrong order", "wrong order", begin().fifo("b").fifo("a")),
+        ("a name twice", "wrong order", begin().fifo("a").fifo("a")),
         (
             "a folder and a file of one name",
+            "wrong order",
             begin().enter("a").leave().fifo("a"),
         ),
         (
             "a folder as an entry",
+            "something else",
             begin().entry("a", EntryKind::Directory),
         ),
         (
             "an entry as a folder",
+            "something else",
             begin().told(Kind::Enter, Some(b"a"), Some(EntryKind::Fifo)),
         ),
-        ("an impossible entry", begin().file("a", 1 << 63)),
+        (
+            "an impossible entry",
+            "impossible",
+            begin().file("a", 1 << 63),
+        ),
         (
             "a file without a name",
+            "impossible",
             begin().entry("a", EntryKind::File { size: 0, links: 0 }),
         ),
         (
             "an unknown entry that is not told",
+            "something else",
             begin().told(Kind::Entry, Some(b"a"), None),
         ),
-        ("data without a file", begin().data(b"x")),
+        (
+            "data without a file",
+            "where it must not",
+            begin().data(b"x"),
+        ),
         (
             "data after a file",
+            "where it must not",
             begin().file("a", 1).data(b"x").end().data(b"x"),
         ),
-        ("data of what is none", begin().fifo("a").data(b"x")),
-        ("more data than announced", begin().file("a", 1).data(b"xy")),
-        ("a hole past the end", {
+        (
+            "data of what is none",
+            "where it must not",
+            begin().fifo("a").data(b"x"),
+        ),
+        (
+            "more data than announced",
+            "longer than announced",
+            begin().file("a", 1).data(b"xy"),
+        ),
+        ("a hole past the end", "longer than announced", {
             begin()
                 .file("a", 9)
                 .data(b"x")
@@ -267,64 +176,112 @@ fn what_breaks_a_rule_is_refused() {
         }),
         (
             "an empty hole",
+            "a hole is empty",
             begin().file("a", 9).with(|out| stream::hole(out, 0)),
         ),
         (
             "a short file without a reason",
+            "shorter than announced",
             begin().file("a", 2).data(b"x").end(),
         ),
         (
             "a file without an end",
+            "no end",
             begin().file("a", 1).data(b"x").fifo("b"),
         ),
-        ("a folder left within a file", begin().file("a", 1).leave()),
-        ("a root left twice", begin().leave().leave()),
-        ("an end within the tree", begin().empty(Kind::Done)),
-        ("a problem after the end", {
+        (
+            "a folder left within a file",
+            "no end",
+            begin().file("a", 1).leave(),
+        ),
+        (
+            "a root left twice",
+            "outside of the root",
+            begin().leave().leave(),
+        ),
+        (
+            "an end within the tree",
+            "within the tree",
+            begin().empty(Kind::Done),
+        ),
+        ("a problem after the end", "outside of the root", {
             begin()
                 .leave()
                 .with(|out| stream::problem(out, None, ProblemKind::Warning, "x"))
         }),
-        ("a link to nothing", begin().entry("b", link("a"))),
-        ("a link to itself", begin().entry("a", link("a"))),
+        (
+            "a link to nothing",
+            "what was not told",
+            begin().entry("b", link("a")),
+        ),
+        (
+            "a link to itself",
+            "what was not told",
+            begin().entry("a", link("a")),
+        ),
         (
             "a link to what has one name",
+            "what was not told",
             begin().fifo("a").entry("b", link("a")),
         ),
         (
             "a link to a folder",
+            "what was not told",
             begin().enter("a").leave().entry("b", link("a")),
         ),
-        ("a link elsewhere", linked(begin()).entry("b", link("c/a"))),
-        ("a link with links", {
+        (
+            "a link elsewhere",
+            "what was not told",
+            linked(begin()).entry("b", link("c/a")),
+        ),
+        ("a link with links", "what was not told", {
             let kind = Some(link("a"));
             linked(begin()).told_as(Kind::Entry, Some(b"b"), kind, true)
         }),
-        ("a folder with links", {
+        ("a folder with links", "links to a folder", {
             begin().told_as(Kind::Enter, Some(b"a"), Some(EntryKind::Directory), true)
         }),
-        ("a link to what was lost", {
+        ("a link to what was lost", "what was not told", {
             let kind = Some(EntryKind::File { size: 1, links: 2 });
             let words = begin().told_as(Kind::Entry, Some(b"a"), kind, true);
             words
                 .with(|out| stream::text(out, Kind::Lost, Some("no")))
                 .entry("b", link("a"))
         }),
-        ("a question twice", begin().ask(&["a"]).ask(&["a"])),
-        ("a question in the wrong order", begin().ask(&["b", "a"])),
+        (
+            "a question twice",
+            "wrong order",
+            begin().ask(&["a"]).ask(&["a"]),
+        ),
+        (
+            "a question in the wrong order",
+            "wrong order",
+            begin().ask(&["b", "a"]),
+        ),
         (
             "a question about what was told",
+            "wrong order",
             begin().fifo("b").ask(&["a"]),
         ),
-        ("a question about nothing", begin().raw(2, 0, b"")),
-        ("a question outside", begin().leave().ask(&["a"])),
+        (
+            "a question about nothing",
+            "about nothing",
+            begin().raw(2, 0, b""),
+        ),
+        (
+            "a question outside",
+            "outside of the root",
+            begin().leave().ask(&["a"]),
+        ),
         (
             "a question open at a folder",
+            "before a folder",
             begin().ask(&["a", "z"]).enter("b"),
         ),
     ];
-    for (what, words) in cases {
+    for (what, why, words) in cases {
         let error = words.done().fault();
+        assert!(error.chain().contains(why), "{what}: {}", error.chain());
         assert_eq!(
             error.kind(),
             ErrorKind::Protocol,

@@ -140,9 +140,8 @@ fn extended_attributes_of_any_size_are_told() {
     fs::write(&path, "").unwrap();
     symlink("nowhere", folder.path().join("link")).unwrap();
     let large = vec![7; 65_536];
-    let set = |path: &Path, name: &str, value: &[u8]| {
-        lsetxattr(path, name, value, XattrFlags::empty())
-    };
+    let set =
+        |path: &Path, name: &str, value: &[u8]| lsetxattr(path, name, value, XattrFlags::empty());
     let made = set(&path, "user.large", &large)
         .and_then(|()| set(&path, "user.a", b""))
         .and_then(|()| set(&folder.path().join("link"), "trusted.link", b"x"));
