@@ -96,7 +96,7 @@ pub(crate) const NAMES_BYTES_ALL_MAX: usize = 256 << 20;
 /// The folders above an entry whose descriptors are kept.
 pub(crate) const OPEN_FOLDERS: usize = 64;
 
-/// How often the walker says that it lives while it waits for the kernel.
+/// How often the walker says that it lives if it has nothing else to say.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// For how long it says so; then its silence is that of a file system that hangs.
@@ -111,9 +111,6 @@ pub(crate) const OPEN_TRIES: usize = 1000;
 
 /// What the kernel lists at once, in bytes.
 pub(crate) const LISTED_BYTES: usize = 32 << 10;
-
-/// Names that are listed between two signs of life.
-pub(crate) const NAMES_PER_SIGN: usize = 100_000;
 
 // The walker's process.
 

@@ -43,6 +43,7 @@ impl Content<'_> {
         let mut position = 0;
         let mut data_end = if sparse { 0 } else { size };
         while position < size {
+            out.live()?;
             if position == data_end {
                 match self.run(position) {
                     Run::Data { end } => data_end = end,

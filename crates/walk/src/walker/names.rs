@@ -48,9 +48,7 @@ impl Names {
             if !names.add(entry.file_name().to_bytes(), entry.file_type(), most) {
                 return Ok(Err(Unlisted::TooMany));
             }
-            if names.starts.len().is_multiple_of(limits::NAMES_PER_SIGN) {
-                out.sign()?;
-            }
+            out.live()?;
         }
         names.sort();
         Ok(Ok(names))

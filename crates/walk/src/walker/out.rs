@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
 use rustix::io::{Errno, read};
 use rustix::net::{SendFlags, send};
@@ -21,6 +22,8 @@ pub(super) struct Out {
     filled: usize,
     /// Where a message is made.
     message: Vec<u8>,
+    /// When something was sent last.
+    sent: Instant,
 }
 
 impl Out {
@@ -30,6 +33,7 @@ impl Out {
             buffer: vec![0; limits::SEND_BYTES],
             filled: 0,
             message: Vec::new(),
+            sent: Instant::now(),
         }
     }
 
@@ -124,8 +128,12 @@ impl Out {
         Ok(Ok(taken))
     }
 
-    /// Says that it lives, at once.
-    pub(super) fn sign(&mut self) -> Result<(), Stop> {
+    /// Sends what there is, or that it lives, if the other end has heard nothing for a while: a slow
+    /// disk, or a folder of which all is left out, is no walker that hangs.
+    pub(super) fn live(&mut self) -> Result<(), Stop> {
+        if self.sent.elapsed() < limits::KEEP_ALIVE {
+            return Ok(());
+        }
         self.say(|out| stream::empty(out, Kind::KeepAlive))?;
         self.flush()
     }
@@ -179,6 +187,7 @@ impl Out {
     }
 
     fn flush(&mut self) -> Result<(), Stop> {
+        self.sent = Instant::now();
         let filled = std::mem::take(&mut self.filled);
         send_all(&self.socket, &self.buffer[..filled])
     }
@@ -229,4 +238,28 @@ fn gone(errno: Errno) -> Stop {
 
 fn misunderstood(fault: Fault) -> Stop {
     Stop::Failed(format!("the walker was asked something wrong: {}", fault.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{RecvFlags, recv};
+
+    use super::*;
+    use crate::testing::sockets;
+
+    #[test]
+    fn whoever_has_nothing_to_say_for_long_says_that_it_lives() {
+        let (ours, theirs) = sockets();
+        let mut out = Out::new(theirs);
+        let mut room = [0; 100];
+        let mut heard = || recv(&ours, &mut room, RecvFlags::DONTWAIT).map(|(length, _)| length);
+        out.leave().unwrap();
+        out.live().unwrap();
+        assert_eq!(heard(), Err(Errno::AGAIN));
+        out.sent -= limits::KEEP_ALIVE;
+        out.live().unwrap();
+        assert_eq!(heard(), Ok(2 * limits::HEADER_BYTES));
+        out.live().unwrap();
+        assert_eq!(heard(), Err(Errno::AGAIN));
+    }
 }

@@ -91,6 +91,7 @@ impl<'a> Walk<'a> {
         self.enter_root(root)?;
         while let Some(level) = self.levels.last() {
             if let Some(planned) = self.plan.pop_front() {
+                self.out.live()?;
                 self.entry(planned)?;
             } else if level.next < level.names.len() {
                 self.plan()?;
@@ -129,6 +130,7 @@ impl<'a> Walk<'a> {
         let mut asked: HashSet<Id> = HashSet::new();
         let mut found = Vec::new();
         while level.next < level.names.len() {
+            self.out.live()?;
             let index = level.next;
             level.next += 1;
             let name = level.names.get(index);
