@@ -101,6 +101,7 @@ pub fn container_properties() -> Vec<(&'static str, Property)> {
         known::what_may_be_younger_than_the_backup_is_not_known,
         known::what_a_failed_backup_saw_is_not_known,
         known::what_is_audited_is_read_again,
+        known::nothing_is_known_of_another_user_namespace,
         known::what_was_read_ahead_is_kept_as_it_is_at_the_end,
         known::a_failed_reading_ahead_leaves_nothing,
         known::another_guests_tree_is_not_known,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 
 use crate::tree::TreeSource;
-use crate::{ArchiveName, BackupStats, Outcome, Result};
+use crate::{ArchiveName, BackupStats, IdMap, Outcome, Result};
 
 /// The backup of one container, by the mechanism `directory`.
 pub trait ContainerBackup: Send {
@@ -32,6 +32,9 @@ pub struct ContainerSource<'a> {
     pub firewall_config: Option<&'a [u8]>,
     /// Bytes per second, for reading and for writing out; `None` is no limit.
     pub bandwidth_limit: Option<NonZeroU64>,
+    /// The user namespace that the tree's owners are of; `None` is the machine's own. An archive
+    /// that was read in another one does not tell what its files would be in this one.
+    pub id_map: Option<&'a IdMap>,
     /// The file tree, read as the container's root user.
     pub tree: &'a mut dyn TreeSource,
 }

@@ -124,6 +124,31 @@ impl FromStr for IdMap {
     }
 }
 
+/// As it is parsed.
+impl fmt::Display for IdMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let both = self.users == self.groups;
+        let kinds: &[(&str, &[IdRange])] = if both {
+            &[("", &self.users)]
+        } else {
+            &[("u:", &self.users), ("g:", &self.groups)]
+        };
+        let mut separator = "";
+        for (kind, ranges) in kinds {
+            for range in *ranges {
+                let IdRange {
+                    container,
+                    host,
+                    count,
+                } = range;
+                write!(f, "{separator}{kind}{container}:{host}:{count}")?;
+                separator = ",";
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Adds the ranges of a value of `lxc.idmap`, such as `u 0 100000 65536`; the error says what is
 /// wrong with it.
 pub fn add_lxc_range(
@@ -194,6 +219,10 @@ mod tests {
         let map: IdMap = "u:0:100000:1000,g:0:200000:1000,1000:1000:1"
             .parse()
             .unwrap();
+        for text in ["0:100000:65536", "u:0:1:5,u:7:9:1,g:0:2:5"] {
+            assert_eq!(text.parse::<IdMap>().unwrap().to_string(), text);
+        }
+        assert_eq!(map.to_string().parse::<IdMap>().unwrap(), map);
         assert_eq!(map.users().len(), 2);
         assert_eq!(map.groups()[0].host, 200_000);
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
     Archive, ArchiveName, BackupJob, ContainerBackup, ContainerRestore, Error, ErrorKind, GuestId,
-    GuestKind, Outcome, Provider, Result, UnixTime, VmBackup, VmMechanism, VmRestore,
+    GuestKind, IdMap, Outcome, Provider, Result, UnixTime, VmBackup, VmMechanism, VmRestore,
 };
 
 mod container;
@@ -52,7 +52,8 @@ struct Configs {
 #[derive(Clone)]
 enum Guest {
     Vm(vm::Volumes),
-    Container(tree::MemoryTree),
+    /// Its tree, and the user namespace that its owners are of.
+    Container(tree::MemoryTree, Option<IdMap>),
 }
 
 impl MemoryProvider {
@@ -145,7 +146,7 @@ impl Archive for Stored {
     fn guest_kind(&self) -> GuestKind {
         match self.data {
             Guest::Vm(_) => GuestKind::Qemu,
-            Guest::Container(_) => GuestKind::Lxc,
+            Guest::Container(..) => GuestKind::Lxc,
         }
     }
 
@@ -160,7 +161,7 @@ impl Archive for Stored {
     fn restore_vm(self: Box<Self>) -> Result<Box<dyn VmRestore>> {
         match self.data {
             Guest::Vm(volumes) => Ok(Box::new(volumes)),
-            Guest::Container(_) => {
+            Guest::Container(..) => {
                 let what = "the archive is of a container";
                 Err(Error::new(ErrorKind::Unsupported, what))
             }
@@ -169,7 +170,7 @@ impl Archive for Stored {
 
     fn restore_container(self: Box<Self>) -> Result<Box<dyn ContainerRestore>> {
         match self.data {
-            Guest::Container(tree) => Ok(Box::new(container::Restore(tree))),
+            Guest::Container(tree, _) => Ok(Box::new(container::Restore(tree))),
             Guest::Vm(_) => {
                 let what = "the archive is of a virtual machine";
                 Err(Error::new(ErrorKind::Unsupported, what))

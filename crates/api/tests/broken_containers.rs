@@ -130,6 +130,7 @@ impl ContainerBackup for BrokenBackup {
                 guest_config: b"",
                 firewall_config: None,
                 bandwidth_limit: None,
+                id_map: None,
                 tree: &mut MemoryTree::new().source(),
             })?;
         }

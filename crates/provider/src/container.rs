@@ -33,6 +33,8 @@ pub(crate) struct RunningContainer {
     /// When the backup began: what is modified later may not be told by its times.
     start: UnixTime,
     ahead: Option<Ahead>,
+    /// Files that were found to have changed unnoticed before the container stood still.
+    lies: u64,
     committed: bool,
 }
 
@@ -49,6 +51,7 @@ impl RunningContainer {
             time,
             start,
             ahead: None,
+            lies: 0,
             committed: false,
         }
     }
@@ -66,20 +69,31 @@ impl ContainerBackup for RunningContainer {
         let shared = &*self.shared;
         let begun = shared.clock.monotonic();
         let pace = Pace::new(container.bandwidth_limit);
+        let id_map = container.id_map.map(ToString::to_string);
         let ahead = self.ahead.take();
         let (base, before) = match &ahead {
             Some(ahead) => {
                 let base = Base::of_tree(shared, &ahead.tree, self.start);
                 (base, (ahead.read, ahead.new))
             }
-            None => (base(shared, &self.name, self.start), (0, 0)),
+            None if self.lies > 0 => (Base::nothing(shared, self.start), (0, 0)),
+            None => (
+                base(shared, &self.name, id_map.as_deref(), self.start),
+                (0, 0),
+            ),
         };
         let writer = ahead.map_or_else(|| writer(shared), |ahead| Ok(ahead.writer))?;
         let archive = NewArchive::of(shared, &self.name, self.time, writer);
         // Before the files: a configuration that cannot be kept must not cost hours.
         let configs = archive.configs(container.guest_config, container.firewall_config)?;
         let mut pull = Pull::new(shared, &pace, base);
-        let tree = pull_tree(&mut pull, container.tree, &archive.writer)?;
+        pull.problems.lies = self.lies;
+        let mut tree = pull_tree(&mut pull, container.tree, &archive.writer)?;
+        tree.id_map = id_map;
+        if pull.problems.lies > 0 {
+            // Nor will the next backup believe what this file system told.
+            tree.witness = None;
+        }
         let stats = Stats {
             size: tree.size,
             read: before.0.saturating_add(pull.progress.read),
@@ -118,9 +132,12 @@ impl ContainerBackup for RunningContainer {
         }
         let pace = Pace::new(container.bandwidth_limit);
         let writer = writer(shared)?;
-        let mut pull = Pull::new(shared, &pace, base(shared, &self.name, self.start)).ahead();
+        let id_map = container.id_map.map(ToString::to_string);
+        let base = base(shared, &self.name, id_map.as_deref(), self.start);
+        let mut pull = Pull::new(shared, &pace, base).ahead();
         let tree = pull_tree(&mut pull, container.tree, &writer)?;
-        if pull.problems.lies > 0 {
+        self.lies = pull.problems.lies;
+        if self.lies > 0 {
             // Nothing that this file system tells is to be relied on.
             return Ok(());
         }
@@ -144,9 +161,14 @@ impl ContainerBackup for RunningContainer {
 }
 
 /// What the guest's newest archive tells.
-fn base<'a>(shared: &'a Shared, name: &ArchiveName, start: UnixTime) -> Base<'a> {
+fn base<'a>(
+    shared: &'a Shared,
+    name: &ArchiveName,
+    id_map: Option<&str>,
+    start: UnixTime,
+) -> Base<'a> {
     let (group, _) = name.as_str().rsplit_once('/').unwrap_or_default();
-    Base::find(shared, group, start)
+    Base::find(shared, group, id_map, start)
 }
 
 /// Follows a walk to its end; the tree that was stored.

@@ -163,6 +163,7 @@ fn a_folder_of_200_000_files_takes_little_memory() {
             guest_config: b"",
             firewall_config: None,
             bandwidth_limit: None,
+            id_map: None,
             tree: &mut many,
         });
         ran.unwrap();

@@ -38,6 +38,10 @@ pub struct TreeRecord {
     pub entries: u64,
     /// Sum of the files' sizes.
     pub size: u64,
+    /// The user namespace that the owners are of, as text; `None` is the machine's own. Only for
+    /// whoever wants to believe witnesses: in another one, the same files have other owners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_map: Option<String>,
 }
 
 /// One entry of a directory.

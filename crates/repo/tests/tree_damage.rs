@@ -101,6 +101,7 @@ impl Forge {
             witness,
             entries: 0,
             size: 0,
+            id_map: None,
         }
     }
 
@@ -281,6 +282,7 @@ fn the_root_is_one_directory_without_a_name() {
             witness: None,
             entries: 0,
             size: 0,
+            id_map: None,
         };
         let opened = TreeReader::open(Arc::clone(&forge.repository), &record);
         // What is still in an open pack cannot be read.

@@ -116,6 +116,7 @@ fn expect_configs(provider: &dyn Provider, config: &[u8], firewall: Option<&[u8]
         guest_config: config,
         firewall_config: firewall,
         bandwidth_limit: None,
+        id_map: None,
         tree: &mut MemoryTree::new().source(),
     };
     backup.run(source).map_err(|e| text(&e))?;

@@ -2,13 +2,13 @@
 //! that.
 
 use super::drive::{GUEST, START, text};
-use super::trees::{back_up, expect_tree, kept, noise, read_ahead, run, sample, start};
+use super::trees::{back_up, expect_tree, kept, noise, read_ahead, run, run_mapped, sample, start};
 use super::{Check, Factory};
 use crate::memory::tree::{MemorySource, MemoryTree, Mishap};
 use crate::tree::{
     Content, EntryKind, Judgement, KnownTree, Step, Timestamp, Told, TreeSource, Witness,
 };
-use crate::{ErrorKind, Outcome, Provider, Result, UnixTime};
+use crate::{Error, ErrorKind, IdMap, Outcome, Provider, Result, UnixTime};
 
 /// A second after all that the kit's trees have, and before each backup.
 const LATER: UnixTime = UnixTime(1_650_000_000);
@@ -66,6 +66,34 @@ pub(super) fn only_what_looks_unchanged_is_known(factory: Factory<'_>) -> Check 
         kept(&*provider, GUEST, &before)?;
         let (_, source) = kept(&*provider, GUEST, &now)?;
         expect_read(&source, "file", why)?;
+    }
+    Ok(())
+}
+
+pub(super) fn nothing_is_known_of_another_user_namespace(factory: Factory<'_>) -> Check {
+    let provider = factory();
+    let mut tree = sample();
+    tree.file("file", b"content");
+    tree.set_time(LATER);
+    let mut judged = Vec::new();
+    // The last as the one before it: what may be known then is not asked here.
+    for map in ["0:100000:65536", "0:200000:65536"] {
+        let map: IdMap = map.parse().map_err(|e: Error| text(&e))?;
+        let mut job = provider.start_job(START).map_err(|e| text(&e))?;
+        let mut backup = start(&mut *job, GUEST)?;
+        let mut source = tree.source();
+        run_mapped(&mut *backup, &mut source, &map).map_err(|e| text(&e))?;
+        backup.finish(&Outcome::Success).map_err(|e| text(&e))?;
+        job.finish(&Outcome::Success).map_err(|e| text(&e))?;
+        judged.push(source);
+    }
+    let unmapped = kept(&*provider, GUEST, &tree)?.1;
+    for source in judged.iter().chain([&unmapped]) {
+        expect_read(
+            source,
+            "file",
+            "its owners were those of another user namespace",
+        )?;
     }
     Ok(())
 }

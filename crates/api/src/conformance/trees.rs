@@ -6,7 +6,7 @@ use crate::memory::tree::{MemorySource, MemoryTree};
 use crate::tree::{DeviceNumber, EntryKind, Name, TreeNode, TreePath, TreeReader, TreeSource};
 use crate::{
     ArchiveName, BackupJob, BackupStats, ContainerBackup, ContainerSource, Error, ErrorKind,
-    GuestId, Outcome, Provider, Region, Result,
+    GuestId, IdMap, Outcome, Provider, Region, Result,
 };
 
 /// The configuration of containers whose configuration does not matter.
@@ -39,6 +39,18 @@ pub(super) fn start(
     job.start_container(&guest, START).map_err(|e| text(&e))
 }
 
+/// Hands a tree over whose owners are of this user namespace.
+pub(super) fn run_mapped(
+    backup: &mut dyn ContainerBackup,
+    tree: &mut dyn TreeSource,
+    id_map: &IdMap,
+) -> Result<BackupStats> {
+    backup.run(ContainerSource {
+        id_map: Some(id_map),
+        ..container(tree)
+    })
+}
+
 /// Hands a tree over.
 pub(super) fn run(
     backup: &mut dyn ContainerBackup,
@@ -60,6 +72,7 @@ fn container(tree: &mut dyn TreeSource) -> ContainerSource<'_> {
         guest_config: CONFIG,
         firewall_config: None,
         bandwidth_limit: None,
+        id_map: None,
         tree,
     }
 }

@@ -45,11 +45,13 @@ impl ContainerBackup for Running {
             }
             let mine = shelf.archives.values().filter(|a| a.guest == self.guest);
             let trees = mine.filter_map(|archive| match &archive.data {
-                Guest::Container(tree) => Some((archive.number, tree)),
+                Guest::Container(tree, id_map) => Some((archive.number, tree, id_map)),
                 Guest::Vm(_) => None,
             });
-            let newest = trees.max_by_key(|(number, _)| *number);
-            newest.map(|(_, tree)| Arc::clone(tree.shared_root()))
+            let newest = trees.max_by_key(|(number, ..)| *number);
+            // In another user namespace the same files have other owners.
+            let newest = newest.filter(|(.., id_map)| id_map.as_ref() == container.id_map);
+            newest.map(|(_, tree, _)| Arc::clone(tree.shared_root()))
         };
         let mut pull = Pull {
             known: Known {
@@ -72,7 +74,7 @@ impl ContainerBackup for Running {
         let archive = Stored {
             guest: self.guest.clone(),
             configs: Configs::new(container.guest_config, container.firewall_config),
-            data: Guest::Container(tree),
+            data: Guest::Container(tree, container.id_map.cloned()),
             number: shelf.archives.len() as u64,
         };
         shelf.archives.insert(self.name.clone(), archive);

@@ -290,6 +290,7 @@ impl Subject {
             guest_config: &self.guest_config,
             firewall_config: request.firewall_config.as_deref(),
             bandwidth_limit: request.bandwidth_limit,
+            id_map: self.idmap.as_ref(),
             tree,
         }
     }

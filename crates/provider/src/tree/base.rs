@@ -40,7 +40,12 @@ struct Folder {
 
 impl<'a> Base<'a> {
     /// The newest archive of this group that has a tree with witnesses. Without one all is read.
-    pub(crate) fn find(shared: &'a Shared, group: &str, start: UnixTime) -> Self {
+    pub(crate) fn find(
+        shared: &'a Shared,
+        group: &str,
+        id_map: Option<&str>,
+        start: UnixTime,
+    ) -> Self {
         let mut base = Self::nothing(shared, start);
         match shared.options.change_detection {
             ChangeDetection::Data => {
@@ -49,7 +54,7 @@ impl<'a> Base<'a> {
             }
             ChangeDetection::Metadata { audit } => {
                 base.audit = audit;
-                match newest(shared, group) {
+                match newest(shared, group, id_map) {
                     Ok((name, reader)) => {
                         let line = format!("files that look as in {name} are not read");
                         shared.log.log(Level::Info, &line);
@@ -76,7 +81,8 @@ impl<'a> Base<'a> {
         base
     }
 
-    fn nothing(shared: &'a Shared, start: UnixTime) -> Self {
+    /// Nothing is known.
+    pub(crate) fn nothing(shared: &'a Shared, start: UnixTime) -> Self {
         Self {
             shared,
             start,
@@ -257,22 +263,27 @@ fn unreadable(error: snapkeep_repo::Error) -> Error {
 }
 
 /// The newest archive with a tree that can be compared with, or why there is none.
-fn newest(shared: &Shared, group: &str) -> Result<(SnapshotName, Arc<TreeReader>), String> {
+fn newest(
+    shared: &Shared,
+    group: &str,
+    id_map: Option<&str>,
+) -> Result<(SnapshotName, Arc<TreeReader>), String> {
     let repository = &shared.repository;
     let names = repository.snapshots_of(group);
     let mut names = names.map_err(|e| error::repository("cannot list archives", e).chain())?;
     names.sort_by_key(|name| archive_time(name.as_str()));
     let mut reasons = Vec::new();
     for name in names.into_iter().rev().take(BASES_TRIED_MAX) {
-        match tree(shared, &name) {
+        match tree(shared, &name, id_map) {
             Ok(reader) => return Ok((name, reader)),
             Err(why) => {
-                let line = format!("archive {name}: {}", why.chain());
-                if why.kind() != ErrorKind::Unsupported {
-                    // Whether or not an older one will do.
-                    shared.log.log(Level::Warn, &line);
+                reasons.push(format!("archive {name}: {}", why.chain()));
+                if why.kind() == ErrorKind::Unsupported {
+                    // What the newest one does not believe, an older one must not.
+                    break;
                 }
-                reasons.push(line);
+                // Whether or not an older one will do.
+                shared.log.log(Level::Warn, &reasons[reasons.len() - 1]);
             }
         }
     }
@@ -282,12 +293,15 @@ fn newest(shared: &Shared, group: &str) -> Result<(SnapshotName, Arc<TreeReader>
     Err(reasons.join("; "))
 }
 
-fn tree(shared: &Shared, name: &SnapshotName) -> Result<Arc<TreeReader>> {
+fn tree(shared: &Shared, name: &SnapshotName, id_map: Option<&str>) -> Result<Arc<TreeReader>> {
     let repository = &shared.repository;
     let failed = |e| error::repository("it cannot be read", e);
     let snapshot = repository.snapshot(name).map_err(failed)?;
     let lacking = |what: &str| Error::new(ErrorKind::Unsupported, what);
     let record = (snapshot.tree).ok_or_else(|| lacking("it has no file tree"))?;
+    if record.id_map.as_deref() != id_map {
+        return Err(lacking("its files were read with another ID map"));
+    }
     if record.witness.is_none() {
         return Err(lacking("none of its files could be believed"));
     }

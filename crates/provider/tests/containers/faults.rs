@@ -198,6 +198,7 @@ fn a_backup_is_run_once() {
             guest_config: b"",
             firewall_config: None,
             bandwidth_limit: None,
+            id_map: None,
             tree: &mut some().source(),
         })
     };

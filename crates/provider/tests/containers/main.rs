@@ -114,6 +114,7 @@ impl Host {
             guest_config: b"arch: amd64\n",
             firewall_config: None,
             bandwidth_limit: self.limit,
+            id_map: None,
             tree: source,
         });
         let outcome = match &ran {

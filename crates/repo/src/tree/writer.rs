@@ -481,6 +481,7 @@ impl<'w> TreeWriter<'w> {
                 witness,
                 entries: self.entries,
                 size: self.size,
+                id_map: None,
             }),
             None => Err(self.invalid(b"", "was not left")),
         }
