@@ -6,6 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::failure::{Code, fault};
+
 /// The folder that a file lies in.
 pub(crate) fn folder_of(file: &Path) -> &Path {
     (file
@@ -43,6 +45,20 @@ pub(crate) fn write_whole<T>(
     content: impl FnOnce(&mut File) -> Result<T>,
 ) -> Result<T> {
     let cannot = || format!("cannot write {}", path.display());
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(cannot),
+        // A new file would take the place of a device, and a link that of where it leads.
+        Ok(found) if !found.is_file() => {
+            let what = format!("{} is there and no regular file", path.display());
+            return Err(fault(Code::Failed, what));
+        }
+        Ok(_) if !overwrite => {
+            let what = format!("{} exists; --overwrite replaces it", path.display());
+            return Err(fault(Code::Failed, what));
+        }
+        Ok(_) => {}
+    }
     let mut file = tempfile::NamedTempFile::new_in(folder_of(path)).with_context(cannot)?;
     let written = content(file.as_file_mut()).with_context(cannot)?;
     file.as_file().sync_all().with_context(cannot)?;

@@ -1,7 +1,8 @@
 //! A repository as folders: namespaces, kinds, guests, archives, and what is in these.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use snapkeep_api::tree::{Name, Timestamp, TreeReader};
 use snapkeep_api::{
@@ -10,17 +11,54 @@ use snapkeep_api::{
 };
 use snapkeep_mount::{FixedFolder, Folder, Node, RandomRead, VolumeFile};
 use snapkeep_provider::RepositoryProvider;
-use snapkeep_repo::Repository;
+use snapkeep_repo::{Repository, SnapshotName};
 use snapkeep_tree::tar::TarFile;
 
 /// How many parts the name of an archive has.
 const PARTS: usize = 4;
 
+/// How long a list of archives is believed: looking into a folder asks for each of its names.
+const A_WHILE: Duration = Duration::from_secs(1);
+
 /// What all folders share.
 pub(crate) struct Shared {
-    pub(crate) repository: Arc<Repository>,
-    pub(crate) provider: RepositoryProvider,
-    pub(crate) cancel: Cancel,
+    repository: Arc<Repository>,
+    provider: RepositoryProvider,
+    cancel: Cancel,
+    listed: Mutex<Option<(Instant, Arc<[SnapshotName]>)>>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        repository: Arc<Repository>,
+        provider: RepositoryProvider,
+        cancel: Cancel,
+    ) -> Self {
+        Self {
+            repository,
+            provider,
+            cancel,
+            listed: Mutex::default(),
+        }
+    }
+
+    /// The archives that were there a moment ago.
+    fn archives(&self) -> Result<Arc<[SnapshotName]>> {
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, names)) = &*listed
+            && when.elapsed() < A_WHILE
+        {
+            return Ok(Arc::clone(names));
+        }
+        let names: Arc<[SnapshotName]> = (self.repository.snapshots())
+            .map_err(|e| {
+                let what = "cannot list the repository's archives";
+                Error::with_source(ErrorKind::Target, what, e)
+            })?
+            .into();
+        *listed = Some((Instant::now(), Arc::clone(&names)));
+        Ok(names)
+    }
 }
 
 /// The folder of all archives whose names begin with these parts.
@@ -42,10 +80,7 @@ impl Shelf {
     }
 
     fn names(&self) -> Result<BTreeSet<String>> {
-        let all = self.shared.repository.snapshots().map_err(|e| {
-            let what = "cannot list the repository's archives";
-            Error::with_source(ErrorKind::Target, what, e)
-        })?;
+        let all = self.shared.archives()?;
         let below = (all.iter()).filter_map(|name| name.as_str().strip_prefix(&*self.prefix));
         Ok(below
             .filter_map(|rest| rest.split('/').next().map(str::to_owned))
@@ -130,7 +165,7 @@ fn archive(shared: &Shared, name: &ArchiveName) -> Result<FixedFolder> {
                 reader: Arc::clone(&reader),
                 _restore: Mutex::new(restore),
                 cancel: shared.cancel.clone(),
-                tar: OnceLock::new(),
+                tar: Mutex::default(),
             };
             entries.push((Name::new(*b"tree")?, Node::Tree(reader)));
             entries.push((Name::new(*b"tree.tar")?, Node::Bytes(Arc::new(tar))));
@@ -193,13 +228,19 @@ struct TreeTar {
     reader: Arc<dyn TreeReader>,
     _restore: Mutex<Box<dyn ContainerRestore>>,
     cancel: Cancel,
-    tar: OnceLock<Result<TarFile>>,
+    /// What failed is tried again.
+    tar: Mutex<Option<Arc<TarFile>>>,
 }
 
 impl TreeTar {
-    fn tar(&self) -> Result<&TarFile> {
-        let open = || TarFile::open(Arc::clone(&self.reader), &self.cancel);
-        self.tar.get_or_init(open).as_ref().map_err(Clone::clone)
+    fn tar(&self) -> Result<Arc<TarFile>> {
+        let mut opened = self.tar.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tar) = &*opened {
+            return Ok(Arc::clone(tar));
+        }
+        let tar = Arc::new(TarFile::open(Arc::clone(&self.reader), &self.cancel)?);
+        *opened = Some(Arc::clone(&tar));
+        Ok(tar)
     }
 }
 

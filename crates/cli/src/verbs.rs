@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Verb::Key(key) => key::run(&settings()?, key, json)?,
         Verb::Nbd(nbd) => nbd::run(&settings()?, nbd, json)?,
         Verb::Ls(ls) => ls::run(&settings()?, ls, json)?,
-        Verb::Cat(cat) => cat::run(&settings()?, cat)?,
+        Verb::Cat(cat) => cat::run(&settings()?, cat, json)?,
         Verb::Diff(diff) => return diff::run(&settings()?, diff, json),
         Verb::Mount(wanted) => mount::run(&settings()?, wanted, json)?,
         Verb::Walk => return own::walk(),

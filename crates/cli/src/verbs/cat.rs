@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use snapkeep_api::tree::EntryKind;
 
 use crate::args::container::Cat;
-use crate::failure::{Code, fault};
+use crate::failure::{Code, fault, usage};
 use crate::report::Output;
 use crate::session::Session;
 use crate::settings::Settings;
@@ -13,7 +13,10 @@ use crate::trees::{Opened, typed};
 /// So much is read at once, in bytes.
 const STEP: u64 = 1 << 20;
 
-pub(super) fn run(settings: &Settings, cat: &Cat) -> Result<()> {
+pub(super) fn run(settings: &Settings, cat: &Cat, json: bool) -> Result<()> {
+    if json {
+        return Err(usage("cat prints the file's bytes, so --json has no place"));
+    }
     let path = typed(&cat.path)?;
     let session = Session::open(settings)?;
     let opened = Opened::open(&session, settings, &cat.archive)?;

@@ -41,11 +41,10 @@ pub(super) fn run(settings: &Settings, wanted: &Mount, json: bool) -> Result<()>
         Node::Tree(Arc::clone(&opened.reader))
     } else {
         let log = Progress::start("", None, true, Arc::clone(&session.clock));
-        Node::Folder(Arc::new(Shelf::new(Arc::new(Shared {
-            repository: Arc::clone(&session.repository),
-            provider: session.provider(settings, Arc::new(log)),
-            cancel: cancel.clone(),
-        }))))
+        let provider = session.provider(settings, Arc::new(log));
+        let repository = Arc::clone(&session.repository);
+        let shared = Shared::new(repository, provider, cancel.clone());
+        Node::Folder(Arc::new(Shelf::new(Arc::new(shared))))
     };
     let options = Options {
         allow_other: wanted.allow_other,

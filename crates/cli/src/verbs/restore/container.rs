@@ -44,6 +44,7 @@ impl Report for Done {
 }
 
 pub(super) fn run(settings: &Settings, wanted: &RestoreContainer, json: bool) -> Result<ExitCode> {
+    check(wanted, json)?;
     let session = Session::open(settings)?;
     let opened = Opened::open(&session, settings, &wanted.archive)?;
     if let Some(tar) = &wanted.tar {
@@ -67,6 +68,28 @@ pub(super) fn run(settings: &Settings, wanted: &RestoreContainer, json: bool) ->
     opened.finish()?;
     report::result(&done, json)?;
     Ok(done.extracted.code())
+}
+
+/// Refuses flags that would have no effect, before anything is asked for or opened.
+fn check(wanted: &RestoreContainer, json: bool) -> Result<()> {
+    let to_lxc = wanted.allow_unsafe || wanted.allow_privileged || wanted.lxc_path.is_some();
+    if wanted.lxc.is_none() && to_lxc {
+        let what =
+            "--lxc-path, --allow-unsafe and --allow-privileged are for a new container: give --lxc";
+        return Err(usage(what));
+    }
+    let Some(tar) = &wanted.tar else {
+        return Ok(());
+    };
+    if !wanted.how.idmap.is_empty() {
+        let what = "a tar archive has the container's own owners: --idmap is for folders";
+        return Err(usage(what));
+    }
+    if json && tar == Path::new("-") {
+        let what = "the tar archive is what is printed, so --json has no place";
+        return Err(usage(what));
+    }
+    Ok(())
 }
 
 #[derive(Serialize)]
@@ -98,11 +121,6 @@ fn to_tar(
     path: &Path,
     json: bool,
 ) -> Result<ExitCode> {
-    if !wanted.how.idmap.is_empty() {
-        return Err(usage(
-            "a tar archive has the container's own owners: --idmap is for folders",
-        ));
-    }
     let limit = wanted.how.bandwidth_limit;
     let limit = limit.or(settings.config.bandwidth_limit);
     let cancel = &session.stop.cancel;
