@@ -62,9 +62,6 @@ impl Names {
         }
         names.sort();
         names
-            .starts
-            .dedup_by_key(|start| name_at(&names.bytes, *start).to_owned());
-        names
     }
 
     pub(super) fn len(&self) -> usize {
@@ -116,10 +113,19 @@ impl Names {
         true
     }
 
+    /// Sorts them, each once: a folder that is changed while it is listed may name something twice,
+    /// as XFS does with what is removed and made again.
     fn sort(&mut self) {
-        let bytes = &self.bytes;
+        let bytes = &mut self.bytes;
         self.starts
             .sort_unstable_by(|a, b| name_at(bytes, *a).cmp(name_at(bytes, *b)));
+        self.starts.dedup_by(|again, first| {
+            let twice = name_at(bytes, *again) == name_at(bytes, *first);
+            if twice && bytes[place(*again)] != bytes[place(*first)] {
+                bytes[place(*first)] = b'?';
+            }
+            twice
+        });
         self.starts.shrink_to_fit();
     }
 }
@@ -139,6 +145,32 @@ mod tests {
 
     use super::*;
     use crate::testing::sockets;
+
+    #[test]
+    fn a_name_that_is_listed_twice_is_there_once() {
+        let mut names = Names::default();
+        for (name, kind) in [
+            ("b", FileType::RegularFile),
+            ("a", FileType::RegularFile),
+            ("c", FileType::Directory),
+            ("b", FileType::Directory),
+            ("a", FileType::RegularFile),
+            ("b", FileType::RegularFile),
+        ] {
+            assert!(names.add(name.as_bytes(), kind, 1000));
+        }
+        names.sort();
+        let all: Vec<_> = (0..names.len())
+            .map(|index| (names.get(index), names.kind(index)))
+            .collect();
+        let right = [
+            (c"a", FileType::RegularFile),
+            // Which of them it is, is still to be seen.
+            (c"b", FileType::Unknown),
+            (c"c", FileType::Directory),
+        ];
+        assert_eq!(all, right);
+    }
 
     #[test]
     fn a_folder_of_too_many_names_is_left_out_before_they_take_memory() {
