@@ -70,6 +70,10 @@ pub(crate) const LINKED_MAX: usize = 1 << 20;
 /// How long a walker may say nothing unless the caller knows better.
 pub(crate) const HANG: Duration = Duration::from_secs(600);
 
+/// How long a walker may say that it lives and nothing else: as long as it says so by itself while
+/// the kernel writes out what is dirty, and some time for what comes then.
+pub(crate) const IDLE: Duration = Duration::from_secs(SYNC.as_secs() + HANG.as_secs());
+
 /// How often a wait looks whether it was cancelled.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);
 

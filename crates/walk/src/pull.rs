@@ -144,7 +144,7 @@ impl Pull {
             let header = self.peer.header()?;
             let payload = self.peer.payload(header.length)?;
             match decode(header.kind, payload).map_err(broken)? {
-                Message::KeepAlive => {}
+                Message::KeepAlive => self.peer.only_alive()?,
                 Message::Fatal(why) => {
                     let what = format!("the walk through the guest's files failed: {why}");
                     return Err(Error::new(ErrorKind::Source, what));
@@ -158,7 +158,10 @@ impl Pull {
                 | Message::End { .. }
                 | Message::Lost(_)
                 | Message::Problem(_)
-                | Message::Done) => return Ok(message),
+                | Message::Done) => {
+                    self.peer.said_something();
+                    return Ok(message);
+                }
             }
         }
     }
@@ -216,6 +219,7 @@ impl Pull {
             let header = self.peer.header()?;
             if header.kind == Kind::KeepAlive {
                 self.peer.payload(header.length)?;
+                self.peer.only_alive()?;
                 continue;
             }
             if header.kind != Kind::Data {
@@ -224,6 +228,7 @@ impl Pull {
             file.advance(u64::try_from(header.length).unwrap_or(u64::MAX))?;
             file.piece_left = header.length;
             self.peer.begin_data();
+            self.peer.said_something();
         }
         let most = file.piece_left.min(buffer.len());
         let taken = self.peer.take(&mut buffer[..most])?;

@@ -24,6 +24,10 @@ pub(super) struct Peer {
     end: usize,
     /// Whose end can be explained.
     walker: Option<Walker>,
+    /// Since when it says no more than that it lives.
+    idle: Option<Instant>,
+    /// For how long it may.
+    pub(super) idle_limit: Duration,
 }
 
 impl Peer {
@@ -35,6 +39,8 @@ impl Peer {
             start: 0,
             end: 0,
             walker: None,
+            idle: None,
+            idle_limit: limits::IDLE,
         }
     }
 
@@ -76,6 +82,25 @@ impl Peer {
         into[..length].copy_from_slice(&self.buffer[self.start..self.start + length]);
         self.start += length;
         Ok(length)
+    }
+
+    /// It said that it lives, which it may not do for ever instead of its work.
+    pub(super) fn only_alive(&mut self) -> Result<()> {
+        let since = *self.idle.get_or_insert_with(Instant::now);
+        if since.elapsed() < self.idle_limit {
+            return Ok(());
+        }
+        let seconds = self.idle_limit.as_secs();
+        let what = format!(
+            "the walk through the guest's files came no further for {seconds} seconds: their file \
+             system is too slow, or the walker cannot be believed"
+        );
+        Err(Error::new(ErrorKind::Source, what))
+    }
+
+    /// It said something that its work brought.
+    pub(super) fn said_something(&mut self) {
+        self.idle = None;
     }
 
     pub(super) fn send(&mut self, mut bytes: &[u8]) -> Result<()> {

@@ -4,6 +4,7 @@ mod words;
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -487,4 +488,39 @@ fn an_endless_message_takes_no_more_memory_than_one_may() {
     );
     let error = words.fault();
     assert_eq!(error.kind(), ErrorKind::Protocol);
+}
+
+#[test]
+fn a_walker_that_only_says_that_it_lives_is_no_longer_waited_for() {
+    let alive = Words::begin().empty(Kind::KeepAlive).empty(Kind::KeepAlive);
+    let within = Words::begin()
+        .file("a", 1)
+        .empty(Kind::KeepAlive)
+        .empty(Kind::KeepAlive);
+    for words in [alive, within] {
+        let (ours, theirs) = sockets();
+        let mut theirs = UnixStream::from(theirs);
+        for message in &words.0 {
+            theirs.write_all(message).unwrap();
+        }
+        let mut pull = Pull::new(ours, &request(Path::new("/")), patient()).unwrap();
+        pull.peer.idle_limit = Duration::ZERO;
+        let error = Tree::pull(&mut pull, &mut Nothing).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Source);
+        assert!(error.chain().contains("no further"), "{}", error.chain());
+    }
+}
+
+#[test]
+fn a_walker_that_does_something_between_may_live_long() {
+    let (ours, _theirs) = sockets();
+    let mut peer = super::Peer::new(ours, patient());
+    peer.idle_limit = Duration::from_secs(3600);
+    peer.only_alive().unwrap();
+    peer.only_alive().unwrap();
+    peer.idle_limit = Duration::ZERO;
+    assert!(peer.only_alive().is_err());
+    peer.said_something();
+    peer.idle_limit = Duration::from_secs(3600);
+    peer.only_alive().unwrap();
 }
