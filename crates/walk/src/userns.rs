@@ -2,7 +2,8 @@
 //!
 //! It is the program itself, started anew with the arguments that make it call [`run_walker`], and
 //! with nothing of its parent's but a socket as its standard input: no environment, no other
-//! descriptor, no key.
+//! descriptor, no key. It is the first process of a PID namespace, so that one that was taken over
+//! leaves no other behind.
 //!
 //! ```text
 //! parent                                    walker
@@ -17,8 +18,10 @@
 //!
 //! [`run_walker`]: crate::run_walker
 
+mod alone;
 mod begin;
 mod spawn;
+mod words;
 
 pub(crate) use begin::begin;
 pub use spawn::{Command, Walker};

@@ -16,6 +16,8 @@ use rustix::net::sockopt::{set_socket_send_buffer_size, set_socket_send_buffer_s
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use snapkeep_api::{Error, ErrorKind, IdMap, IdRange, Result};
 
+use super::alone::{self, Keeper};
+use super::words::so_far;
 use super::{FAILED, MAPPED, NAMESPACE, NO_NAMESPACE, READY};
 use crate::limits;
 
@@ -35,8 +37,8 @@ pub struct Command {
     pub id_map: Option<IdMap>,
 }
 
-/// A walker's process. It ends, at the latest, when this is dropped, or when the thread that started
-/// it ends: that thread must live on while it is needed.
+/// A walker's process. It ends, at the latest, when this is dropped, or when the process that started
+/// it ends, and with it all that it may have started.
 #[derive(Debug)]
 pub struct Walker {
     /// Until it was waited for.
@@ -44,6 +46,7 @@ pub struct Walker {
     /// Readable once it has ended.
     end: OwnedFd,
     socket: Option<OwnedFd>,
+    _keeper: Keeper,
 }
 
 impl Command {
@@ -63,10 +66,8 @@ impl Command {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let child = command.spawn().map_err(failed)?;
-        // The command has the other end of the socket, whose closing must be noticed.
-        drop(command);
-        let mut walker = Walker::of(child)?;
+        let (child, keeper) = alone::start(command).map_err(failed)?;
+        let mut walker = Walker::of(child, keeper)?;
         match self.begin(&ours, &walker) {
             Ok(()) => {
                 walker.socket = Some(ours.into());
@@ -96,7 +97,7 @@ impl Command {
 }
 
 impl Walker {
-    fn of(mut child: Child) -> Result<Self> {
+    fn of(mut child: Child, keeper: Keeper) -> Result<Self> {
         let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let opened = id
             .ok_or(Errno::SRCH)
@@ -106,6 +107,7 @@ impl Walker {
                 child: Some(child),
                 end,
                 socket: None,
+                _keeper: keeper,
             }),
             Err(errno) => {
                 drop(child.kill().and_then(|()| child.wait()));
@@ -148,21 +150,15 @@ impl Walker {
             Ok(status) => format!("it ended with {status}"),
             Err(error) => format!("how it ended is unknown: {error}"),
         };
-        // All of it is there already, and nobody else has the other end.
-        let mut said = Vec::new();
-        let most = u64::try_from(limits::WHY_BYTES_MAX).unwrap_or(u64::MAX);
-        let read = child
-            .stderr
-            .take()
-            .map(|from| from.take(most).read_to_end(&mut said));
+        // All that it said is there already.
+        let said = child.stderr.take().map(so_far).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
-        match read {
-            Some(Ok(_)) if !said.trim().is_empty() => {
-                let said: String = said.trim().chars().flat_map(char::escape_debug).collect();
-                format!("{ended} and said: {said}")
-            }
-            _ => ended,
+        let said = said.trim();
+        if said.is_empty() {
+            return ended;
         }
+        let said: String = said.chars().flat_map(char::escape_debug).collect();
+        format!("{ended} and said: {said}")
     }
 
     fn ends_within(&self, limit: Duration) -> bool {

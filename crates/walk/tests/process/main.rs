@@ -29,6 +29,10 @@ fn main() -> ExitCode {
         let socket = io::stdin().as_fd().try_clone_to_owned().unwrap();
         return ExitCode::from(snapkeep_walk::run_walker(socket));
     }
+    if arguments.first().is_some_and(|first| first == "parent") {
+        processes::parent();
+        return ExitCode::SUCCESS;
+    }
     let all: Vec<Test> = [containers::ALL, mounts::ALL, processes::ALL].concat();
     if arguments.iter().any(|argument| argument == "--list") {
         for (name, _) in all {

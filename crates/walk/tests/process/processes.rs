@@ -1,12 +1,14 @@
 //! The walker's process: what it has, and how it ends.
 
-use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::thread;
+use std::process::{self, Stdio};
+use std::{env, fs, thread};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use snapkeep_api::ErrorKind;
 use snapkeep_walk::Pull;
@@ -20,6 +22,11 @@ pub(crate) const ALL: &[Test] = &[
     ("a_killed_walker_is_named_with_its_signal", killed),
     ("what_is_no_walker_is_named", no_walker),
     ("a_walker_ends_with_whoever_started_it", orphaned),
+    (
+        "a_walker_goes_on_without_the_thread_that_started_it",
+        other_thread,
+    ),
+    ("what_a_walker_started_ends_with_it", leaves_nothing),
     ("a_walker_that_was_stopped_ends_when_it_is_dropped", stopped),
     ("an_unreachable_directory_is_named", unreachable),
 ];
@@ -113,11 +120,69 @@ fn orphaned() {
     if !is_root("a_walker_ends_with_whoever_started_it") {
         return;
     }
+    // Another process starts it and is killed.
+    let mut parent = process::Command::new(env::current_exe().unwrap())
+        .arg("parent")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut id = String::new();
+    BufReader::new(parent.stdout.as_mut().unwrap())
+        .read_line(&mut id)
+        .unwrap();
+    let id = Pid::from_raw(id.trim().parse().unwrap()).unwrap();
+    let end = pidfd_open(id, PidfdFlags::empty()).unwrap();
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    assert!(has_ended(&end));
+}
+
+/// What the other process does.
+pub(crate) fn parent() {
     let folder = tempfile::tempdir().unwrap();
+    let walker = command(folder.path()).spawn().unwrap();
+    // It will not come to that itself.
+    drop(folder);
+    println!("{}", walker.id());
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+fn other_thread() {
+    if !is_root("a_walker_goes_on_without_the_thread_that_started_it") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let path = folder.path().to_owned();
-    let start = move || command(&path).spawn().unwrap();
-    let walker = thread::spawn(start).join().unwrap();
-    assert!(has_ended(&end(&walker)));
+    let walker = thread::spawn(move || command(&path).spawn().unwrap());
+    let walker = walker.join().unwrap();
+    let mut pull = Pull::of(walker, &request(), patient()).unwrap();
+    let tree = Tree::pull(&mut pull).unwrap();
+    assert!(tree.entries.contains_key("/"));
+}
+
+fn leaves_nothing() {
+    if !is_root("what_a_walker_started_ends_with_it") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fifo");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let fifo = open(&path, flags, Mode::empty()).unwrap();
+    let mut command = command(folder.path());
+    command.id_map = None;
+    command.program = "/bin/sh".into();
+    // Says that it is ready, and leaves a child that has its standard error and the pipe.
+    let script = "exec 9>fifo; printf r >&0; echo words >&2; sleep 600 <&- >&- & exit 0";
+    command.arguments = vec!["-c".into(), script.into()];
+    let walker = command.spawn().unwrap();
+    let mut pull = Pull::of(walker, &request(), patient()).unwrap();
+    let error = Tree::pull(&mut pull).unwrap_err();
+    assert!(error.chain().contains("said: words"), "{}", error.chain());
+    // Nobody has the pipe's other end.
+    assert!(has_ended(&fifo));
 }
 
 fn stopped() {
