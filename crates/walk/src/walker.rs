@@ -81,6 +81,8 @@ pub(crate) enum Moment {
     Handle,
     /// What the handle shows was looked at, and it is about to be opened for reading.
     Open,
+    /// Somebody has a lease on it, or on the folder's file of patterns, which is about to be waited for.
+    Leased,
     /// The entry was told and its content is about to be read.
     Content,
     /// A piece of the content was read.

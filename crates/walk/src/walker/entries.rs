@@ -12,7 +12,8 @@ use super::attributes::{Way, flags};
 use super::content::Content;
 use super::levels::Level;
 use super::names::{Names, Unlisted};
-use super::open::{Opened, handle};
+use super::open::{Opened, Opener, handle};
+use super::out::Out;
 use super::sources::Part;
 use super::stat::Stat;
 use super::stop::Stop;
@@ -180,7 +181,11 @@ impl Walk<'_> {
     fn file(&mut self, seen: &Seen, name: &[u8]) -> Result<(), Stop> {
         (self.before)(Moment::Open, &self.path);
         let stat = &seen.stat;
-        let Opened { file, foreign } = match self.opener.open(seen.handle.as_fd(), false) {
+        let leased = || (self.before)(Moment::Leased, &self.path);
+        let opened = self
+            .opener
+            .open_file(seen.handle.as_fd(), self.out, leased)?;
+        let Opened { file, foreign } = match opened {
             Ok(opened) => opened,
             Err(errno) => return missed(self.out, name, errno),
         };
@@ -218,7 +223,7 @@ impl Walk<'_> {
     ) -> Result<(), Stop> {
         let stat = &seen.stat;
         let above = self.levels.last();
-        let opened = self.opener.open(seen.handle.as_fd(), true);
+        let opened = self.opener.open_folder(seen.handle.as_fd());
         if let Err(errno) = &opened {
             Stop::if_not_about_the_entry(*errno)?;
         }
@@ -328,7 +333,8 @@ impl Walk<'_> {
         let Some(folder) = level.folder.as_ref().filter(|_| level.names.contains(NAME)) else {
             return Ok(());
         };
-        match self.read_patterns(folder) {
+        let leased = || (self.before)(Moment::Leased, &self.path);
+        match read_patterns(&self.opener, self.out, folder, leased)? {
             Ok(Some(content)) => self.patterns.add_file(&content),
             Ok(None) => {}
             Err(errno) => {
@@ -346,27 +352,6 @@ impl Walk<'_> {
             self.out.problem(name, ProblemKind::Warning, &why)?;
         }
         Ok(())
-    }
-
-    fn read_patterns(&self, folder: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
-        let handle = handle(folder.as_fd(), c".pxarexclude", false)?;
-        if Stat::of(handle.as_fd())?.kind != FileType::RegularFile {
-            return Ok(None);
-        }
-        let file = self.opener.open(handle.as_fd(), false)?.file;
-        let mut content = vec![0; FILE_READ_BYTES];
-        let mut filled = 0;
-        while filled < content.len() {
-            let position = u64::try_from(filled).unwrap_or(u64::MAX);
-            match pread(&file, &mut content[filled..], position) {
-                Ok(0) => break,
-                Ok(taken) => filled += taken,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        content.truncate(filled);
-        Ok(Some(content))
     }
 
     fn tell(&mut self, stat: &Stat, name: &[u8], entry: &Entry, linked: bool) -> Result<(), Stop> {
@@ -416,4 +401,39 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+/// The patterns of a folder, if its file of them is one.
+fn read_patterns(
+    opener: &Opener,
+    out: &mut Out,
+    folder: &OwnedFd,
+    leased: impl FnOnce(),
+) -> Result<Result<Option<Vec<u8>>, Errno>, Stop> {
+    let found = handle(folder.as_fd(), c".pxarexclude", false);
+    let found = found.and_then(|handle| Ok((Stat::of(handle.as_fd())?.kind, handle)));
+    let handle = match found {
+        Ok((FileType::RegularFile, handle)) => handle,
+        Ok(_) => return Ok(Ok(None)),
+        Err(errno) => return Ok(Err(errno)),
+    };
+    let opened = opener.open_file(handle.as_fd(), out, leased)?;
+    Ok(opened.and_then(|opened| read_all(&opened.file).map(Some)))
+}
+
+/// What is in a file, up to one byte more than patterns may be.
+fn read_all(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let mut content = vec![0; FILE_READ_BYTES];
+    let mut filled = 0;
+    while filled < content.len() {
+        let position = u64::try_from(filled).unwrap_or(u64::MAX);
+        match pread(file, &mut content[filled..], position) {
+            Ok(0) => break,
+            Ok(taken) => filled += taken,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    content.truncate(filled);
+    Ok(content)
 }

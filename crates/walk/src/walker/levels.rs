@@ -99,7 +99,7 @@ impl Levels {
             let from: BorrowedFd<'_> = folder.as_ref().map_or(root.as_fd(), |f| f.as_fd());
             folder = Some(handle(from, &name, true).ok()?);
         }
-        let opened = opener.open(folder?.as_fd(), true).ok()?;
+        let opened = opener.open_folder(folder?.as_fd()).ok()?;
         same(opened.file, id)
     }
 }

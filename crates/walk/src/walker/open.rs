@@ -7,6 +7,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
+use super::out::Out;
 use super::stop::Stop;
 
 /// Turns handles into descriptors that can be read.
@@ -35,13 +36,32 @@ impl Opener {
         }
     }
 
-    /// Opens for reading what a handle shows to be a regular file or a folder. The path through
-    /// `/proc` leads to what the handle is of, whatever its name leads to by now.
-    pub(super) fn open(&self, handle: BorrowedFd<'_>, directory: bool) -> Result<Opened, Errno> {
-        let mut flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-        if directory {
-            flags |= OFlags::DIRECTORY;
+    /// Opens for reading what a handle shows to be a folder.
+    pub(super) fn open_folder(&self, handle: BorrowedFd<'_>) -> Result<Opened, Errno> {
+        self.open(handle, OFlags::NONBLOCK | OFlags::DIRECTORY)
+    }
+
+    /// Opens for reading what a handle shows to be a regular file. If somebody has a lease on it, as
+    /// servers of files take it, and may be frozen, it is waited until the kernel takes that away
+    /// (45 seconds, unless told otherwise), after `leased` was called.
+    pub(super) fn open_file(
+        &self,
+        handle: BorrowedFd<'_>,
+        out: &mut Out,
+        leased: impl FnOnce(),
+    ) -> Result<Result<Opened, Errno>, Stop> {
+        match self.open(handle, OFlags::NONBLOCK) {
+            Err(Errno::AGAIN) => {
+                leased();
+                out.while_alive(|| self.open(handle, OFlags::empty()))
+            }
+            other => Ok(other),
         }
+    }
+
+    /// The path through `/proc` leads to what the handle is of, whatever its name leads to by now.
+    fn open(&self, handle: BorrowedFd<'_>, flags: OFlags) -> Result<Opened, Errno> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | flags;
         let open = |flags| openat(&self.handles, DecInt::from_fd(handle), flags, Mode::empty());
         match open(flags | OFlags::NOATIME) {
             Err(Errno::PERM) => Ok(Opened {

@@ -1,15 +1,16 @@
 //! Trees that change under the walk's feet, always at the worst moment.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat, renameat};
 use snapkeep_api::tree::{EntryKind, ProblemKind};
 
 use super::super::Moment;
-use crate::testing::{Nothing, Tree, request, walk_with};
+use crate::testing::{Nothing, Tree, request, skip, walk_with};
 
 /// Walks a folder with a file `f` of 700,000 bytes, changing something at this moment of it, once.
 fn at(moment: Moment, change: impl Fn(&Path) + Sync) -> Tree {
@@ -167,5 +168,53 @@ fn a_folder_that_a_link_replaces_is_not_followed() {
         }
         fs::remove_file(&path).unwrap();
         renameat(CWD, folder.path().join("moved"), CWD, &path).unwrap();
+    }
+}
+
+#[test]
+fn a_file_on_which_somebody_has_a_lease_is_waited_for() {
+    // Takes a write lease, and gives it back at the end of its input, not before.
+    const HOLDER: &str = r#"
+        $SIG{IO} = "IGNORE";
+        open(F, ">>", $ARGV[0]) and fcntl(F, 1024, 1) or die;
+        $| = 1; print "held\n"; <STDIN>;"#;
+    let folder = tempfile::tempdir().unwrap();
+    // Patterns are read when their folder is entered.
+    for (name, at) in [(".pxarexclude", ""), ("f", "f")] {
+        let path = folder.path().join(name);
+        fs::write(&path, "x").unwrap();
+        let holder = Command::new("perl")
+            .args(["-e", HOLDER])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut word = String::new();
+        let holder = holder.ok().and_then(|mut holder| {
+            let said = holder.stdout.as_mut()?;
+            BufReader::new(said).read_line(&mut word).ok()?;
+            Some(holder)
+        });
+        let Some(mut holder) = holder.filter(|_| word == "held\n") else {
+            skip(
+                "a_file_on_which_somebody_has_a_lease_is_waited_for",
+                "perl and a file system with leases",
+            );
+            return;
+        };
+        let mut leased = Vec::new();
+        let tree = walk_with(&request(folder.path()), &mut Nothing, |now, path| {
+            if now == Moment::Leased {
+                leased.push(path.to_owned());
+                // What was begun by the first try is over once it gives the lease back.
+                drop(holder.stdin.take());
+            }
+        });
+        drop(holder.stdin.take());
+        holder.wait().unwrap();
+        let tree = tree.unwrap();
+        assert_eq!(leased, [at.as_bytes()]);
+        assert!(tree.problems.is_empty(), "{:?}", tree.problems);
+        assert_eq!(tree.node(&format!("/{name}")).content, b"x");
     }
 }
