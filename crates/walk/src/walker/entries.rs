@@ -11,6 +11,7 @@ use super::Moment;
 use super::attributes::{Way, flags};
 use super::content::Content;
 use super::levels::Level;
+use super::links::Met;
 use super::names::{Names, Unlisted};
 use super::open::{Opened, Opener, handle};
 use super::out::Out;
@@ -140,10 +141,17 @@ impl Walk<'_> {
     /// Anything but a folder.
     fn other(&mut self, seen: &Seen, name: &[u8]) -> Result<(), Stop> {
         let stat = &seen.stat;
-        if let Some(to) = self.links.first(stat) {
-            let kind = EntryKind::HardLink { to };
-            let attributes = stat.attributes();
-            return self.tell(stat, name, &Entry { attributes, kind }, false);
+        match self.links.first(stat) {
+            None => {}
+            Some(Met::Same(to)) => {
+                let kind = EntryKind::HardLink { to };
+                let attributes = stat.attributes();
+                return self.tell(stat, name, &Entry { attributes, kind }, false);
+            }
+            Some(Met::Other) => {
+                let why = "it is not any more what another name of it was: kept on its own";
+                self.out.problem(Some(name), ProblemKind::Warning, why)?;
+            }
         }
         let kind = match stat.kind {
             FileType::RegularFile => return self.file(seen, name),

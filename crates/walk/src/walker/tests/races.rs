@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat, renameat};
-use snapkeep_api::tree::{EntryKind, ProblemKind};
+use snapkeep_api::tree::{EntryKind, ProblemKind, TreePath};
 
 use super::super::Moment;
 use crate::testing::{Nothing, Tree, request, skip, walk_with};
@@ -169,6 +169,30 @@ fn a_folder_that_a_link_replaces_is_not_followed() {
         fs::remove_file(&path).unwrap();
         renameat(CWD, folder.path().join("moved"), CWD, &path).unwrap();
     }
+}
+
+#[test]
+fn a_name_of_what_was_written_since_its_first_name_is_kept_on_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("a"), "old").unwrap();
+    for name in ["b", "y", "z"] {
+        fs::hard_link(at("a"), at(name)).unwrap();
+    }
+    let tree = walk_with(&request(folder.path()), &mut Nothing, |now, path| {
+        if now == Moment::Handle && path == b"y" {
+            fs::write(at("a"), "longer").unwrap();
+        }
+    });
+    let tree = tree.unwrap();
+    let link = |to: &str| EntryKind::HardLink {
+        to: TreePath::new(to).unwrap(),
+    };
+    assert_eq!(tree.node("/a").content, b"old");
+    assert_eq!(*tree.kind("/b"), link("a"));
+    assert_eq!(tree.node("/y").content, b"longer");
+    assert_eq!(tree.problem("/y").0, ProblemKind::Warning);
+    assert_eq!(*tree.kind("/z"), link("y"));
 }
 
 #[test]
