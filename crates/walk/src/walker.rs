@@ -14,6 +14,9 @@
 //! nothing is ever written back (tmpfs), or times and inodes are what a server says, there is no
 //! witness. File systems whose witnesses are believed: ext2 to ext4, XFS, Btrfs, ZFS, F2FS, bcachefs.
 //!
+//! An entry has none either if something of it could not be read, such as an attribute: else the
+//! next archive would take over, without a word, what lacks it.
+//!
 //! # What cannot be seen
 //!
 //! An owner that the container's map lacks is shown as `nobody`, 65534. Where the container has a

@@ -134,7 +134,7 @@ impl Walk<'_> {
             linked,
         };
         self.out.tell(Kind::Entry, &telling)?;
-        self.remember(stat, linked);
+        self.remember(stat, linked, true);
         Ok(())
     }
 
@@ -143,10 +143,10 @@ impl Walk<'_> {
         let stat = &seen.stat;
         match self.links.first(stat) {
             None => {}
-            Some(Met::Same(to)) => {
+            Some(Met::Same { path: to, whole }) => {
                 let kind = EntryKind::HardLink { to };
                 let attributes = stat.attributes();
-                return self.tell(stat, name, &Entry { attributes, kind }, false);
+                return self.tell(stat, name, &Entry { attributes, kind }, whole, false);
             }
             Some(Met::Other) => {
                 let why = "it is not any more what another name of it was: kept on its own";
@@ -179,10 +179,12 @@ impl Walk<'_> {
         let mut warnings = Vec::new();
         let way = Way::Handle(seen.handle.as_fd());
         attributes.xattrs = self.reader.xattrs(way, &mut warnings)?;
-        self.warn(Some(name), stat, false, &warnings)?;
+        warnings.extend(self.owners.warning(stat, false));
+        self.warn(Some(name), &warnings)?;
+        let whole = warnings.is_empty();
         let linked = self.may_be_linked(stat, name)?;
-        self.tell(stat, name, &Entry { attributes, kind }, linked)?;
-        self.remember(stat, linked);
+        self.tell(stat, name, &Entry { attributes, kind }, whole, linked)?;
+        self.remember(stat, linked, whole);
         Ok(())
     }
 
@@ -201,13 +203,15 @@ impl Walk<'_> {
         let mut warnings = Vec::new();
         attributes.xattrs = self.reader.xattrs(Way::File(file.as_fd()), &mut warnings)?;
         attributes.flags = flags(file.as_fd(), &mut warnings)?;
-        self.warn(Some(name), stat, foreign, &warnings)?;
+        warnings.extend(self.owners.warning(stat, foreign));
+        self.warn(Some(name), &warnings)?;
+        let whole = warnings.is_empty();
         let linked = self.may_be_linked(stat, name)?;
         let kind = EntryKind::File {
             size: stat.size,
             links: stat.links.max(1),
         };
-        self.tell(stat, name, &Entry { attributes, kind }, linked)?;
+        self.tell(stat, name, &Entry { attributes, kind }, whole, linked)?;
         (self.before)(Moment::Content, &self.path);
         let content = Content {
             file: file.as_fd(),
@@ -215,7 +219,7 @@ impl Walk<'_> {
             path: &self.path,
         };
         if content.send(self.out, self.before)? {
-            self.remember(stat, linked);
+            self.remember(stat, linked, whole);
         }
         Ok(())
     }
@@ -254,15 +258,17 @@ impl Walk<'_> {
         } else {
             Some(self.folder_entry(seen, opened.as_ref().ok(), &mut warnings)?)
         };
+        let foreign = opened.as_ref().is_ok_and(|opened| opened.foreign);
+        warnings.extend(self.owners.warning(stat, foreign));
+        let whole = warnings.is_empty() && opened.is_ok();
         let telling = Telling {
             name,
             entry: entry.as_ref(),
-            witness: trusted.then(|| stat.witness()),
+            witness: (trusted && whole).then(|| stat.witness()),
             linked: false,
         };
         self.out.tell(Kind::Enter, &telling)?;
-        let foreign = opened.as_ref().is_ok_and(|opened| opened.foreign);
-        self.warn(None, stat, foreign, &warnings)?;
+        self.warn(None, &warnings)?;
         let Some(part) = part else {
             return self.out.leave();
         };
@@ -362,12 +368,20 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn tell(&mut self, stat: &Stat, name: &[u8], entry: &Entry, linked: bool) -> Result<(), Stop> {
+    /// Without a witness unless it is told whole: what was not read must not be known next time.
+    fn tell(
+        &mut self,
+        stat: &Stat,
+        name: &[u8],
+        entry: &Entry,
+        whole: bool,
+        linked: bool,
+    ) -> Result<(), Stop> {
         let trusted = self.levels.last().is_some_and(|level| level.trusted);
         let telling = Telling {
             name: Some(name),
             entry: Some(entry),
-            witness: trusted.then(|| stat.witness()),
+            witness: (trusted && whole).then(|| stat.witness()),
             linked,
         };
         self.out.tell(Kind::Entry, &telling)
@@ -390,21 +404,14 @@ impl Walk<'_> {
         Ok(false)
     }
 
-    fn remember(&mut self, stat: &Stat, linked: bool) {
+    fn remember(&mut self, stat: &Stat, linked: bool, whole: bool) {
         if linked && let Ok(path) = TreePath::new(self.path.clone()) {
-            self.links.add(stat, path);
+            self.links.add(stat, path, whole);
         }
     }
 
-    fn warn(
-        &mut self,
-        name: Option<&[u8]>,
-        stat: &Stat,
-        foreign: bool,
-        warnings: &[String],
-    ) -> Result<(), Stop> {
-        let owners = self.owners.warning(stat, foreign);
-        for why in warnings.iter().map(String::as_str).chain(owners) {
+    fn warn(&mut self, name: Option<&[u8]>, warnings: &[String]) -> Result<(), Stop> {
+        for why in warnings {
             self.out.problem(name, ProblemKind::Warning, why)?;
         }
         Ok(())

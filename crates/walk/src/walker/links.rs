@@ -23,6 +23,8 @@ pub(super) struct Links {
 struct First {
     path: TreePath,
     shown: Shown,
+    /// Whether all of it could be told.
+    whole: bool,
     /// Names that may still come.
     left: u32,
 }
@@ -40,8 +42,8 @@ struct Shown {
 /// What an inode's number stands for that a name was told of.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Met {
-    /// What has this first name.
-    Same(TreePath),
+    /// What the first name was told as, and whether that is all of it.
+    Same { path: TreePath, whole: bool },
     /// Something else than what was told.
     Other,
 }
@@ -54,14 +56,19 @@ impl Links {
         }
         let first = self.first.get_mut(&stat.id)?;
         let same = first.shown == Shown::of(stat);
+        let whole = first.whole;
         if same && first.left > 1 {
             first.left -= 1;
             let path = first.path.clone();
-            return Some(Met::Same(path));
+            return Some(Met::Same { path, whole });
         }
         let path = self.first.remove(&stat.id)?.path;
         self.bytes -= path.as_bytes().len();
-        Some(if same { Met::Same(path) } else { Met::Other })
+        Some(if same {
+            Met::Same { path, whole }
+        } else {
+            Met::Other
+        })
     }
 
     pub(super) fn has(&self, id: Id) -> bool {
@@ -76,13 +83,14 @@ impl Links {
     }
 
     /// Keeps the first name, for which there is room.
-    pub(super) fn add(&mut self, stat: &Stat, path: TreePath) {
+    pub(super) fn add(&mut self, stat: &Stat, path: TreePath, whole: bool) {
         self.bytes += path.as_bytes().len();
         self.count += 1;
         let left = stat.links.saturating_sub(1).max(1);
         let first = First {
             path,
             shown: Shown::of(stat),
+            whole,
             left,
         };
         self.first.insert(stat.id, first);
@@ -121,12 +129,13 @@ mod tests {
         new.id = old.id;
         let path = TreePath::new("old").unwrap();
         let mut links = Links::default();
-        links.add(&old, path.clone());
+        links.add(&old, path.clone(), true);
         assert_eq!(links.first(&new), Some(Met::Other));
         assert!(!links.has(old.id));
         assert_eq!(links.bytes, 0);
-        links.add(&old, path.clone());
-        assert_eq!(links.first(&old), Some(Met::Same(path)));
+        links.add(&old, path.clone(), false);
+        let whole = false;
+        assert_eq!(links.first(&old), Some(Met::Same { path, whole }));
         assert_eq!(links.first(&old), None);
     }
 }

@@ -37,7 +37,7 @@ impl Owners {
     }
 
     /// What is to be said about an entry's owners; `foreign` if the kernel treats the owner as one.
-    pub(super) fn warning(&self, stat: &Stat, foreign: bool) -> Option<&'static str> {
+    pub(super) fn warning(&self, stat: &Stat, foreign: bool) -> Option<String> {
         let is = |stand: Stand, number: u32, proven: bool| {
             number == stand.number
                 && match stand.means {
@@ -47,9 +47,9 @@ impl Owners {
                 }
         };
         if is(self.user, stat.uid, foreign) {
-            Some("its owner is none of the container's and kept as `nobody`")
+            Some("its owner is none of the container's and kept as `nobody`".to_owned())
         } else if is(self.group, stat.gid, false) {
-            Some("its group is none of the container's and kept as `nogroup`")
+            Some("its group is none of the container's and kept as `nogroup`".to_owned())
         } else {
             None
         }

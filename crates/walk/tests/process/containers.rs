@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
-use rustix::fs::{XattrFlags, lsetxattr};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
 use snapkeep_api::tree::{EntryKind, ProblemKind};
 
 use crate::Test;
@@ -17,6 +17,10 @@ pub(crate) const ALL: &[Test] = &[
     (
         "attributes_with_owners_in_them_are_those_of_the_container",
         inside_attributes,
+    ),
+    (
+        "what_could_not_be_told_whole_has_no_witness",
+        attributes_lost,
     ),
     ("a_privileged_containers_walker_stays_root", privileged),
 ];
@@ -169,6 +173,46 @@ fn inside_attributes() {
     assert_eq!(xattrs[1].name, b"system.posix_acl_access");
     assert_eq!(xattrs[1].value, acl(1000));
     assert!(tree.problems.is_empty(), "{:?}", tree.problems);
+}
+
+fn attributes_lost() {
+    const TEST: &str = "what_could_not_be_told_whole_has_no_witness";
+    if !is_root(TEST) {
+        return;
+    }
+    let folder = container();
+    let root = folder.path();
+    // Capabilities of another container's root user: this one may list them, but not read them.
+    let mut capability = (3_u32 << 24 | 1).to_le_bytes().to_vec();
+    for word in [0x400_u32, 0, 0, 0, 5] {
+        capability.extend(word.to_le_bytes());
+    }
+    fs::create_dir(root.join("folder")).unwrap();
+    chown(root.join("folder"), Some(100_000), Some(100_000)).unwrap();
+    file(&root.join("file"), "", 100_000, 0o755);
+    fs::hard_link(root.join("file"), root.join("link")).unwrap();
+    let mode = Mode::from_raw_mode(0o644);
+    mknodat(CWD, root.join("fifo"), FileType::Fifo, mode, 0).unwrap();
+    chown(root.join("fifo"), Some(100_000), Some(100_000)).unwrap();
+    file(&root.join("good"), "", 100_000, 0o644);
+    file(&root.join("hosts"), "", 0, 0o644);
+    for name in ["folder", "file", "fifo"] {
+        let path = root.join(name);
+        let name = "security.capability";
+        lsetxattr(&path, name, &capability, XattrFlags::empty()).unwrap();
+    }
+    let tree = walk(&command(root));
+    if !tree.witnessed.contains("/good") {
+        eprintln!("SKIP: {TEST}: needs ext4, XFS or Btrfs");
+        return;
+    }
+    for path in ["/folder", "/file", "/fifo"] {
+        let (kind, why) = tree.problem(path).unwrap();
+        assert_eq!(kind, ProblemKind::Warning);
+        assert!(why.contains("attribute security.capability"), "{why}");
+    }
+    let witnessed: Vec<_> = tree.witnessed.iter().map(String::as_str).collect();
+    assert_eq!(witnessed, ["/", "/good"]);
 }
 
 fn privileged() {
