@@ -106,8 +106,13 @@ pub const PIECES_MAX: usize = 1024;
 pub const WAITING_ENTRIES: usize = 8192;
 /// The most bytes of such entries.
 pub const WAITING_BYTES: usize = 4 << 20;
-/// A tree's writer stores unfinished nodes of outer directories when all of them have more bytes.
+/// The most bytes of names and extended attributes of a directory and of those around it, which a
+/// tree's writer holds until they are left.
+pub const TREE_OPEN_BYTES_MAX: usize = 64 << 20;
+/// A tree's writer stores unfinished nodes of directories when all of them have more bytes.
 pub const HELD_BYTES: usize = 32 << 20;
+/// Those that have no more bytes than this stay, and do not count.
+pub const HELD_EACH: usize = 2 << 10;
 /// The most chunks that wait for a worker of a tree's writer.
 pub const QUEUE_CHUNKS: usize = 64;
 /// The most bytes of chunks that wait for one.

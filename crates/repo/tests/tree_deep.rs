@@ -123,3 +123,42 @@ fn nodes_of_many_unfinished_directories_are_stored_before_they_are_too_many() {
     let (depth, entries) = descend(&repository, &record, b"d");
     assert_eq!((depth as u64, entries), (DEEP, 0));
 }
+
+#[test]
+fn attributes_of_the_directories_around_are_bounded() {
+    const MOST: usize = limits::TREE_OPEN_BYTES_MAX >> 20;
+    let repository = repository();
+    let mut large = attributes(0o755);
+    // 15 values of 64 KiB.
+    large.xattrs = (b'a'..=b'o')
+        .map(|name| (vec![name], vec![7; limits::XATTR_VALUE_MAX]))
+        .collect();
+    let made = store_counted(&repository, "1", |tree| {
+        tree.enter(b"", &attributes(0o755), None)?;
+        // Directories that were left do not count.
+        for (name, path) in [(b"d", "/d/d/d"), (b"e", "/e/e/e")] {
+            let mut entered = 0;
+            let error = loop {
+                match tree.enter(name, &large, None) {
+                    Ok(()) => entered += 1,
+                    Err(error) => break error,
+                }
+                assert!(entered <= MOST * 16 / 15, "{entered}");
+            };
+            assert!(entered >= MOST, "{entered}");
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            let told = error.to_string();
+            assert!(
+                told.contains(path) && told.contains("remove some"),
+                "{told}"
+            );
+            for _ in 0..entered {
+                tree.leave()?;
+            }
+        }
+        tree.leave()
+    });
+    made.expect("a backup");
+    let report = verify(&repository).expect("a verification");
+    assert!(report.damage.is_empty(), "{:?}", report.damage);
+}

@@ -174,7 +174,7 @@ pub(crate) struct Sink<'w> {
     pub(crate) writer: &'w Writer,
     pub(crate) queue: &'w Queue,
     pub(crate) counts: TreeCounts,
-    /// Bytes of nodes that are not finished.
+    /// Bytes of nodes that are not finished, as far as they can be cut.
     pub(crate) held: usize,
 }
 

@@ -85,6 +85,8 @@ pub struct TreeWriter<'w> {
     sink: Sink<'w>,
     /// The last name in each directory that was entered and not left.
     names: Vec<Vec<u8>>,
+    /// What each of them and those around it hold until they are left.
+    open_bytes: Vec<usize>,
     /// Whether the root was left.
     ended: bool,
     file: Option<OpenFile>,
@@ -124,6 +126,7 @@ impl<'w> TreeWriter<'w> {
                 held: 0,
             },
             names: Vec::new(),
+            open_bytes: Vec::new(),
             ended: false,
             file: None,
             bundle: Vec::new(),
@@ -163,6 +166,15 @@ impl<'w> TreeWriter<'w> {
             self.check_next(name)?;
         }
         check::check_attributes(attributes).map_err(|why| self.invalid(name, why))?;
+        let around = self.open_bytes.last().copied().unwrap_or_default();
+        // What stays of its unfinished nodes is counted with it.
+        let bytes = around + limits::HELD_EACH + name.len() + weight(attributes);
+        if bytes > limits::TREE_OPEN_BYTES_MAX {
+            let why = "has, with the directories around it, more than 64 MiB of extended \
+                       attributes: remove some of them, or exclude it";
+            return Err(self.invalid(name, why));
+        }
+        self.open_bytes.push(bytes);
         self.named(name);
         self.names.push(Vec::new());
         self.entries += 1;
@@ -175,6 +187,7 @@ impl<'w> TreeWriter<'w> {
         if self.names.pop().is_none() {
             return Err(self.invalid(b"", "was left already"));
         }
+        self.open_bytes.pop();
         self.ended = self.names.is_empty();
         self.step(Step::Leave)?;
         if self.ended {
@@ -456,6 +469,7 @@ impl<'w> TreeWriter<'w> {
         if let Some(directory) = self.open.last_mut() {
             directory.nodes.push(&mut self.sink, &item)?;
             if self.sink.held > limits::HELD_BYTES {
+                // Nothing that counts is left, so the next time is as far away.
                 let mut open = self.open.iter_mut();
                 open.try_for_each(|directory| directory.nodes.cut(&mut self.sink))?;
             }
