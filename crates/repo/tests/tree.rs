@@ -227,6 +227,21 @@ fn calls_out_of_order_fail_by_name_and_change_nothing() {
         let kind = NodeKind::Symlink { target: vec![] };
         let link = TreeNode { kind, ..fifo(b"z") };
         invalid(tree.add(link, None), "no symbolic link");
+        let path = b"etc/passwd".to_vec();
+        let kind = NodeKind::HardLink { path };
+        let mut link = TreeNode { kind, ..fifo(b"z") };
+        link.attributes.flags = 0x10;
+        invalid(
+            tree.add(link.clone(), None),
+            "/etc/z is a hard link with what",
+        );
+        link.attributes.flags = 0;
+        link.attributes.xattrs = vec![(b"user.a".to_vec(), vec![])];
+        invalid(tree.add(link, None), "/etc/z is a hard link with what");
+        invalid(
+            tree.begin_file(b"z", &plain, 0),
+            "/etc/z is a file that had",
+        );
         tree.leave()?;
         tree.leave()?;
         invalid(tree.enter(b"", &plain, None), "the one root");

@@ -191,6 +191,11 @@ fn entries_that_cannot_be_are_refused_by_their_nodes_name() {
     let long_path = b"x/".repeat(9000);
     let large = [&[1][..], &number(5000), &[0; 5000]].concat();
     let many = vec![extent(0, Forge::new().node(b"any"), 0, 1); 9];
+    let mut nameless = regular(99, &[]);
+    let links = nameless.len() - 1 - 4;
+    nameless[links] = 0;
+    let mut flagged = entry(b"h", 4, &[&number(1)[..], b"a"].concat());
+    flagged[1 + 1 + 1 + 10 + 12] = 0x10;
     let mut nanos = fifo(b"f");
     nanos[1 + 1 + 1 + 10 + 8..][..4].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
     let mut mode = fifo(b"f");
@@ -240,6 +245,8 @@ fn entries_that_cannot_be_are_refused_by_their_nodes_name() {
             "a larger node in an entry",
             node(b'D', 0, &[entry(b"d", 2, &large)]),
         ),
+        ("had no name", node(b'D', 0, &[nameless])),
+        ("what only the first name has", node(b'D', 0, &[flagged])),
         ("more extents", node(b'D', 0, &[regular(99, &many)])),
         ("larger file", node(b'D', 0, &[regular(1 << 63, &[])])),
     ];

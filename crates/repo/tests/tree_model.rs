@@ -74,7 +74,12 @@ fn entry() -> impl Strategy<Value = Entry> {
             .prop_map(|(major, minor)| Kind::Other(NodeKind::CharDevice { major, minor })),
         1 => Just(Kind::Other(NodeKind::Fifo)),
     ];
-    let leaf = (attributes(), leaf).prop_map(|(attributes, kind)| Entry { attributes, kind });
+    let leaf = (attributes(), leaf).prop_map(|(mut attributes, kind)| {
+        if matches!(kind, Kind::Other(NodeKind::HardLink { .. })) {
+            (attributes.flags, attributes.xattrs) = (0, Vec::new());
+        }
+        Entry { attributes, kind }
+    });
     leaf.prop_recursive(5, 120, 30, |entry| {
         (attributes(), btree_map(name(), entry, 0..30)).prop_map(|(attributes, entries)| Entry {
             attributes,

@@ -99,7 +99,11 @@ pub struct DeviceNumber {
 impl Entry {
     /// Fails, as `Invalid`, if anything about it cannot be or exceeds a limit.
     pub fn check(&self) -> Result<()> {
+        let linked = matches!(self.kind, EntryKind::HardLink { .. })
+            && (self.attributes.flags != 0 || !self.attributes.xattrs.is_empty());
+        let linked = linked.then_some("it is a hard link with what only the first name has");
         let wrong = self.attributes.wrong().or_else(|| self.kind.wrong());
+        let wrong = wrong.or(linked);
         wrong.map_or(Ok(()), |why| Err(Error::new(ErrorKind::Invalid, why)))
     }
 }
@@ -203,6 +207,19 @@ mod tests {
         }
         let target = vec![b'x'; 4095];
         assert!(entry(EntryKind::Symlink { target }).check().is_ok());
+    }
+
+    #[test]
+    fn a_hard_link_has_neither_flags_nor_extended_attributes() {
+        let to = TreePath::new("a").unwrap();
+        let link = entry(EntryKind::HardLink { to });
+        assert!(link.check().is_ok());
+        let mut bad = link.clone();
+        bad.attributes.flags = 0x10;
+        assert!(bad.check().is_err());
+        let mut bad = link;
+        bad.attributes.xattrs = vec![xattr(b"user.a", 0)];
+        assert!(bad.check().is_err());
     }
 
     #[test]

@@ -65,12 +65,14 @@ fn scan_below(path: &Path, place: &TreePath, met: &mut HashMap<u64, TreePath>) -
     let children = children
         .into_iter()
         .map(|(name, (path, place))| (name, scan_below(&path, &place, met).into()));
+    let mut attributes = attributes(path, &metadata);
+    if matches!(kind, EntryKind::HardLink { .. }) {
+        // Those are the first name's.
+        attributes.xattrs.clear();
+    }
     Item {
         children: children.collect(),
-        entry: Entry {
-            attributes: attributes(path, &metadata),
-            kind,
-        },
+        entry: Entry { attributes, kind },
         runs,
         state: State::Whole,
     }

@@ -1,7 +1,19 @@
 //! What a tree may hold: one set of rules for what is written and what is read.
 
 use super::{Attributes, Content, Extent, NodeKind, TreeFile, TreeNode};
+use crate::format::tree::{HEADER, extent};
 use crate::limits;
+
+/// The longest entries fit in a node: a directory or hard link with a name, its attributes, of
+/// which a hard link has no extended ones, and what its kind has.
+const _: () = {
+    let plain = 1 + limits::TREE_NAME_MAX + 1 + 2 + 4 + 4 + 8 + 4 + 4 + 2;
+    let xattrs = limits::XATTRS_TOTAL_MAX + limits::XATTRS_MAX * (1 + 4);
+    assert!(limits::SYMLINK_MAX <= limits::TREE_INLINE_MAX);
+    assert!(limits::EXTENTS_INLINE * extent::LENGTH + 8 + 4 < limits::TREE_INLINE_MAX);
+    assert!(HEADER + plain + xattrs + 1 + 4 + limits::TREE_INLINE_MAX <= limits::TREE_NODE_MAX);
+    assert!(HEADER + plain + 4 + limits::TREE_PATH_MAX <= limits::TREE_NODE_MAX);
+};
 
 type Checked = Result<(), &'static str>;
 
@@ -27,6 +39,9 @@ pub(crate) fn check_node(node: &TreeNode) -> Checked {
             Ok(())
         }
         NodeKind::HardLink { path } => {
+            if !node.attributes.xattrs.is_empty() || node.attributes.flags != 0 {
+                return Err("is a hard link with what only the first name has");
+            }
             if path.len() > limits::TREE_PATH_MAX {
                 return Err("is a hard link to a longer path than is allowed");
             }
@@ -76,7 +91,16 @@ pub(crate) fn check_attributes(attributes: &Attributes) -> Checked {
     Ok(())
 }
 
+/// Fails unless a file can have so many names.
+pub(crate) fn check_links(links: u32) -> Checked {
+    if links == 0 {
+        return Err("is a file that had no name");
+    }
+    Ok(())
+}
+
 fn check_file(file: &TreeFile) -> Checked {
+    check_links(file.links)?;
     if file.size > limits::FILE_SIZE_MAX {
         return Err("is a larger file than there can be");
     }

@@ -230,7 +230,8 @@ impl<'w> TreeWriter<'w> {
     /// Begins a file, whose content follows: its data and holes in order.
     pub fn begin_file(&mut self, name: &[u8], attributes: &Attributes, links: u32) -> Result<()> {
         self.check_next(name)?;
-        check::check_attributes(attributes).map_err(|why| self.invalid(name, why))?;
+        (check::check_attributes(attributes).and_then(|()| check::check_links(links)))
+            .map_err(|why| self.invalid(name, why))?;
         let start = self.bundle.len();
         self.file = Some(OpenFile::new(name, attributes, links, start));
         Ok(())

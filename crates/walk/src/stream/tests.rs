@@ -63,8 +63,10 @@ prop_compose! {
         xattrs in btree_map(bytes(255), vec(any::<u8>(), 0..300), 0..4),
         kind in kind(),
     ) -> Entry {
-        let xattrs = xattrs.into_iter().map(|(name, value)| Xattr { name, value });
-        let xattrs = xattrs.collect();
+        let first = !matches!(kind, EntryKind::HardLink { .. });
+        let flags = if first { flags } else { 0 };
+        let xattrs = xattrs.into_iter().filter(|_| first);
+        let xattrs = xattrs.map(|(name, value)| Xattr { name, value }).collect();
         Entry { attributes: Attributes { permissions, uid, gid, mtime, flags, xattrs }, kind }
     }
 }
@@ -203,23 +205,28 @@ fn the_longest_entry_fits_into_a_message() {
         value: vec![1; 200],
     };
     let path = vec!["x".repeat(255); 4096].join("/");
-    let entry = Entry {
-        attributes: Attributes {
-            xattrs: (0..4096).map(xattr).collect(),
-            ..Attributes::default()
-        },
-        kind: EntryKind::HardLink {
-            to: TreePath::new(path).unwrap(),
-        },
+    let link = EntryKind::HardLink {
+        to: TreePath::new(path).unwrap(),
     };
-    entry.check().unwrap();
-    let mut out = Vec::new();
-    let telling = Telling {
-        name: Some(&[b'n'; 255]),
-        entry: Some(&entry),
-        witness: None,
-        linked: false,
-    };
-    told(&mut out, Kind::Entry, &telling);
-    assert!(matches!(decoded(&out), Ok(Message::Entry(_))));
+    let target = vec![b'x'; 4095];
+    // A hard link has no extended attributes.
+    for (kind, xattrs) in [(link, 0), (EntryKind::Symlink { target }, 4096)] {
+        let entry = Entry {
+            attributes: Attributes {
+                xattrs: (0..xattrs).map(xattr).collect(),
+                ..Attributes::default()
+            },
+            kind,
+        };
+        entry.check().unwrap();
+        let mut out = Vec::new();
+        let telling = Telling {
+            name: Some(&[b'n'; 255]),
+            entry: Some(&entry),
+            witness: None,
+            linked: false,
+        };
+        told(&mut out, Kind::Entry, &telling);
+        assert!(matches!(decoded(&out), Ok(Message::Entry(_))));
+    }
 }
