@@ -36,7 +36,7 @@ pub struct TreeRecord {
     pub witness: Option<ChunkId>,
     /// Number of entries, the root included.
     pub entries: u64,
-    /// Sum of the files' sizes.
+    /// Sum of the files' sizes; `u64::MAX` if it is larger.
     pub size: u64,
     /// The user namespace that the owners are of, as text; `None` is the machine's own. Only for
     /// whoever wants to believe witnesses: in another one, the same files have other owners.

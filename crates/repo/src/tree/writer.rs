@@ -223,7 +223,7 @@ impl<'w> TreeWriter<'w> {
         }
         let size = file.size;
         self.put(node.clone(), witness)?;
-        self.size += size;
+        self.size = self.size.saturating_add(size);
         Ok(())
     }
 
@@ -269,7 +269,7 @@ impl<'w> TreeWriter<'w> {
         };
         self.named(&file.name);
         self.entries += 1;
-        self.size += size;
+        self.size = self.size.saturating_add(size);
         let content = file_node(content, file.links, size);
         let (name, attributes) = (file.name, file.attributes);
         let node = TreeNode {
