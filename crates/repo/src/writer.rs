@@ -143,7 +143,8 @@ impl Writer {
 
     /// Whether a chunk is there, or was given to this writer.
     pub(crate) fn has(&self, id: &ChunkId) -> bool {
-        self.is_indexed(id) || lock(&self.seen).contains(id)
+        // In this order: what is indexed meanwhile goes from one to the other.
+        lock(&self.seen).contains(id) || self.is_indexed(id)
     }
 
     /// What was claimed will not be stored: nothing may be committed.
@@ -154,8 +155,8 @@ impl Writer {
     /// Makes what was stored so far durable and puts it into the index, where it can be read from
     /// here on, while this goes on writing.
     pub fn flush(&self) -> Result<()> {
-        self.put_open()?;
-        self.flush_index(1)
+        // What fails here is in no pack or index object any more.
+        self.poisoned(self.put_open().and_then(|()| self.flush_index(1)))
     }
 
     /// Puts the open packs.

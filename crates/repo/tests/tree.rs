@@ -5,12 +5,13 @@ mod support;
 use std::sync::Arc;
 
 use snapkeep_repo::{
-    Attributes, ErrorKind, MemoryStorage, NodeKind, Repository, Storage, Timestamp, TreeNode,
-    TreeReader, TreeRecord, WitnessedDirectory, Writer, verify, write_tree,
+    Attributes, ErrorKind, FaultPoint, Faulty, MemoryStorage, NodeKind, Repository, Storage,
+    Timestamp, TreeNode, TreeReader, TreeRecord, WitnessedDirectory, Writer, verify, write_tree,
 };
 
 use support::tree::{
-    Entry, Kind, attributes, commit, directory, file, give, noise, read, store, witness,
+    Entry, Kind, attributes, commit, directory, file, give, noise, read, store, store_counted,
+    witness,
 };
 use support::{init, key, name, open};
 
@@ -291,4 +292,61 @@ fn after_a_tree_that_was_given_up_nothing_is_committed() {
     );
     let error: snapkeep_repo::Error = missing.expect_err("the root was not left");
     assert!(error.to_string().contains("was not left"), "{error}");
+}
+
+#[test]
+fn a_sum_of_sizes_that_no_number_can_say_is_the_largest() {
+    let repository = repository();
+    let plain = attributes(0o644);
+    let (record, _) = store_counted(&repository, "1", |tree| {
+        tree.enter(b"", &plain, None)?;
+        for name in [b"a", b"b", b"c"] {
+            tree.begin_file(name, &plain, 1)?;
+            tree.hole(i64::MAX.unsigned_abs())?;
+            tree.end_file(None)?;
+        }
+        tree.leave()
+    })
+    .expect("a backup");
+    assert_eq!(record.size, u64::MAX);
+    let snapshot = repository.snapshot(&name("1")).expect("the snapshot");
+    assert_eq!(snapshot.tree.map(|tree| tree.size), Some(u64::MAX));
+}
+
+#[test]
+fn after_a_panic_of_who_gives_the_tree_nothing_is_committed() {
+    let repository = repository();
+    let writer = Writer::new(Arc::clone(&repository)).expect("a writer");
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        write_tree(&writer, 1, &|_| {}, |tree| {
+            give(tree, b"", &everything()).map(|()| panic!("a panic of the test"))
+        })
+        .map(|_| ())
+    }));
+    assert!(made.is_err());
+    let record = store(&repository, "2", &directory([])).expect("another writer goes on");
+    let error = commit(writer, "1", record).expect_err("nothing is committed");
+    assert!(error.to_string().contains("panicked"), "{error}");
+}
+
+#[test]
+fn after_a_flush_that_failed_nothing_is_committed() {
+    let stored = |point| {
+        let memory = Arc::new(MemoryStorage::new());
+        let faulty = Arc::new(Faulty::new(memory, point));
+        let storage: Arc<dyn Storage> = Arc::clone(&faulty) as _;
+        let repository = init(&storage, &key()).expect("a repository");
+        let writer = Writer::new(repository).expect("a writer");
+        let record = write_tree(&writer, 1, &|_| {}, |tree| give(tree, b"", &everything()));
+        (writer, record.expect("a tree"), faulty.count())
+    };
+    let (_, _, flush) = stored(FaultPoint::Never);
+    // A pack of nodes, one of data, the index object.
+    for operation in flush..flush + 3 {
+        let (writer, record, _) = stored(FaultPoint::Only(operation));
+        let failed = writer.flush().expect_err("the storage fails");
+        assert_eq!(failed.kind(), ErrorKind::Io, "{failed}");
+        let error = commit(writer, "1", record).expect_err("nothing is committed");
+        assert_eq!(error.to_string(), failed.to_string());
+    }
 }

@@ -4,6 +4,7 @@
 //! until their bundle has an identity.
 
 use std::mem::size_of;
+use std::thread::Builder;
 
 use super::file::OpenFile;
 use super::levels::{Finished, Item, Levels};
@@ -41,10 +42,18 @@ pub fn write_tree<E: From<Error>>(
     work: impl FnOnce(&mut TreeWriter<'_>) -> Result<(), E>,
 ) -> Result<TreeRecord, E> {
     let queue = Queue::default();
+    // Dropped once all threads have ended, also when one of them panics.
+    let _loss = Loss(writer, &queue);
     let made = std::thread::scope(|scope| {
         let closer = queue.closer();
-        for _ in 0..workers.clamp(1, limits::TREE_WORKERS_MAX) {
-            scope.spawn(|| queue.work(&mut writer.worker(), written));
+        for started in 0..workers.clamp(1, limits::TREE_WORKERS_MAX) {
+            let work = || queue.work(&mut writer.worker(), written);
+            match Builder::new().spawn_scoped(scope, work) {
+                Ok(_) => {}
+                Err(error) if started == 0 => return Err(no_thread(error).into()),
+                // A machine that has no more to give only slows it down.
+                Err(_) => break,
+            }
         }
         let mut tree = TreeWriter::new(writer, &queue);
         let made = work(&mut tree).and_then(|()| tree.finish().map_err(E::from));
@@ -54,11 +63,23 @@ pub fn write_tree<E: From<Error>>(
         drop(closer);
         made
     });
-    let failed = queue.check();
-    if let Err(error) = &failed {
-        writer.give_up(error);
+    made.and_then(|record| Ok(queue.check().map(|()| record)?))
+}
+
+fn no_thread(error: std::io::Error) -> Error {
+    let what = "no thread can be started that stores a directory tree";
+    Error::with_source(ErrorKind::Io, what, error)
+}
+
+/// Gives the writer up if chunks that were claimed are not stored.
+struct Loss<'w>(&'w Writer, &'w Queue);
+
+impl Drop for Loss<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.1.check() {
+            self.0.give_up(&error);
+        }
     }
-    made.and_then(|record| Ok(failed.map(|()| record)?))
 }
 
 /// A directory that was entered.
