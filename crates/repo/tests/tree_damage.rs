@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use snapkeep_repo::{
     ChunkId, Class, ErrorKind, MemoryStorage, NodeKind, Repository, Result, Storage, TreeReader,
-    TreeRecord, WitnessedDirectory, Writer, verify,
+    TreeRecord, WitnessedDirectory, Writer, limits, verify,
 };
 
 use support::tree::{commit, directory, file, read, store};
@@ -430,5 +430,77 @@ fn what_the_next_backup_compares_with_may_be_damaged() {
             .filter(|line| words.iter().all(|word| line.contains(word)));
         assert_eq!(bad.count(), usize::from(number != 1), "{told:?}");
         assert_eq!(report.snapshots, 2 + number as u64);
+    }
+}
+
+/// A file of this name and size whose extents lie in this node.
+fn file_in_nodes(name: &[u8], size: u64, node: ChunkId) -> Vec<u8> {
+    let rest = [&size.to_le_bytes()[..], &[1, 0, 0, 0, 255], node.as_bytes()];
+    entry(name, 1, &rest.concat())
+}
+
+/// An extent node above level 0.
+fn extents_above(level: u8, children: &[(u64, ChunkId)]) -> Vec<u8> {
+    let each = |(first, id): &(u64, ChunkId)| [&first.to_le_bytes()[..], id.as_bytes()].concat();
+    node(b'X', level, &children.iter().map(each).collect::<Vec<_>>())
+}
+
+#[test]
+fn extents_that_two_files_have_must_lie_in_both() {
+    let forge = Forge::new();
+    let chunk = forge.chunk(Class::Data, &[7; 50]);
+    let below = forge.node(&node(b'X', 0, &[extent(10, chunk, 0, 50)]));
+    let above = forge.node(&extents_above(1, &[(10, below)]));
+    let files = [
+        file_in_nodes(b"a", 60, above),
+        file_in_nodes(b"b", 59, above),
+    ];
+    let id = forge.node(&node(b'D', 0, &files));
+    let record = forge.tree(id);
+    forge.expect_refused(&record, &["behind the file's end", &below.to_string()]);
+}
+
+#[test]
+fn content_whose_nodes_do_not_belong_together_is_not_present() {
+    let forge = Forge::new();
+    let chunk = forge.chunk(Class::Data, &[7; 50]);
+    let whole = forge.node(&node(b'X', 0, &[extent(0, chunk, 0, 50)]));
+    let overlapping = [extent(0, chunk, 0, 50), extent(49, chunk, 0, 1)];
+    let overlapping = forge.node(&node(b'X', 0, &overlapping));
+    // Each node names the one below again and again: without a look at the offsets that would
+    // be too many to go through.
+    let mut again = whole;
+    for level in 1..limits::TREE_LEVELS_MAX {
+        let children: Vec<_> = (0..100).map(|first| (first, again)).collect();
+        again = forge.node(&extents_above(level, &children));
+    }
+    let contents = [
+        (true, forge.node(&extents_above(1, &[(0, whole)]))),
+        (false, overlapping),
+        (false, forge.node(&extents_above(2, &[(0, whole)]))),
+        (false, forge.node(&extents_above(1, &[(1, whole)]))),
+        (false, again),
+    ];
+    let names = [b"0", b"1", b"2", b"3", b"4"];
+    let each = |(name, (_, id)): (&&[u8; 1], &(bool, ChunkId))| file_in_nodes(&name[..], 50, *id);
+    let files: Vec<_> = names.iter().zip(&contents).map(each).collect();
+    let id = forge.node(&node(b'D', 0, &files));
+    let record = forge.tree(id);
+    let Forge { repository, writer } = forge;
+    commit(writer, "1", record.clone()).expect("a commit");
+    let reader = TreeReader::open(repository, &record).expect("it opens");
+    let NodeKind::Directory(top) = &reader.root().kind else {
+        panic!("the root is a directory");
+    };
+    for (name, (present, _)) in names.iter().zip(contents) {
+        let found = reader.lookup(top, &name[..]).expect("it is read");
+        let NodeKind::File(file) = found.expect("the file").kind else {
+            panic!("it is a file");
+        };
+        assert_eq!(
+            reader.is_present(&file).expect("an answer"),
+            present,
+            "{name:?}"
+        );
     }
 }

@@ -269,7 +269,7 @@ impl TreeReader {
                     (to, more) = (to.min(*next), true);
                 }
                 let below = self.extent_node(&id)?;
-                if below.level + 1 != node.level || below.first() != first {
+                if !below.is_below(node.level, first) {
                     return Err(Role::Extents.corrupt(&id, "is not the one that belongs there"));
                 }
                 node = below;
@@ -303,8 +303,9 @@ impl TreeReader {
             Content::Extents(extents) => return self.all_present(extents),
             Content::Node(id) => id,
         };
-        let mut todo = vec![*root];
-        while let Some(id) = todo.pop() {
+        // A node, the level above it if there is one, its first offset and that of the next.
+        let mut todo = vec![(*root, None, 0, file.size)];
+        while let Some((id, above, from, to)) = todo.pop() {
             let node = match self.extent_node(&id) {
                 Ok(node) => node,
                 Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
@@ -312,11 +313,22 @@ impl TreeReader {
                 }
                 Err(e) => return Err(e),
             };
+            if above.is_some_and(|level| !node.is_below(level, from)) {
+                return Ok(false);
+            }
             match &node.items {
-                extent::Items::Extents(extents) if !self.all_present(extents)? => return Ok(false),
-                extent::Items::Extents(_) => {}
+                extent::Items::Extents(extents) => {
+                    let proper = check_extents(extents, from, to).is_ok();
+                    if !proper || !self.all_present(extents)? {
+                        return Ok(false);
+                    }
+                }
                 extent::Items::Children(children) => {
-                    todo.extend(children.iter().rev().map(|(_, id)| *id));
+                    let mut behind = to;
+                    for (first, child) in children.iter().rev() {
+                        todo.push((*child, Some(node.level), *first, behind));
+                        behind = *first;
+                    }
                 }
             }
         }

@@ -25,6 +25,11 @@ pub(crate) enum Items {
 }
 
 impl ExtentNode {
+    /// Whether it is the one that a node of this level names with this first offset.
+    pub(crate) fn is_below(&self, level: u8, first: u64) -> bool {
+        self.level + 1 == level && self.first() == first
+    }
+
     /// The first offset in the node or below it.
     pub(crate) fn first(&self) -> u64 {
         match &self.items {
