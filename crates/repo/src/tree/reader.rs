@@ -132,11 +132,7 @@ impl TreeReader {
         match &directory.place {
             Place::Nowhere => Ok(None),
             Place::Node(id) => self.directory_node(id).map(Some),
-            Place::Inline(body) => match entry::decode(body, false) {
-                Ok(node) if node.level == 0 => Ok(Some(Arc::new(node))),
-                Ok(_) => corrupt("has a directory of several levels in an entry"),
-                Err(why) => corrupt(&format!("has a directory in an entry that {why}")),
-            },
+            Place::Inline(body) => inline_node(body, &directory.origin).map(Some),
         }
     }
 
@@ -357,6 +353,16 @@ pub(crate) fn end_in_chunk(extent: &Extent) -> u64 {
 fn find(extents: &[Extent], offset: u64) -> Option<Extent> {
     let number = extents.partition_point(|extent| extent.end() <= offset);
     extents.get(number).copied()
+}
+
+/// A directory's node that lies in an entry of this one.
+pub(super) fn inline_node(body: &[u8], origin: &ChunkId) -> Result<Arc<DirectoryNode>> {
+    let corrupt = |why: &str| Err(Role::Directory.corrupt(origin, why));
+    match entry::decode(body, false) {
+        Ok(node) if node.level == 0 => Ok(Arc::new(node)),
+        Ok(_) => corrupt("has a directory of several levels in an entry"),
+        Err(why) => corrupt(&format!("has a directory in an entry that {why}")),
+    }
 }
 
 /// The entries of a node of level 0.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::reader::{TreeReader, entries, handed_out};
+use super::reader::{TreeReader, entries, handed_out, inline_node};
 use super::{NodeKind, Place, TreeNode, Witness};
 use crate::format::id::ChunkId;
 use crate::format::tree::entry::{DirectoryNode, Items};
@@ -41,16 +41,17 @@ struct Frame {
     next: Option<Vec<u8>>,
 }
 
-/// A node that is at hand, or can be read again.
+/// A node that is at hand, or can be read again from where it lies. One in an entry is decoded
+/// again: as it is stored it takes a small part of the room.
 #[derive(Debug)]
 struct Held<N> {
-    id: Option<ChunkId>,
+    place: Place,
     node: Option<Arc<N>>,
 }
 
 impl<N> Held<N> {
     fn let_go(&mut self) {
-        if self.id.is_some() {
+        if self.place != Place::Nowhere {
             self.node = None;
         }
     }
@@ -72,35 +73,25 @@ impl WitnessedDirectory {
             depth: 0,
             origin,
         };
-        directory.descend(None, node, &witness, None);
+        directory.descend(Place::Nowhere, node, witness, None);
         directory
     }
 
     fn descend(
         &mut self,
-        id: Option<ChunkId>,
+        place: Place,
         node: Arc<DirectoryNode>,
-        witness: &Place,
+        witness: Place,
         next: Option<Vec<u8>>,
     ) {
-        let witness = match witness {
-            Place::Nowhere => Held {
-                id: None,
-                node: None,
-            },
-            Place::Inline(body) => Held {
-                id: None,
-                node: witness::decode(body).ok().map(Arc::new),
-            },
-            Place::Node(id) => Held {
-                id: Some(*id),
-                node: self.reader.witness_node(id).ok(),
-            },
-        };
         let node = Some(node);
         self.frames.push(Frame {
-            place: Held { id, node },
-            witness,
+            place: Held { place, node },
+            // Read when it is needed.
+            witness: Held {
+                place: witness,
+                node: None,
+            },
             at: 0,
             next,
         });
@@ -111,18 +102,21 @@ impl WitnessedDirectory {
         let Some(frame) = self.frames.last_mut() else {
             return Ok(None);
         };
-        let node = match (&frame.place.node, &frame.place.id) {
+        let node = match (&frame.place.node, &frame.place.place) {
             (Some(node), _) => Arc::clone(node),
-            (None, Some(id)) => self.reader.directory_node(id)?,
-            (None, None) => unreachable!("a node without an identity is never let go"),
+            (None, Place::Node(id)) => self.reader.directory_node(id)?,
+            (None, Place::Inline(body)) => inline_node(body, &self.origin)?,
+            (None, Place::Nowhere) => unreachable!("a node that lies nowhere is never let go"),
         };
         frame.place.node = Some(Arc::clone(&node));
-        if frame.witness.node.is_none()
-            && let Some(id) = &frame.witness.id
-        {
-            frame.witness.node = self.reader.witness_node(id).ok();
+        if frame.witness.node.is_none() {
+            frame.witness.node = match &frame.witness.place {
+                Place::Nowhere => None,
+                Place::Inline(body) => witness::decode(body).ok().map(Arc::new),
+                Place::Node(id) => self.reader.witness_node(id).ok(),
+            };
             if frame.witness.node.is_none() {
-                frame.witness.id = None;
+                frame.witness.place = Place::Nowhere;
             }
         }
         Ok(Some((frame, node)))
@@ -152,7 +146,7 @@ impl WitnessedDirectory {
             let next = (children.get(number + 1)).map(|(next, _)| next.clone());
             let next = next.or_else(|| frame.next.clone());
             let child = self.reader.child(&node, number, next.as_deref())?;
-            self.descend(Some(children[number].1), child, &below, next);
+            self.descend(Place::Node(children[number].1), child, below, next);
         }
         let (depth, origin) = (self.depth, self.origin);
         let Some((frame, node)) = self.innermost()? else {
@@ -193,11 +187,7 @@ impl WitnessedDirectory {
             origin: directory.origin,
         };
         if let Some(node) = self.reader.first_node(directory)? {
-            let id = match &directory.place {
-                Place::Node(id) => Some(*id),
-                Place::Inline(_) | Place::Nowhere => None,
-            };
-            entered.descend(id, node, &found.below, None);
+            entered.descend(directory.place.clone(), node, found.below.clone(), None);
         }
         Ok(entered)
     }
@@ -209,4 +199,54 @@ fn known(frame: &Frame, node: &DirectoryNode, number: usize) -> (Option<Witness>
     (witness.filter(|w| w.level == node.level && w.items.len() == node.len()))
         .and_then(|witness| witness.items.get(number).cloned())
         .unwrap_or((None, Place::Nowhere))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Attributes, write_tree};
+    use crate::{MemoryStorage, Protect, Repository, SystemRandom, Writer, limits};
+
+    #[test]
+    fn directories_that_are_gone_through_hold_no_decoded_node() {
+        let (storage, random) = (Arc::new(MemoryStorage::new()), Arc::new(SystemRandom));
+        let size = limits::CHUNK_DEFAULT;
+        let repository = Repository::init(storage, random, &Protect::Open, size);
+        let repository = Arc::new(repository.expect("a repository"));
+        let writer = Writer::new(Arc::clone(&repository)).expect("a writer");
+        let seen = Witness {
+            inode: 7,
+            ctime: crate::tree::Timestamp::default(),
+        };
+        let record = write_tree(&writer, 1, &|_| {}, |tree| {
+            let plain = Attributes::default();
+            tree.enter(b"", &plain, None)?;
+            tree.enter(b"a", &plain, Some(seen))?;
+            tree.enter(b"b", &plain, Some(seen))?;
+            tree.leave()?;
+            tree.enter(b"c", &plain, Some(seen))?;
+            tree.leave()?;
+            tree.leave()?;
+            tree.leave()
+        });
+        let record: crate::tree::TreeRecord = record.map_err(|e: Error| e).expect("a tree");
+        writer.flush().expect("it can be read");
+        let reader = TreeReader::open(repository, &record).expect("it opens");
+        let mut root = WitnessedDirectory::root(Arc::new(reader));
+        let found = root.seek(b"").expect("it is read").expect("the root");
+        let mut top = root.enter(&found).expect("it is entered");
+        let found = top.seek(b"a").expect("it is read").expect("a");
+        let mut a = top.enter(&found).expect("it is entered");
+        let found = a.seek(b"b").expect("it is read").expect("b");
+        assert!(matches!(a.frames[0].place.place, Place::Inline(_)));
+        a.enter(&found).expect("it is entered");
+        for directory in [&top, &a] {
+            for Frame { place, witness, .. } in &directory.frames {
+                assert!(place.node.is_none() && witness.node.is_none());
+            }
+        }
+        // Each goes on where it was.
+        let found = a.seek(b"c").expect("it is read").expect("c");
+        assert_eq!(found.witness, Some(seen));
+    }
 }

@@ -7,7 +7,14 @@
 
 use super::entry::{put_place, take_place};
 use super::{Role, SHORT, end, open};
+use crate::limits;
 use crate::tree::{Place, Timestamp, Witness};
+
+/// An entry has more bytes than this, and an item above level 0 too.
+const ENTRY_MIN: usize = 30;
+
+/// No directory node has more items.
+const ITEMS_MAX: usize = limits::TREE_NODE_MAX / ENTRY_MIN;
 
 /// A decoded witness node.
 #[derive(Debug)]
@@ -33,6 +40,10 @@ pub(crate) fn encode(witness: Option<&Witness>, below: &Place, out: &mut Vec<u8>
 
 pub(crate) fn decode(body: &[u8]) -> Result<WitnessNode, &'static str> {
     let (level, count, mut bytes) = open(Role::Witness, body)?;
+    // In memory an item is far larger than its two bytes.
+    if count > ITEMS_MAX {
+        return Err("has more items than a directory node can have");
+    }
     let mut items = Vec::with_capacity(count);
     for _ in 0..count {
         let witness = match (level, if level == 0 { bytes.u8() } else { Some(0) }) {
@@ -55,4 +66,21 @@ pub(crate) fn decode(body: &[u8]) -> Result<WitnessNode, &'static str> {
     }
     end(bytes)?;
     Ok(WitnessNode { level, items })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::header;
+    use super::*;
+
+    #[test]
+    fn more_items_than_a_directory_node_can_have_are_refused() {
+        let of = |count: usize| {
+            let items = vec![0; 2 * count];
+            decode(&[&header(Role::Witness, 0, count)[..], &items].concat())
+        };
+        assert_eq!(of(ITEMS_MAX).map(|node| node.items.len()), Ok(ITEMS_MAX));
+        let many = of(limits::TREE_NODE_MAX / 2 - super::super::HEADER);
+        assert!(many.is_err_and(|why| why.contains("more items")));
+    }
 }
