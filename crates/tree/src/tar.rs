@@ -3,8 +3,9 @@
 //!
 //! Extended attributes are records `SCHILY.xattr.*`, ACLs `SCHILY.acl.access` and
 //! `SCHILY.acl.default` with numbers for their users and groups, and a file with holes is in the
-//! sparse format 1.0. So `tar --numeric-owner --acls --xattrs` extracts what was there. Members are
-//! named from `./` on. A tar archive cannot hold sockets, which are left out and reported, nor
+//! sparse format 1.0. So `tar -xp --numeric-owner --acls --xattrs --xattrs-include='*'` extracts what
+//! was there; without the last flag, GNU tar loses file capabilities. Members are named from `./` on.
+//! A tar archive cannot hold sockets, which are left out and reported, nor
 //! inode flags, which are counted; GNU tar itself does not extract paths of 4096 bytes or more.
 
 mod file;

@@ -23,7 +23,8 @@ use support::scan::scan;
 use support::tools::{are_here, has_rights, sh};
 
 /// The flags that Proxmox VE extracts with, and those that a person would add.
-const TAR: &str = "tar --numeric-owner --acls --xattrs --xattrs-include=user.* --xattrs-include=trusted.* --xattrs-include=security.capability --warning=no-timestamp -p";
+const TAR: &str =
+    "tar --numeric-owner --acls --xattrs --xattrs-include='*' --warning=no-timestamp -p";
 
 fn stream(tree: &dyn TreeReader) -> (Vec<u8>, TarReport) {
     let mut out = Vec::new();
