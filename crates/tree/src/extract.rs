@@ -58,10 +58,8 @@ pub enum Existing {
     /// The target has to be empty, or not to be there.
     #[default]
     Refuse,
-    /// Folders are used, and get the archive's attributes; all else stays as it is and is a problem.
-    Keep,
-    /// Folders are used; what else has the name of an entry is removed for it. A folder is never
-    /// removed.
+    /// Folders are used, and get the archive's attributes; what else has the name of an entry is
+    /// removed for it. A folder is never removed.
     Replace,
 }
 

@@ -181,12 +181,11 @@ impl Maker<'_> {
             }
             Err(Errno::EXIST) => match folder_at(&fd, name) {
                 Ok(folder) => return Ok((folder, true)),
-                Err(Errno::LOOP | Errno::NOTDIR) if self.options.existing == Existing::Replace => {
+                Err(Errno::LOOP | Errno::NOTDIR) => {
                     unlinkat(&fd, name, AtFlags::empty())
                         .map_err(failed("removing what is there"))?;
                     mkdirat(&fd, name, Mode::RWXU).map_err(failed("making it"))?;
                 }
-                Err(Errno::LOOP | Errno::NOTDIR) => return Err(kept("no folder")),
                 Err(errno) => return Err(failed("opening it")(errno)),
             },
             Err(errno) => return Err(failed("making it")(errno)),
@@ -253,11 +252,13 @@ impl Maker<'_> {
         }
         match self.options.existing {
             Existing::Refuse => Err(is_there(&path()).into()),
-            Existing::Keep => Err(kept("something else")),
             Existing::Replace => {
                 match unlinkat(within, name.as_bytes(), AtFlags::empty()) {
                     Ok(()) | Err(Errno::NOENT) => {}
-                    Err(Errno::ISDIR) => return Err(kept("a folder")),
+                    Err(Errno::ISDIR) => {
+                        let why = "the target has a folder there, which stays".to_owned();
+                        return Err(Failure::Problem(ProblemKind::Kept, why));
+                    }
                     Err(e) => return Err(Failure::of(e, "removing what is there", path)),
                 }
                 make().map_err(|errno| Failure::of(errno, "making it", path))
@@ -311,14 +312,8 @@ impl Maker<'_> {
 
 fn is_there(path: &TreePath) -> Error {
     let what = format!(
-        "{path} is there already in the target: extract into an empty folder, or allow that folders are used"
+        "{path} is there already in the target: extract into an empty folder, \
+         or allow writing over what is there"
     );
     Error::new(ErrorKind::Target, what)
-}
-
-fn kept(what: &str) -> Failure {
-    Failure::Problem(
-        ProblemKind::Kept,
-        format!("the target has {what} there, which stays"),
-    )
 }
