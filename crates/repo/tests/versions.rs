@@ -66,12 +66,12 @@ fn a_snapshot_that_needs_an_unknown_feature_is_refused_alone() {
     let (key, bytes) = (key(), disk(9, 4));
     let repository = init(&storage, &key).expect("a new repository");
     let mut snapshot = backup(&repository, &name("1"), None, &bytes).expect("a backup");
-    snapshot.needs = vec!["trees-1".to_owned()];
+    snapshot.needs = vec!["trees-2".to_owned()];
     let writer = Writer::new(Arc::clone(&repository)).expect("a writer");
     (writer.commit(&name("2"), snapshot)).expect("what a newer program would commit");
     names(
         &repository.snapshot(&name("2")).expect_err("not readable"),
-        "trees-1",
+        "trees-2",
     );
     assert!(restore(&repository, &name("1")).expect("the other is") == bytes);
     let report = verify(&repository).expect("verified");
