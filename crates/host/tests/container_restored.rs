@@ -5,8 +5,33 @@ mod container;
 
 use std::fs;
 
-use container::{Lab, can_run, fill, wait_until};
+use container::{Lab, can_run, fill, run, wait_until};
 use snapkeep_host::container::{LxcConfig, RestorePolicy, new_container, restored_config};
+
+#[test]
+fn a_container_that_is_not_finished_is_removed_with_its_immutable_files() {
+    let name = "a_container_that_is_not_finished_is_removed_with_its_immutable_files";
+    if !can_run(name, &["chattr"]) {
+        return;
+    }
+    let lxcpath = tempfile::TempDir::new().unwrap();
+    for discarded in [true, false] {
+        let new = new_container(lxcpath.path(), "copy", None).unwrap();
+        let folder = new.rootfs().join("folder");
+        fs::create_dir(&folder).unwrap();
+        let file = folder.join("file");
+        fs::write(&file, "").unwrap();
+        run("chattr", &["+i", file.to_str().unwrap()]);
+        run("chattr", &["+a", folder.to_str().unwrap()]);
+        assert!(fs::remove_file(&file).is_err());
+        if discarded {
+            new.discard().unwrap();
+        } else {
+            drop(new);
+        }
+        assert!(!lxcpath.path().join("copy").exists());
+    }
+}
 
 #[test]
 fn a_restored_container_runs_as_another_one() {

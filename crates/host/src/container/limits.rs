@@ -26,6 +26,14 @@ pub const JOURNAL_BYTES_MAX: u64 = 256 << 10;
 pub const STEPS_MAX: usize = 16;
 /// Subvolumes in a subvolume whose names are told.
 pub const NESTED_TOLD_MAX: usize = 16;
+/// What a guard writes down, in bytes.
+pub const GUARD_LOG_BYTES_MAX: usize = 64 << 10;
+/// Folders of a failed restore that wait to be looked through for files that cannot be removed.
+pub const FOLDERS_MAX: usize = 1 << 20;
+/// Terminals of the machine that an archived configuration gives a container (`lxc.tty.max`).
+pub const TTYS_MAX: u32 = 64;
+/// Terminals inside a container (`lxc.pty.max`), of which the machine has all containers' to serve.
+pub const PTYS_MAX: u32 = 4096;
 /// Processes of the machine that are looked at for programs that a killed backup left.
 pub const PROCESSES_MAX: usize = 1 << 20;
 
@@ -47,6 +55,9 @@ pub struct Timeouts {
     pub guard: Duration,
     /// How long a guard tries again what does not succeed.
     pub retry: Duration,
+    /// How long after a backup stopped a container the next one starts it again if neither it nor
+    /// its guard did; later, somebody may have wanted it to be stopped.
+    pub restart: Duration,
 }
 
 impl Default for Timeouts {
@@ -59,6 +70,7 @@ impl Default for Timeouts {
             hook: Duration::from_secs(600),
             guard: Duration::from_secs(30),
             retry: Duration::from_secs(600),
+            restart: Duration::from_secs(24 * 3600),
         }
     }
 }

@@ -1,22 +1,25 @@
 //! The folder of a new container of LXC. It is one only when its configuration is there, which is
 //! written last.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use snapkeep_api::{Error, ErrorKind, IdMap, Result};
 
+use super::limits::FOLDERS_MAX;
 use super::lines::shown_path;
 use super::lxc::check_name;
 
-/// A container that is being made. What it is dropped without [`finish`](Self::finish), it is
+/// A container that is being made. When it is dropped without [`finish`](Self::finish), it is
 /// removed with all that is in its root file system.
 #[derive(Debug)]
 pub struct NewContainer {
     folder: PathBuf,
-    finished: bool,
+    /// It is finished, or removed.
+    over: bool,
 }
 
 /// Makes the folder of a container, with a folder `rootfs` that is its root's.
@@ -41,7 +44,7 @@ pub fn new_container(lxcpath: &Path, name: &str, idmap: Option<&IdMap>) -> Resul
     }
     let new = NewContainer {
         folder,
-        finished: false,
+        over: false,
     };
     new.furnish(idmap)
         .map_err(|e| cannot("prepare", &new.folder, e))?;
@@ -58,8 +61,28 @@ impl NewContainer {
     pub fn finish(mut self, config: &str) -> Result<()> {
         let path = self.folder.join("config");
         self.write(config).map_err(|e| cannot("write", &path, e))?;
-        self.finished = true;
+        self.over = true;
         Ok(())
+    }
+
+    /// Removes it, as dropping it does. An error names the folder that stays.
+    pub fn discard(mut self) -> Result<()> {
+        self.over = true;
+        self.remove()
+    }
+
+    fn remove(&self) -> Result<()> {
+        if std::fs::remove_dir_all(&self.folder).is_ok() {
+            return Ok(());
+        }
+        let_remove(&self.folder);
+        std::fs::remove_dir_all(&self.folder).map_err(|e| {
+            let what = format!(
+                "{}, without a configuration, stays: remove it",
+                shown_path(&self.folder)
+            );
+            Error::with_source(ErrorKind::Target, what, e)
+        })
     }
 
     fn furnish(&self, idmap: Option<&IdMap>) -> io::Result<()> {
@@ -96,9 +119,44 @@ impl NewContainer {
 
 impl Drop for NewContainer {
     fn drop(&mut self) {
-        if !self.finished {
+        if !self.over {
             // What stays has no configuration, and the next attempt names it.
-            std::fs::remove_dir_all(&self.folder).ok();
+            self.remove().ok();
+        }
+    }
+}
+
+/// Takes away what keeps files and folders from being removed: the container's files may have been
+/// immutable, and then are so when they are restored.
+fn let_remove(folder: &Path) {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        clear_flags(&folder);
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            // Other kinds have no flags, and opening them may do something.
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() && folders.len() < FOLDERS_MAX => {
+                    folders.push(entry.path());
+                }
+                Ok(kind) if kind.is_file() => clear_flags(&entry.path()),
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+}
+
+/// What does not succeed is seen when the file is removed.
+fn clear_flags(path: &Path) {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+        .open(path);
+    if let Ok(file) = file
+        && let Ok(flags) = ioctl_getflags(&file)
+    {
+        let keeping = IFlags::IMMUTABLE | IFlags::APPEND;
+        if flags.intersects(keeping) {
+            ioctl_setflags(&file, flags - keeping).ok();
         }
     }
 }
