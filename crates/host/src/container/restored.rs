@@ -46,6 +46,8 @@ pub struct RestoredConfig {
     pub idmap: Option<IdMap>,
     /// What of the archived one is not in it, and why: a line each.
     pub dropped: Vec<String>,
+    /// The bridges of the machine that the archive chose for its networks: a line each.
+    pub links: Vec<String>,
 }
 
 /// Makes the configuration of a restored container of the archived one.
@@ -82,7 +84,7 @@ pub fn restored_config(archived: &[u8], policy: &RestorePolicy) -> Result<Restor
         refuse_privileged(idmap.as_ref(), policy.idmap.is_some())?;
     }
     let mut text = String::new();
-    let mut dropped = Vec::new();
+    let (mut dropped, mut links) = (Vec::new(), Vec::new());
     let unsafe_networks = keys::unsafe_networks(&lines);
     for line in &lines {
         let value = String::from_utf8_lossy(line.value);
@@ -92,7 +94,12 @@ pub fn restored_config(archived: &[u8], policy: &RestorePolicy) -> Result<Restor
             Judged::Unsafe(why) | Judged::Drop(why) => {
                 dropped.push(format!("line {}, {}: {why}", line.number, line.key));
             }
-            Judged::Keep => put(&mut text, line.key, &value),
+            Judged::Keep => {
+                put(&mut text, line.key, &value);
+                if line.key.starts_with("lxc.net.") && line.key.ends_with(".link") {
+                    links.push(format!("line {}, {}: {value}", line.number, line.key));
+                }
+            }
         }
     }
     // The last, because LXC takes the last, and adds up ranges.
@@ -107,6 +114,7 @@ pub fn restored_config(archived: &[u8], policy: &RestorePolicy) -> Result<Restor
         text,
         idmap,
         dropped,
+        links,
     })
 }
 

@@ -23,6 +23,8 @@ struct Done {
     container: String,
     /// What of the archived configuration was left out.
     dropped: Vec<String>,
+    /// The bridges of this machine that the archived configuration chose.
+    links: Vec<String>,
     #[serde(flatten)]
     extracted: Extracted,
 }
@@ -66,15 +68,28 @@ pub(super) fn run(
     for line in &config.dropped {
         remark(&format!("warning: left out of the configuration: {line}"));
     }
+    for line in &config.links {
+        remark(&format!("the archive chose a bridge of this machine: {line}"));
+    }
     let new = new_container(&path, name, config.idmap.as_ref())?;
     let (all, how) = (Selection::all(), &wanted.how);
     let rootfs = new.rootfs();
-    let extracted = extraction::run(session, settings, &opened, &rootfs, all, config.idmap, how)?;
+    let done = extraction::run(session, settings, &opened, &rootfs, all, config.idmap, how);
+    let extracted = match done {
+        Ok(extracted) => extracted,
+        Err(e) => {
+            if let Err(left) = new.discard() {
+                remark(&format!("warning: {}", left.chain()));
+            }
+            return Err(e);
+        }
+    };
     new.finish(&config.text)?;
     let done = Done {
         archive: opened.name.to_string(),
         container: name.to_owned(),
         dropped: config.dropped,
+        links: config.links,
         extracted,
     };
     opened.finish()?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::container::limits::{PTYS_MAX, TTYS_MAX};
 use crate::container::lines::{Line, mount_fields};
 
 /// LXC's own folder of configurations.
@@ -47,8 +48,11 @@ pub(super) fn judge(key: &str, value: &str, mapped: bool, networks: &BTreeSet<&s
         "lxc.arch" | "lxc.group" | "lxc.signal.halt" | "lxc.signal.reboot" | "lxc.signal.stop" => {
             when(is_word(value))
         }
-        "lxc.tty.max" | "lxc.pty.max" | "lxc.init.uid" | "lxc.init.gid" | "lxc.start.delay"
-        | "lxc.start.order" => when(is_number(value)),
+        "lxc.tty.max" => when(is_number_to(value, TTYS_MAX)),
+        "lxc.pty.max" => when(is_number_to(value, PTYS_MAX)),
+        "lxc.init.uid" | "lxc.init.gid" | "lxc.start.delay" | "lxc.start.order" => {
+            when(is_number(value))
+        }
         "lxc.autodev" => when(matches!(value, "0" | "1")),
         "lxc.no_new_privs" => when(value == "1"),
         "lxc.tty.dir" => when(value == "lxc"),
@@ -81,11 +85,11 @@ fn when(usable: bool) -> Judged {
     }
 }
 
-/// The numbers of networks that are not the container's own, or not known.
+/// The numbers of networks that take an interface of the machine, or put one on it, or are not known.
 pub(super) fn unsafe_networks<'a>(lines: &[Line<'a>]) -> BTreeSet<&'a str> {
     let types = lines.iter().filter_map(|line| {
         let number = line.key.strip_prefix("lxc.net.")?.strip_suffix(".type")?;
-        let own: [&[u8]; 5] = [b"veth", b"empty", b"macvlan", b"ipvlan", b"vlan"];
+        let own: [&[u8]; 2] = [b"veth", b"empty"];
         (!own.contains(&line.value)).then_some(number)
     });
     types.collect()
@@ -99,29 +103,58 @@ fn network(rest: &str, value: &str, unsafe_networks: &BTreeSet<&str>) -> Judged 
         return Unsafe("it is not known to be harmless");
     }
     if unsafe_networks.contains(number) {
-        return Unsafe("the network is the machine's own, or of an unknown type");
+        return Unsafe(
+            "the network uses an interface of the machine itself, or is of an unknown type",
+        );
     }
     match setting {
         "hwaddr" => Drop("two containers must not have the same address; LXC makes a new one"),
         "veth.pair" => Drop("two containers must not have the same name of an interface"),
         "type" | "link" | "flags" | "name" | "mtu" | "ipv4.address" | "ipv4.gateway"
-        | "ipv6.address" | "ipv6.gateway" | "veth.mode" | "macvlan.mode" | "ipvlan.mode"
-        | "ipvlan.isolation" | "vlan.id" => {
+        | "ipv6.address" | "ipv6.gateway" => {
             let plain = |c: char| c.is_ascii_alphanumeric() || "._-:/ @".contains(c);
             when(value.chars().all(plain))
         }
+        "veth.mode" if value == "bridge" => Keep,
+        "veth.mode" => Unsafe("it sets routes of the machine"),
         _ => Unsafe("it changes the machine's network, or runs a program"),
     }
 }
 
+/// Settings of control groups, of both versions, that can only limit; others reserve something, or
+/// let the container stall its machine.
+const LIMITS: [&str; 16] = [
+    "memory.max",
+    "memory.high",
+    "memory.limit_in_bytes",
+    "memory.swap.max",
+    "cpu.max",
+    "cpu.shares",
+    "cpu.weight",
+    "cpu.cfs_quota_us",
+    "cpu.cfs_period_us",
+    "cpuset.cpus",
+    "cpuset.mems",
+    "io.max",
+    "io.weight",
+    "blkio.weight",
+    "pids.max",
+    "devices.deny",
+];
+
 /// A limit of a resource, or less access to devices.
 fn control_group(key: &str) -> Judged {
-    const RESOURCES: [&str; 7] = ["memory", "cpu", "cpuset", "io", "blkio", "pids", "hugetlb"];
-    // Page sizes are in capitals: hugetlb.2MB.max.
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-    let limited = (key.split_once('.'))
-        .is_some_and(|(resource, rest)| RESOURCES.contains(&resource) && !rest.is_empty());
-    if key.chars().all(plain) && (limited || key == "devices.deny") {
+    let word = |text: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let page_size = (key.strip_prefix("hugetlb.")).and_then(|rest| {
+        rest.strip_suffix(".max")
+            .or_else(|| rest.strip_suffix(".limit_in_bytes"))
+    });
+    let limits = LIMITS.contains(&key)
+        || key.strip_prefix("blkio.throttle.").is_some_and(word)
+        || page_size.is_some_and(word);
+    if limits {
         Keep
     } else if key.starts_with("devices.") {
         Unsafe("it gives access to devices of the machine")
@@ -202,6 +235,10 @@ fn mount(value: &str, mapped: bool) -> Judged {
 
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_number_to(text: &str, most: u32) -> bool {
+    is_number(text) && text.parse().is_ok_and(|number: u32| number <= most)
 }
 
 fn is_word(text: &str) -> bool {

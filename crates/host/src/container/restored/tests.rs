@@ -25,8 +25,10 @@ fn it_is_another_container_with_the_same_settings() {
     let kept = "lxc.include = /usr/share/lxc/config/debian.common.conf\n\
                 lxc.include = /usr/share/lxc/config/debian.userns.conf\n\
                 lxc.arch = linux64\nlxc.net.0.type = veth\nlxc.net.0.link = lxcbr0\n\
+                lxc.net.0.veth.mode = bridge\nlxc.tty.max = 4\nlxc.pty.max = 1024\n\
                 lxc.net.0.flags = up\nlxc.net.0.ipv4.address = 10.0.3.7/24\n\
                 lxc.cgroup2.memory.max = 512M\nlxc.cgroup2.hugetlb.2MB.max = 0\n\
+                lxc.cgroup.blkio.throttle.read_bps_device = 8:0 1\nlxc.cgroup.cpu.shares = 512\n\
                 lxc.cgroup.devices.deny = a\nlxc.cap.drop = mac_admin  sys_time\n\
                 lxc.environment = \" A=b \"\nlxc.apparmor.profile = generated\n\
                 lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed\n\
@@ -35,6 +37,7 @@ fn it_is_another_container_with_the_same_settings() {
     let restored = restored(&text);
     assert_eq!(restored.text, format!("{kept}{END}"));
     assert_eq!(restored.dropped, Vec::<String>::new());
+    assert_eq!(restored.links, ["line 7, lxc.net.0.link: lxcbr0"]);
     assert_eq!(restored.idmap.unwrap().users()[0].host, 100_000);
 }
 
@@ -77,6 +80,17 @@ fn what_could_hurt_is_dropped_and_named() {
         "lxc.cgroup.dir.container = x",
         "lxc.cgroup2.memory.-x = 1",
         "lxc.cgroup2.memory = 1",
+        "lxc.cgroup2.memory.min = 1G",
+        "lxc.cgroup2.memory.oom.group = 1",
+        "lxc.cgroup.memory.oom_control = 1",
+        "lxc.cgroup.memory.move_charge_at_immigrate = 1",
+        "lxc.cgroup.cpu.rt_runtime_us = 950000",
+        "lxc.cgroup2.cpuset.cpus.partition = root",
+        "lxc.cgroup.cpuset.memory_pressure_enabled = 1",
+        "lxc.cgroup2.hugetlb..max = 1",
+        "lxc.cgroup.blkio.throttle. = 1",
+        "lxc.tty.max = 65",
+        "lxc.pty.max = 999999999",
         "lxc.cgroup2.cgroup.procs = 1",
         "lxc.environment = HOME",
         "lxc.namespace.share.pid = 1",
@@ -95,6 +109,13 @@ fn what_could_hurt_is_dropped_and_named() {
         "lxc.net.0.veth.pair = vethx",
         "lxc.net.0.type = phys",
         "lxc.net.0.type = none",
+        "lxc.net.0.type = vlan",
+        "lxc.net.0.type = macvlan",
+        "lxc.net.0.type = ipvlan",
+        "lxc.net.0.veth.mode = router",
+        "lxc.net.0.veth.ipv4.route = 0.0.0.0/1",
+        "lxc.net.0.macvlan.mode = bridge",
+        "lxc.net.0.vlan.id = 1",
         "lxc.net = x",
         "lxc.net.x.type = veth",
         "lxc.ephemeral = 1",
