@@ -22,7 +22,7 @@ mod state;
 mod undo;
 
 pub use backup::{Container, ContainerRequest, FinishedContainer, MakeSource, back_up_container};
-pub use config::{LxcConfig, Mount, Rootfs};
+pub use config::{LxcConfig, Mount};
 pub use guard::{GuardProgram, guard};
 pub use lxc::Lxc;
 pub use mode::{Mode, Way};

@@ -3,6 +3,12 @@
 
 mod container;
 
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
 use container::killed::{Phase, be_backup_if_asked, guard, signal_guard};
 use container::{Lab, Log, back_up, be_guard_if_asked, can_run, fine, wait_until};
 use rustix::process::{Signal, getsid};
@@ -66,6 +72,18 @@ fn guarded(lab: &Lab, mode: &str, phases: &[&str]) {
     }
 }
 
+/// The next backup of the container, whose last one was killed.
+fn next_backup(lab: &Lab, hold: &str) {
+    // Programs of the dead one may still be at work.
+    wait_until("a backup", || {
+        match back_up(&lab.request(Mode::Auto), &Log::default(), |_| Ok(()), fine) {
+            Ok(_) => true,
+            Err(e) if e.kind() == ErrorKind::Unavailable => false,
+            Err(e) => panic!("{hold}: {}", e.chain()),
+        }
+    });
+}
+
 /// The next backup does.
 fn unguarded(lab: &Lab, mode: &str, phases: &[&str]) {
     for hold in phases {
@@ -75,14 +93,7 @@ fn unguarded(lab: &Lab, mode: &str, phases: &[&str]) {
             signal_guard(lab, Signal::KILL);
         }
         phase.kill(lab);
-        // Programs of the dead one may still be at work.
-        wait_until("a backup", || {
-            match back_up(&lab.request(Mode::Auto), &Log::default(), |_| Ok(()), fine) {
-                Ok(_) => true,
-                Err(e) if e.kind() == ErrorKind::Unavailable => false,
-                Err(e) => panic!("{hold}: {}", e.chain()),
-            }
-        });
+        next_backup(lab, hold);
         assert_as_before(lab, hold);
     }
 }
@@ -184,7 +195,7 @@ fn no_other_program_learns_how_to_open_a_repository() {
     phase.go_on(&lab);
     let knows = |process: &str| {
         let path = format!("/proc/{process}/environ");
-        let environment = std::fs::read(path).unwrap();
+        let environment = fs::read(path).unwrap();
         String::from_utf8_lossy(&environment).contains("secret")
     };
     assert!(!knows(&lab.process()));
@@ -201,10 +212,10 @@ fn a_program_of_a_killed_backup_that_never_ends_is_ended() {
     let lab = Lab::new();
     lab.flag("impatient", true);
     lab.start();
-    let phase = Phase::reach(&lab, "suspend", "hold-before-lxc-freeze");
+    let phase = Phase::reach(&lab, "suspend", "hold-after-lxc-freeze");
     phase.kill_only();
     assert_as_before(&lab, "a program that hangs");
-    assert!(lab.has_flag("hold-before-lxc-freeze"));
+    assert!(lab.has_flag("hold-after-lxc-freeze"));
 }
 
 #[test]
@@ -251,4 +262,156 @@ fn a_subvolume_that_is_not_the_snapshot_is_let_alone() {
     assert!(log.text().contains("it is let alone"), "{}", log.text());
     assert!(btrfs.subvolumes().contains(&path));
     assert_eq!(lab.journals(), 0);
+}
+
+/// A folder's only file of a kind.
+fn only(lab: &Lab, kind: &str) -> PathBuf {
+    let all = fs::read_dir(lab.folder().join("state")).unwrap();
+    let mut all = all.map(|entry| entry.unwrap().path());
+    all.find(|path| path.extension().is_some_and(|end| end == kind))
+        .unwrap()
+}
+
+#[test]
+fn a_container_goes_on_whose_freezing_was_cut_off_halfway() {
+    let name = "a_container_goes_on_whose_freezing_was_cut_off_halfway";
+    if !can_run(name, &["strace"]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start();
+    for guarded in [true, false] {
+        lab.flag("die-lxc-freeze", true);
+        let phase = Phase::reach(&lab, "suspend", "hold-after-lxc-freeze");
+        assert_eq!(lab.state(), "FREEZING");
+        let (freezer, frozen) = lab.freezer();
+        fs::write(freezer, frozen).unwrap();
+        if guarded {
+            phase.kill(&lab);
+        } else {
+            phase.fail(&lab);
+        }
+        assert_as_before(&lab, "half frozen");
+    }
+}
+
+#[test]
+fn a_container_goes_on_whose_thawing_was_cut_off_halfway() {
+    let name = "a_container_goes_on_whose_thawing_was_cut_off_halfway";
+    if !can_run(name, &["strace"]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start();
+    for killed in [true, false] {
+        lab.flag("die-lxc-unfreeze", true);
+        let phase = Phase::reach(&lab, "suspend", "hold-after-lxc-unfreeze");
+        let (freezer, frozen) = lab.freezer();
+        let state = fs::read_to_string(freezer).unwrap();
+        assert_eq!(state.trim(), frozen);
+        assert_ne!(lab.state(), "FROZEN");
+        if killed {
+            signal_guard(&lab, Signal::KILL);
+            phase.kill(&lab);
+            next_backup(&lab, "half thawed");
+        } else {
+            phase.go_on(&lab);
+        }
+        assert_as_before(&lab, "half thawed");
+    }
+}
+
+#[test]
+fn a_container_that_was_stopped_long_ago_is_started_only_if_it_is_meant_to_run() {
+    let name = "a_container_that_was_stopped_long_ago_is_started_only_if_it_is_meant_to_run";
+    if !can_run(name, &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    for (another_boot, auto, state) in [
+        (true, "", "STOPPED"),
+        (true, "lxc.start.auto = 1\n", "RUNNING"),
+        (false, "", "STOPPED"),
+        (false, "lxc.start.auto = 1\n", "RUNNING"),
+    ] {
+        lab.configure(auto);
+        lab.start_if_stopped();
+        let phase = Phase::reach(&lab, "stop", "hold-pass");
+        signal_guard(&lab, Signal::KILL);
+        phase.kill(&lab);
+        let journal = only(&lab, "journal");
+        let mut text: serde_json::Value =
+            serde_json::from_slice(&fs::read(&journal).unwrap()).unwrap();
+        assert_eq!(text["newest"]["boot"], boot.trim());
+        if another_boot {
+            text["newest"]["boot"] = "of another boot".into();
+        } else {
+            text["timeouts"]["restart"]["secs"] = 0.into();
+        }
+        fs::write(&journal, serde_json::to_vec(&text).unwrap()).unwrap();
+        let log = Log::default();
+        back_up(&lab.request(Mode::Auto), &log, |_| Ok(()), fine).unwrap();
+        assert_eq!((lab.state().as_str(), lab.journals()), (state, 0));
+        let told = log.text().contains("it is not started");
+        assert_eq!(told, state == "STOPPED", "{}", log.text());
+    }
+}
+
+#[test]
+fn a_guard_at_work_does_not_keep_what_the_caller_of_the_dead_backup_reads() {
+    let name = "a_guard_at_work_does_not_keep_what_the_caller_of_the_dead_backup_reads";
+    if !can_run(name, &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let phase = Phase::reach_telling(&lab, "suspend", "hold-pass", writer.into());
+    let watching = guard(&lab);
+    lab.flag("hold-before-lxc-unfreeze", true);
+    phase.kill(&lab);
+    let (over, read) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut said = String::new();
+        reader.read_to_string(&mut said).unwrap();
+        over.send(said).ok();
+    });
+    read.recv_timeout(container::PATIENCE).unwrap();
+    assert_eq!((guard(&lab), lab.state().as_str()), (watching, "FROZEN"));
+    lab.flag("hold-before-lxc-unfreeze", false);
+    assert_as_before(&lab, "the guard's work");
+    let log = only(&lab, "log");
+    assert_eq!(fs::metadata(&log).unwrap().mode() & 0o777, 0o600);
+    let said = fs::read_to_string(log).unwrap();
+    assert!(said.contains("the backup was killed"), "{said}");
+}
+
+#[test]
+fn a_guard_that_somebody_else_starts_does_nothing_to_a_living_backup() {
+    let name = "a_guard_that_somebody_else_starts_does_nothing_to_a_living_backup";
+    if !can_run(name, &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.flag("impatient", true);
+    lab.start();
+    let phase = Phase::reach(&lab, "suspend", "hold-pass");
+    let journal = only(&lab, "journal");
+    let start = |folder: PathBuf| {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "the_guard", "--nocapture"])
+            .args([folder.as_os_str(), journal.file_stem().unwrap()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .unwrap()
+    };
+    assert!(!start(lab.folder().join("state")).success());
+    assert_eq!((lab.state().as_str(), lab.journals()), ("FROZEN", 1));
+    let absent = lab.folder().join("absent");
+    assert!(!start(absent.clone()).success());
+    assert!(!absent.exists());
+    phase.go_on(&lab);
+    assert_as_before(&lab, "somebody else's guard");
 }

@@ -2,11 +2,13 @@
 
 mod container;
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use container::{Lab, Log, back_up, back_up_unless, be_guard_if_asked, can_run, fine};
 use snapkeep_api::{Cancel, Error, ErrorKind};
-use snapkeep_host::container::{Container, Mode, Way};
+use snapkeep_host::container::{Container, ContainerRequest, Mode, Way};
 
 #[test]
 fn the_guard() {
@@ -224,6 +226,107 @@ fn nothing_is_changed_without_a_guard() {
     }
 }
 
+/// The request, with a guard before whose start somebody runs one of LXC's programs.
+fn after_somebody(lab: &Lab, mode: Mode, program: &str) -> ContainerRequest {
+    let mut request = lab.request(mode);
+    let script = lab.folder().join("guard");
+    let text = format!(
+        "#!/bin/sh\nlxc-{program} -P {} -n web >/dev/null 2>&1 </dev/null\nexec {} --exact the_guard --nocapture \"$@\"\n",
+        lab.lxc().path.display(),
+        request.safety.guard.program.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    request.safety.guard.program = script;
+    request.safety.guard.arguments = Vec::new();
+    request
+}
+
+#[test]
+fn what_somebody_else_does_while_a_backup_makes_ready_is_not_taken_back() {
+    let name = "what_somebody_else_does_while_a_backup_makes_ready_is_not_taken_back";
+    if !can_run(name, &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    for (mode, program, state) in [
+        (Mode::Suspend, "freeze", "FROZEN"),
+        (Mode::Stop, "freeze", "FROZEN"),
+        (Mode::Suspend, "stop -k", "STOPPED"),
+        (Mode::Stop, "stop -k", "STOPPED"),
+    ] {
+        lab.start_if_stopped();
+        lab.run("lxc-unfreeze", &[]);
+        let request = after_somebody(&lab, mode, program);
+        let done = back_up(&request, &Log::default(), |_| Ok(()), fine);
+        if (mode, state) == (Mode::Stop, "FROZEN") {
+            assert_eq!(done.unwrap_err().kind(), ErrorKind::Unavailable);
+        } else {
+            assert_eq!(done.unwrap().way, Way::AsIs);
+        }
+        assert_eq!(
+            (lab.state().as_str(), lab.journals()),
+            (state, 0),
+            "{mode:?}"
+        );
+    }
+}
+
+/// A folder with room for so many files.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn new(folder: std::path::PathBuf, files: usize) -> Self {
+        fs::create_dir(&folder).unwrap();
+        let options = format!("size=1m,mode=700,nr_inodes={}", files + 1);
+        container::run(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                &options,
+                "tmpfs",
+                folder.to_str().unwrap(),
+            ],
+        );
+        Self(folder)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        container::run("umount", &["-l", self.0.to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn what_could_not_be_written_down_is_neither_done_nor_taken_back() {
+    let name = "what_could_not_be_written_down_is_neither_done_nor_taken_back";
+    if !can_run(name, &["mount"]) {
+        return;
+    }
+    let lab = Lab::new();
+    // For the lock.
+    let _full = Small::new(lab.folder().join("state"), 1);
+    for (mode, program, state) in [
+        (Mode::Stop, "stop -k", "STOPPED"),
+        (Mode::Suspend, "freeze", "FROZEN"),
+    ] {
+        lab.start_if_stopped();
+        let request = after_somebody(&lab, mode, program);
+        let log = Log::default();
+        let error = back_up(&request, &log, |_| panic!("read"), fine).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Target, "{}", error.chain());
+        assert_eq!(
+            (lab.state().as_str(), lab.journals()),
+            (state, 0),
+            "{}",
+            log.text()
+        );
+    }
+}
+
 #[test]
 fn what_the_mode_cannot_do_is_refused_and_changes_nothing() {
     if !can_run(
@@ -297,7 +400,6 @@ fn a_folder_is_read_as_it_is_and_what_is_mounted_in_a_container_is_named() {
     request.container = Container::Directory {
         rootfs: lab.rootfs(),
         idmap: Some("0:100000:65536".parse().unwrap()),
-        guest_config: Vec::new(),
     };
     let done = back_up(&request, &log, |_| Ok(()), fine).unwrap();
     assert_eq!(done.way, Way::AsIs);

@@ -99,7 +99,6 @@ fn no_snapshot_is_kept_where_the_container_could_move_it() {
     request.container = Container::Directory {
         rootfs: lab.folder().join("lxc"),
         idmap: None,
-        guest_config: Vec::new(),
     };
     let log = Log::default();
     let error = back_up(&request, &log, |_| panic!("read"), fine).unwrap_err();
@@ -118,7 +117,6 @@ fn no_snapshot_is_kept_where_the_container_could_move_it() {
     request.container = Container::Directory {
         rootfs: lab.rootfs(),
         idmap: None,
-        guest_config: Vec::new(),
     };
     let error = back_up(&request, &log, |_| panic!("read"), fine).unwrap_err();
     assert!(
@@ -161,7 +159,6 @@ impl Hooked {
         request.container = Container::Directory {
             rootfs: self.0.rootfs(),
             idmap: Some("0:100000:65536".parse().unwrap()),
-            guest_config: Vec::new(),
         };
         request.snapshot_hook = Some(self.program());
         request

@@ -7,12 +7,10 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use snapkeep_api::{Level, TaskLog};
 use snapkeep_host::container::guard as watch;
 use snapkeep_walk::run_walker;
 
 use crate::failure::usage;
-use crate::report::remark;
 
 /// Walks what it is told to over its standard input.
 pub(super) fn walk() -> Result<ExitCode> {
@@ -26,16 +24,5 @@ pub(super) fn guard(watched: &[OsString]) -> Result<()> {
     let [folder, stem] = watched else {
         return Err(usage("the guard is started by a backup alone"));
     };
-    Ok(watch([folder.clone(), stem.clone()], &Remarks)?)
-}
-
-/// A guard has nobody but standard error.
-struct Remarks;
-
-impl TaskLog for Remarks {
-    fn log(&self, _level: Level, message: &str) {
-        if !message.is_empty() {
-            remark(message);
-        }
-    }
+    Ok(watch([folder.clone(), stem.clone()])?)
 }

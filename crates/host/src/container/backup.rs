@@ -32,8 +32,6 @@ pub enum Container {
         rootfs: PathBuf,
         /// Whose its files are; `None` is a container whose root is the machine's.
         idmap: Option<IdMap>,
-        /// Kept byte for byte with the archive.
-        guest_config: Vec<u8>,
     },
 }
 
@@ -48,6 +46,8 @@ pub struct ContainerRequest {
     pub mode: Mode,
     /// An absolute path of a program that makes snapshots: see docs/CONTAINERS.md.
     pub snapshot_hook: Option<PathBuf>,
+    /// Kept byte for byte with the archive; `None` is LXC's file, and none of a folder.
+    pub guest_config: Option<Vec<u8>>,
     /// Kept byte for byte with the archive.
     pub firewall_config: Option<Vec<u8>>,
     /// Bytes per second; `None` is no limit.
@@ -171,7 +171,8 @@ fn with_provider(
         }
         way.begin(request, subject, session, log)
     });
-    let ran = ready.and_then(|root| {
+    let ran = ready.and_then(|(done, root)| {
+        way = done;
         let source = caught(|| make_source(&root, subject.idmap.as_ref()))?;
         let mut pass = Pass {
             source: Some(source),
@@ -296,16 +297,13 @@ impl Subject {
     }
 
     fn learn(request: &ContainerRequest, log: &dyn TaskLog) -> Result<Self> {
+        let given = request.guest_config.clone();
         let subject = match &request.container {
-            Container::Directory {
-                rootfs,
-                idmap,
-                guest_config,
-            } => Self {
+            Container::Directory { rootfs, idmap } => Self {
                 lxc: None,
                 rootfs: real(ROOTFS, rootfs)?,
                 idmap: idmap.clone(),
-                guest_config: guest_config.clone(),
+                guest_config: given.unwrap_or_default(),
                 ephemeral: false,
             },
             Container::Lxc(lxc) => {
@@ -313,9 +311,9 @@ impl Subject {
                 tell_left_out(&config, log);
                 Self {
                     lxc: Some(lxc.clone()),
-                    rootfs: real(ROOTFS, &config.rootfs.folder)?,
+                    rootfs: real(ROOTFS, &config.rootfs)?,
                     idmap: config.idmap,
-                    guest_config: config.raw,
+                    guest_config: given.unwrap_or(config.raw),
                     ephemeral: config.ephemeral,
                 }
             }
@@ -366,4 +364,57 @@ fn real(whose: &str, path: &Path) -> Result<PathBuf> {
         let what = format!("{whose} {}", shown_path(path));
         Error::with_source(kind, what, e)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::GuardProgram;
+    use crate::container::limits::Timeouts;
+
+    struct Nowhere;
+
+    impl TaskLog for Nowhere {
+        fn log(&self, _level: Level, _message: &str) {}
+    }
+
+    #[test]
+    fn a_configuration_that_is_given_is_kept_instead_of_that_of_lxc() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let lxc = Lxc::new(folder.path(), "web", None).unwrap();
+        std::fs::create_dir_all(lxc.folder().join("rootfs")).unwrap();
+        let rootfs = lxc.folder().join("rootfs");
+        let own = format!("lxc.rootfs.path = {}\n", rootfs.display());
+        std::fs::write(lxc.config(), &own).unwrap();
+        let mut request = ContainerRequest {
+            guest: "web".parse().unwrap(),
+            container: Container::Lxc(lxc),
+            mode: Mode::Auto,
+            snapshot_hook: None,
+            guest_config: None,
+            firewall_config: None,
+            bandwidth_limit: None,
+            safety: Safety {
+                state_folder: folder.path().join("state"),
+                guard: GuardProgram {
+                    program: "/no/such".into(),
+                    arguments: Vec::new(),
+                },
+                timeouts: Timeouts::default(),
+            },
+        };
+        let kept = |request: &ContainerRequest| {
+            let subject = Subject::learn(request, &Nowhere).unwrap();
+            (subject.guest_config, subject.rootfs)
+        };
+        let rootfs = rootfs.canonicalize().unwrap();
+        assert_eq!(kept(&request), (own.into_bytes(), rootfs.clone()));
+        request.guest_config = Some(b"given".to_vec());
+        assert_eq!(kept(&request), (b"given".to_vec(), rootfs.clone()));
+        let idmap = None;
+        request.container = Container::Directory { rootfs, idmap };
+        assert_eq!(kept(&request).0, b"given");
+        request.guest_config = None;
+        assert_eq!(kept(&request).0, b"");
+    }
 }

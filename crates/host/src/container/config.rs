@@ -12,15 +12,6 @@ use super::limits::{
 };
 use super::lines::{Line, mount_fields, read, settings, shown, shown_path};
 
-/// Where a container's root file system is.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Rootfs {
-    /// A folder of the machine.
-    pub folder: PathBuf,
-    /// Whether the configuration calls it a Btrfs subvolume (`btrfs:`).
-    pub btrfs: bool,
-}
-
 /// Something that is mounted in a container beside its root file system.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Mount {
@@ -39,16 +30,16 @@ pub struct Mount {
 pub struct LxcConfig {
     /// The file itself, without what it includes: what is kept with an archive.
     pub raw: Vec<u8>,
-    /// `lxc.rootfs.path`.
-    pub rootfs: Rootfs,
+    /// The folder of `lxc.rootfs.path`.
+    pub rootfs: PathBuf,
     /// `lxc.idmap`; `None` is a privileged container, whose root is the machine's.
     pub idmap: Option<IdMap>,
-    /// `lxc.uts.name`.
-    pub uts_name: Option<String>,
     /// `lxc.mount.entry` and the lines of `lxc.mount.fstab`, in order.
     pub mounts: Vec<Mount>,
     /// `lxc.ephemeral`: LXC destroys it when it stops.
     pub ephemeral: bool,
+    /// `lxc.start.auto`: it is started with the machine.
+    pub start_auto: bool,
 }
 
 impl LxcConfig {
@@ -74,9 +65,9 @@ impl LxcConfig {
             raw,
             rootfs,
             idmap,
-            uts_name: reader.uts_name,
             mounts: reader.mounts,
             ephemeral: reader.ephemeral,
+            start_auto: reader.start_auto,
         })
     }
 
@@ -91,12 +82,12 @@ impl LxcConfig {
 /// Collects what the files say; a later line wins, and an empty value takes back.
 #[derive(Default)]
 struct Reader {
-    rootfs: Option<Rootfs>,
+    rootfs: Option<PathBuf>,
     users: Vec<IdRange>,
     groups: Vec<IdRange>,
-    uts_name: Option<String>,
     mounts: Vec<Mount>,
     ephemeral: bool,
+    start_auto: bool,
     files: usize,
     bytes: u64,
     lines: usize,
@@ -137,17 +128,8 @@ impl Reader {
                 let value = line.text().ok_or("it is not UTF-8")?;
                 add_lxc_range(value, &mut self.users, &mut self.groups)?;
             }
-            "lxc.uts.name" => {
-                let name = line.text().ok_or("it is not UTF-8")?;
-                self.uts_name = (!name.is_empty()).then(|| name.to_owned());
-            }
-            "lxc.ephemeral" => {
-                self.ephemeral = match line.value {
-                    b"1" => true,
-                    b"0" | b"" => false,
-                    _ => return Err("it is 0 or 1".into()),
-                }
-            }
+            "lxc.ephemeral" => self.ephemeral = yes_or_no(line.value)?,
+            "lxc.start.auto" => self.start_auto = yes_or_no(line.value)?,
             "lxc.mount.entry" if line.value.is_empty() => self.mounts.clear(),
             "lxc.mount.entry" => self.mount(line.value)?,
             "lxc.mount.fstab" if line.value.is_empty() => {}
@@ -254,7 +236,15 @@ fn folder(path: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(found)
 }
 
-fn rootfs(value: &[u8]) -> Result<Option<Rootfs>, String> {
+fn yes_or_no(value: &[u8]) -> Result<bool, String> {
+    match value {
+        b"1" => Ok(true),
+        b"0" | b"" => Ok(false),
+        _ => Err("it is 0 or 1".into()),
+    }
+}
+
+fn rootfs(value: &[u8]) -> Result<Option<PathBuf>, String> {
     if value.is_empty() {
         return Ok(None);
     }
@@ -267,10 +257,7 @@ fn rootfs(value: &[u8]) -> Result<Option<Rootfs>, String> {
             if !folder.starts_with(b"/") {
                 return Err(format!("{} is no absolute path", shown(value)));
             }
-            return Ok(Some(Rootfs {
-                folder: OsStr::from_bytes(folder).into(),
-                btrfs: storage == b"btrfs",
-            }));
+            return Ok(Some(OsStr::from_bytes(folder).into()));
         }
         b"overlay" | b"overlayfs" => {
             "its files are in several folders, which only a running container sees as one"

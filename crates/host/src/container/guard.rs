@@ -5,7 +5,10 @@
 //! does nothing before the other end is closed, which is the backup's. A backup that ends well ends
 //! its guard.
 
+mod log;
+
 use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -19,9 +22,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use snapkeep_api::{Cancel, Error, ErrorKind, Level, Result, TaskLog};
 
 use super::command::withhold_secrets;
+use super::life::Life;
 use super::limits::Timeouts;
 use super::state::{Journal, Lock, Place};
 use super::undo::Undo;
+use log::FileLog;
 
 /// What a guard says when it is there.
 const READY: &[u8] = b"the guard is there\n";
@@ -114,11 +119,13 @@ fn wait_until_ready(words: &mut ChildStdout, limit: Duration) -> io::Result<()> 
 }
 
 /// Is the guard of a backup: returns when that is dead, and what it had changed is taken back.
-/// Its standard input and output are the backup's.
+/// Its standard input and output are the backup's. Once the backup is dead, it writes to a file in
+/// the state folder what it does, and lets go of standard error: whoever called the backup may wait
+/// for the end of that.
 ///
 /// `arguments` are the last two of the command line. An error says what could not be taken back; the
 /// journal still has it, for the next backup.
-pub fn guard(arguments: [OsString; 2], log: &dyn TaskLog) -> Result<()> {
+pub fn guard(arguments: [OsString; 2]) -> Result<()> {
     let [folder, stem] = arguments;
     let place = Place::named(Path::new(&folder), &stem.to_string_lossy())?;
     let failed = |e: io::Error| Error::with_source(ErrorKind::Unavailable, "the guard", e);
@@ -140,13 +147,28 @@ pub fn guard(arguments: [OsString; 2], log: &dyn TaskLog) -> Result<()> {
     said.map_err(failed)?;
     // It ends when the backup does; nothing comes.
     io::copy(&mut io::stdin(), &mut io::sink()).map_err(failed)?;
+    let nowhere = OpenOptions::new().write(true).open("/dev/null");
+    // If it fails, somebody waits; that is no reason to leave a container as it is.
+    nowhere
+        .map(|nowhere| rustix::stdio::dup2_stderr(nowhere).ok())
+        .ok();
     if Journal::load(&place)?.is_none() {
         return Ok(());
     }
-    let Some(lock) = take_over(&place, backup.as_ref(), log)? else {
+    let log = FileLog::new(&place.log());
+    let done = take_back(&place, backup.as_ref(), &log);
+    if let Err(e) = &done {
+        log.log(Level::Error, &e.chain());
+    }
+    done
+}
+
+/// Takes back what a dead backup had changed.
+fn take_back(place: &Place, backup: Option<&Life>, log: &dyn TaskLog) -> Result<()> {
+    let Some(lock) = take_over(place, backup, log)? else {
         return Ok(());
     };
-    let Some(mut journal) = Journal::load(&place)? else {
+    let Some(mut journal) = Journal::load(place)? else {
         return Ok(());
     };
     log.log(
@@ -154,10 +176,11 @@ pub fn guard(arguments: [OsString; 2], log: &dyn TaskLog) -> Result<()> {
         "the backup was killed: its guard takes back what it had changed",
     );
     let undo = Undo {
-        place: &place,
+        place,
         lock: &lock,
         log,
         cancel: &Cancel::new(),
+        is_anothers: false,
     };
     let deadline = Instant::now() + journal.timeouts.retry;
     loop {
@@ -171,11 +194,7 @@ pub fn guard(arguments: [OsString; 2], log: &dyn TaskLog) -> Result<()> {
 
 /// Takes the dead backup's lock. Programs that it had started get their time, then they are killed.
 /// `None` if another backup was faster: it takes back everything itself.
-fn take_over(
-    place: &Place,
-    backup: Option<&super::life::Life>,
-    log: &dyn TaskLog,
-) -> Result<Option<Lock>> {
+fn take_over(place: &Place, backup: Option<&Life>, log: &dyn TaskLog) -> Result<Option<Lock>> {
     let times = Journal::load(place)?.map_or_else(Timeouts::default, |journal| journal.timeouts);
     let longest = [times.program, times.start, times.stop, times.hook];
     let limit = longest.into_iter().max().unwrap_or(times.program);
@@ -192,6 +211,11 @@ fn take_over(
             return Err(Error::new(ErrorKind::Unavailable, what));
         }
         if Instant::now() >= deadline {
+            // A backup that dies may take a while; one that lives has not started this guard.
+            if backup.is_some_and(|life| !life.has_ended()) {
+                let what = "the backup lives: nothing of it is ended or taken back";
+                return Err(Error::new(ErrorKind::Unavailable, what));
+            }
             for id in Lock::users(place) {
                 let line = format!("process {id}, which the killed backup had started, is killed");
                 log.log(Level::Warn, &line);

@@ -1,6 +1,8 @@
-//! One life of a process: process IDs come again, and start times after a reboot.
+//! One life of a process, and one moment: process IDs come again, and times since boot after a
+//! reboot.
 
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,10 +19,9 @@ pub(super) struct Life {
 impl Life {
     /// The process that has this ID now.
     pub(super) fn of(id: u32) -> Option<Self> {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let boot = boot()?;
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
         let start = running_since(&stat)?;
-        let boot = boot.trim_end().to_owned();
         Some(Self { boot, id, start })
     }
 
@@ -44,6 +45,40 @@ impl Life {
             }
         }
     }
+}
+
+/// A moment of one boot: whoever sets the clock does not move it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct Moment {
+    /// The kernel's boot ID.
+    boot: String,
+    /// Since boot, also while the machine slept.
+    seconds: u64,
+}
+
+impl Moment {
+    pub(super) fn now() -> Option<Self> {
+        let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+        let seconds = uptime.split('.').next()?.parse().ok()?;
+        Some(Self {
+            boot: boot()?,
+            seconds,
+        })
+    }
+
+    /// Whether it surely was in this boot, and less than this ago.
+    pub(super) fn is_within(&self, age: Duration) -> bool {
+        let Some(now) = Self::now().filter(|now| now.boot == self.boot) else {
+            return false;
+        };
+        let passed = now.seconds.checked_sub(self.seconds);
+        passed.is_some_and(|passed| passed < age.as_secs())
+    }
+}
+
+fn boot() -> Option<String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(boot.trim_end().to_owned())
 }
 
 /// Field 22 of `/proc/PID/stat`, unless only the parent has not taken notice of the end. Field 2 is
@@ -80,6 +115,19 @@ mod tests {
             ..own
         };
         assert!(earlier.has_ended());
+    }
+
+    #[test]
+    fn a_moment_is_not_long_ago_in_its_own_boot_only() {
+        let hour = Duration::from_secs(3600);
+        let now = Moment::now().unwrap();
+        assert!(now.is_within(hour));
+        assert!(!now.is_within(Duration::ZERO));
+        let (boot, seconds) = ("another".to_owned(), now.seconds);
+        assert!(!Moment { boot, seconds }.is_within(hour));
+        // What is to come was never.
+        let seconds = now.seconds + 1000;
+        assert!(!Moment { seconds, ..now }.is_within(hour));
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! What becomes of a container while its files are read.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use snapkeep_api::{Error, ErrorKind, Level, Result, TaskLog};
 
 use super::backup::{ContainerRequest, Subject};
 use super::lines::shown_path;
-use super::lxc::State;
+use super::lxc::{Lxc, State};
 use super::session::Session;
 use super::snapshot::{Btrfs, Hook, Snapshot, new_id};
 use super::state::Step;
@@ -23,23 +22,6 @@ pub enum Mode {
     Suspend,
     /// The container is shut down, and started again when its files are read.
     Stop,
-}
-
-impl FromStr for Mode {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Ok(match text {
-            "auto" => Self::Auto,
-            "snapshot" => Self::Snapshot,
-            "suspend" => Self::Suspend,
-            "stop" => Self::Stop,
-            _ => {
-                let what = format!("{text:?} is no mode: it is auto, snapshot, suspend or stop");
-                return Err(Error::new(ErrorKind::Invalid, what));
-            }
-        })
-    }
 }
 
 /// What is done. A container that does not run is read as it is, whatever is wished.
@@ -143,16 +125,17 @@ impl Way {
         }
     }
 
-    /// Makes the container ready; where its root file system is to be read. What is changed is
-    /// recorded before.
+    /// Makes the container ready; what was done, for it may have stopped meanwhile, and where its
+    /// root file system is to be read. What is changed is recorded before.
     pub(super) fn begin(
         self,
         request: &ContainerRequest,
         subject: &Subject,
         session: &mut Session<'_>,
         log: &dyn TaskLog,
-    ) -> Result<PathBuf> {
+    ) -> Result<(Self, PathBuf)> {
         let times = &request.safety.timeouts;
+        let rootfs = subject.rootfs.clone();
         match (self, &subject.lxc) {
             (Self::Snapshot, _) => {
                 let snapshot = snapshot(request, subject, session)?;
@@ -160,7 +143,7 @@ impl Way {
                 let root = snapshot.make(session.lock().stdin(), times, log, session.cancel())?;
                 let line = format!("the files are read from a snapshot: {}", shown_path(&root));
                 log.log(Level::Info, &line);
-                return Ok(root);
+                return Ok((self, root));
             }
             (Self::Suspend, Some(lxc)) => {
                 let life = lxc.life(session.lock().stdin(), times);
@@ -168,6 +151,9 @@ impl Way {
                     lxc: lxc.clone(),
                     life,
                 })?;
+                if !self.still_can(lxc, request, session, log)? {
+                    return Ok((Self::AsIs, rootfs));
+                }
                 lxc.freeze(session.lock().stdin(), times)?;
                 expect(lxc, &State::Frozen, session, request)?;
                 log.log(
@@ -181,6 +167,9 @@ impl Way {
                     lxc: lxc.clone(),
                     life,
                 })?;
+                if !self.still_can(lxc, request, session, log)? {
+                    return Ok((Self::AsIs, rootfs));
+                }
                 log.log(Level::Info, "the container is asked to shut down");
                 lxc.stop(session.lock().stdin(), times, session.cancel())?;
                 expect(lxc, &State::Stopped, session, request)?;
@@ -191,12 +180,44 @@ impl Way {
             }
             (Self::AsIs | Self::Suspend | Self::Stop, _) => {}
         }
-        Ok(subject.rootfs.clone())
+        Ok((self, rootfs))
+    }
+
+    /// Whether the container still runs, now that its change is recorded: it took a while to start
+    /// the guard and to write the journal, and what somebody else did meanwhile is not to be taken back.
+    /// If not, the record is crossed off.
+    fn still_can(
+        self,
+        lxc: &Lxc,
+        request: &ContainerRequest,
+        session: &mut Session<'_>,
+        log: &dyn TaskLog,
+    ) -> Result<bool> {
+        let state = lxc.state(session.lock().stdin(), &request.safety.timeouts);
+        let line = match &state {
+            Ok(State::Running) => return Ok(true),
+            Ok(State::Stopped) => "the container was stopped meanwhile: it is read as it is",
+            Ok(State::Frozen) => {
+                "somebody froze the container meanwhile: it is read as it is, and stays frozen"
+            }
+            Ok(State::Changing(_)) | Err(_) => "",
+        };
+        session.forget()?;
+        let state = state?;
+        if line.is_empty() || (self, &state) == (Self::Stop, &State::Frozen) {
+            let what = format!(
+                "container {} is not backed up: it ran, and now is {state:?}; try again when it runs",
+                lxc.name
+            );
+            return Err(Error::new(ErrorKind::Unavailable, what));
+        }
+        log.log(Level::Warn, line);
+        Ok(false)
     }
 }
 
 fn expect(
-    lxc: &super::lxc::Lxc,
+    lxc: &Lxc,
     expected: &State,
     session: &Session<'_>,
     request: &ContainerRequest,

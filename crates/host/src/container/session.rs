@@ -80,7 +80,7 @@ impl<'a> Session<'a> {
                 Level::Warn,
                 "a backup of this container was killed: what it left is taken back",
             );
-            if let Err(e) = session.undo().all(&mut journal) {
+            if let Err(e) = session.undo(true).all(&mut journal) {
                 // A snapshot too many costs room; a container that stands still must not be missed.
                 let bad = |step: &Step| !matches!(step, Step::Snapshot(_));
                 if journal.steps.iter().any(bad) {
@@ -109,10 +109,15 @@ impl<'a> Session<'a> {
         self.journal.add(&self.place, step)
     }
 
+    /// Takes that back before anything was changed.
+    pub(super) fn forget(&mut self) -> Result<()> {
+        self.journal.forget(&self.place)
+    }
+
     /// Takes back everything. What could not be, is the guard's and the next backup's to do.
     pub(super) fn take_back(&mut self) -> Result<()> {
         let mut journal = std::mem::replace(&mut self.journal, Journal::new(self.safety.timeouts));
-        let done = self.undo().all(&mut journal);
+        let done = self.undo(false).all(&mut journal);
         self.journal = journal;
         done
     }
@@ -128,12 +133,13 @@ impl<'a> Session<'a> {
         self.lock.release();
     }
 
-    fn undo(&self) -> Undo<'_> {
+    fn undo(&self, is_anothers: bool) -> Undo<'_> {
         Undo {
             place: &self.place,
             lock: &self.lock,
             log: self.log,
             cancel: self.cancel,
+            is_anothers,
         }
     }
 }

@@ -14,7 +14,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use snapkeep_api::{Error, ErrorKind, Result};
 
-use super::life::Life;
+use super::life::{Life, Moment};
 use super::limits::{JOURNAL_BYTES_MAX, STEPS_MAX, Timeouts};
 use super::lines::{read, shown, shown_path};
 use super::lxc::Lxc;
@@ -35,7 +35,9 @@ pub(super) struct Place {
 impl Place {
     /// Of what is backed up, in a folder of states, which is made if it is not there.
     pub(super) fn new(folder: &Path, label: &str, path: &Path) -> Result<Self> {
-        make_safe(folder)?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|e| cannot("make", folder, e))?;
+        check_safe(folder)?;
         let label: String = (label.chars())
             .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
             .take(64)
@@ -45,9 +47,9 @@ impl Place {
         Ok(Self { folder, stem })
     }
 
-    /// One that another process of ours named.
+    /// One that another process of ours named; its folder is there.
     pub(super) fn named(folder: &Path, stem: &str) -> Result<Self> {
-        make_safe(folder)?;
+        check_safe(folder)?;
         if !(stem.bytes()).all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
             let what = format!("{:?} is no container's state", shown(stem.as_bytes()));
             return Err(Error::new(ErrorKind::Invalid, what));
@@ -68,6 +70,11 @@ impl Place {
 
     pub(super) fn journal(&self) -> PathBuf {
         self.folder.join(format!("{}.journal", self.stem))
+    }
+
+    /// What a guard wrote down that had nobody to tell it.
+    pub(super) fn log(&self) -> PathBuf {
+        self.folder.join(format!("{}.log", self.stem))
     }
 
     fn lock(&self) -> PathBuf {
@@ -164,6 +171,8 @@ pub(super) enum Step {
 pub(super) struct Journal {
     version: u32,
     pub(super) timeouts: Timeouts,
+    /// When the newest was added.
+    pub(super) newest: Option<Moment>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -172,6 +181,7 @@ impl Journal {
         Self {
             version: VERSION,
             timeouts,
+            newest: None,
             steps: Vec::new(),
         }
     }
@@ -199,7 +209,8 @@ impl Journal {
         Ok(Some(found))
     }
 
-    /// Adds a change that is about to be made: it lasts when this returns.
+    /// Adds a change that is about to be made: it lasts when this returns. If it cannot be
+    /// written, the change must not be made, and is not there to be taken back.
     pub(super) fn add(&mut self, place: &Place, step: Step) -> Result<()> {
         if self.steps.len() >= STEPS_MAX {
             let what = format!(
@@ -209,6 +220,17 @@ impl Journal {
             return Err(Error::new(ErrorKind::Unavailable, what));
         }
         self.steps.push(step);
+        self.newest = Moment::now();
+        self.store(place).inspect_err(|_| {
+            self.steps.pop();
+            // It may be there all the same, only not surely after a power cut.
+            self.store(place).ok();
+        })
+    }
+
+    /// Crosses off the newest change, which was not made after all.
+    pub(super) fn forget(&mut self, place: &Place) -> Result<()> {
+        self.steps.pop();
         self.store(place)
     }
 
@@ -236,9 +258,7 @@ impl Journal {
 }
 
 /// The programs that a journal names are run: nobody else may write here.
-fn make_safe(folder: &Path) -> Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|e| cannot("make", folder, e))?;
+fn check_safe(folder: &Path) -> Result<()> {
     let about = std::fs::metadata(folder).map_err(|e| cannot("use", folder, e))?;
     let own = rustix::process::geteuid().as_raw();
     if about.uid() != own || about.mode() & 0o022 != 0 {
@@ -295,6 +315,34 @@ mod tests {
         }
         let other = Place::new(folder.path(), "web", Path::new("/b")).unwrap();
         assert_ne!(other.stem(), place.stem());
+    }
+
+    #[test]
+    fn a_folder_that_another_process_names_is_not_made() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let absent = folder.path().join("absent");
+        Place::named(&absent, "web-1").unwrap_err();
+        assert!(!absent.exists());
+    }
+
+    #[test]
+    fn a_change_that_cannot_be_written_down_is_not_there_to_be_taken_back() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let place = Place::new(folder.path(), "web", Path::new("/a")).unwrap();
+        let lxc = Lxc::new(Path::new("/var/lib/lxc"), "web", None).unwrap();
+        let stop = |lxc: &Lxc| Step::Stop {
+            lxc: lxc.clone(),
+            life: None,
+        };
+        let mut journal = Journal::new(Timeouts::default());
+        // Nothing can be put in the place of a folder.
+        std::fs::create_dir(place.journal()).unwrap();
+        journal.add(&place, stop(&lxc)).unwrap_err();
+        assert_eq!(journal.steps, []);
+        std::fs::remove_dir(place.journal()).unwrap();
+        journal.add(&place, stop(&lxc)).unwrap();
+        journal.forget(&place).unwrap();
+        assert!(Journal::load(&place).unwrap().is_none());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use snapkeep_api::{Cancel, Error, ErrorKind, Level, Result, TaskLog};
 
+use super::config::LxcConfig;
 use super::life::Life;
 use super::limits::Timeouts;
 use super::lxc::{Lxc, State};
@@ -14,6 +15,9 @@ use super::state::{Journal, Lock, Place, Step};
 /// A container that is watched is looked at so often.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// LXC's word for a container that `lxc-freeze` is at.
+const FREEZING: &str = "FREEZING";
+
 /// Who takes back.
 pub(super) struct Undo<'a> {
     pub(super) place: &'a Place,
@@ -21,6 +25,9 @@ pub(super) struct Undo<'a> {
     pub(super) log: &'a dyn TaskLog,
     /// Ends the watch of a container that may stop; what is left then, the guard does.
     pub(super) cancel: &'a Cancel,
+    /// Whether it was changed by an earlier backup, and neither it nor its guard took it back:
+    /// much may have happened since.
+    pub(super) is_anothers: bool,
 }
 
 impl Undo<'_> {
@@ -28,9 +35,8 @@ impl Undo<'_> {
     /// succeed stays in the journal; the first of it is the error.
     pub(super) fn all(&self, journal: &mut Journal) -> Result<()> {
         let mut first = None;
-        let times = journal.timeouts;
         for number in (0..journal.steps.len()).rev() {
-            match self.step(&journal.steps[number], &times) {
+            match self.step(&journal.steps[number], journal) {
                 Ok(()) => {
                     journal.steps.remove(number);
                     journal.store(self.place)?;
@@ -44,10 +50,11 @@ impl Undo<'_> {
         first.map_or(Ok(()), Err)
     }
 
-    fn step(&self, step: &Step, times: &Timeouts) -> Result<()> {
+    fn step(&self, step: &Step, journal: &Journal) -> Result<()> {
+        let times = &journal.timeouts;
         match step {
             Step::Freeze { lxc, life } => self.thaw(lxc, life.as_ref(), times),
-            Step::Stop { lxc, life } => self.start(lxc, life.as_ref(), times),
+            Step::Stop { lxc, life } => self.start(lxc, life.as_ref(), journal),
             Step::Snapshot(snapshot) => {
                 let deleted = snapshot.delete(self.lock.stdin(), times, self.log);
                 deleted.map_err(|e| {
@@ -59,10 +66,14 @@ impl Undo<'_> {
     }
 
     /// Lets a container go on that this backup froze.
+    ///
+    /// LXC's word is not enough to see whether it stands still: `lxc-freeze` and `lxc-unfreeze` tell
+    /// the monitor before they tell the kernel, and may have been killed in between. Neither does
+    /// anything if it thinks that all is done, so they are run one after the other.
     fn thaw(&self, lxc: &Lxc, life: Option<&Life>, times: &Timeouts) -> Result<()> {
         let deadline = Instant::now() + times.program;
         while let Some(state) = self.state(lxc, times)? {
-            if !matches!(state, State::Frozen | State::Changing(_)) {
+            if state == State::Stopped {
                 return Ok(());
             }
             if life.is_some_and(Life::has_ended) {
@@ -73,12 +84,20 @@ impl Undo<'_> {
                 self.log.log(Level::Warn, &line);
                 return Ok(());
             }
-            if state == State::Frozen {
+            if !matches!(&state, State::Changing(to) if to != FREEZING) {
+                if state != State::Frozen {
+                    lxc.freeze(self.lock.stdin(), times)?;
+                }
                 lxc.unfreeze(self.lock.stdin(), times)?;
+                let now = self.state(lxc, times)?;
+                if matches!(now, None | Some(State::Running | State::Stopped)) {
+                    return Ok(());
+                }
             }
             if Instant::now() >= deadline {
                 let what = format!(
-                    "container {} still stands still; lxc-unfreeze lets it go on",
+                    "container {} may still stand still: LXC calls it {state:?}; lxc-freeze and then \
+                     lxc-unfreeze let it go on",
                     lxc.name
                 );
                 return Err(Error::new(ErrorKind::Unavailable, what));
@@ -90,13 +109,24 @@ impl Undo<'_> {
 
     /// Starts a container that this backup stopped. If it only was asked to stop, it is watched: it
     /// may stop at any time.
-    fn start(&self, lxc: &Lxc, life: Option<&Life>, times: &Timeouts) -> Result<()> {
+    fn start(&self, lxc: &Lxc, life: Option<&Life>, journal: &Journal) -> Result<()> {
+        let times = &journal.timeouts;
         let deadline = Instant::now() + times.watch;
         let mut told = false;
         while let Some(state) = self.state(lxc, times)? {
             let restarted = life.is_some_and(Life::has_ended);
             match &state {
                 State::Stopped => {
+                    if self.is_anothers && !is_to_run(lxc, journal) {
+                        let line = format!(
+                            "container {} was stopped by a backup that was killed long ago, or before the \
+                             machine was restarted, and by now it may be stopped on purpose: it is not \
+                             started, for it has no lxc.start.auto = 1",
+                            lxc.name
+                        );
+                        self.log.log(Level::Warn, &line);
+                        return Ok(());
+                    }
                     lxc.start(self.lock.stdin(), times)?;
                     let line = format!("container {} is started again", lxc.name);
                     self.log.log(Level::Info, &line);
@@ -147,4 +177,11 @@ impl Undo<'_> {
             Err(e) => Err(e),
         }
     }
+}
+
+/// Whether a container that a killed backup stopped is still meant to run.
+fn is_to_run(lxc: &Lxc, journal: &Journal) -> bool {
+    let lately =
+        (journal.newest.as_ref()).is_some_and(|newest| newest.is_within(journal.timeouts.restart));
+    lately || LxcConfig::read(&lxc.config()).is_ok_and(|config| config.start_auto)
 }

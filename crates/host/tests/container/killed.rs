@@ -23,6 +23,12 @@ impl Phase {
     /// Starts a backup, and waits until it stands still there.
     #[track_caller]
     pub(crate) fn reach(lab: &Lab, mode: &str, hold: &str) -> Self {
+        Self::reach_telling(lab, mode, hold, Stdio::inherit())
+    }
+
+    /// The same, with another standard error.
+    #[track_caller]
+    pub(crate) fn reach_telling(lab: &Lab, mode: &str, hold: &str, stderr: Stdio) -> Self {
         lab.flag("holding", false);
         lab.flag(hold, true);
         let path = std::env::var("PATH").unwrap();
@@ -36,6 +42,7 @@ impl Phase {
             )
             .env("SNAPKEEP_PASSPHRASE", "secret")
             .stdout(Stdio::null())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         wait_until(hold, || lab.has_flag("holding"));
@@ -54,6 +61,12 @@ impl Phase {
     pub(crate) fn kill_only(mut self) {
         self.backup.kill().unwrap();
         self.backup.wait().unwrap();
+    }
+
+    /// Lets the backup go on to its bad end.
+    pub(crate) fn fail(mut self, lab: &Lab) {
+        lab.flag(&self.hold, false);
+        assert!(!self.backup.wait().unwrap().success());
     }
 
     /// Lets the backup go on to its good end.

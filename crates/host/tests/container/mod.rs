@@ -166,7 +166,8 @@ impl Lab {
         fs::write(self.lxc.config(), text).unwrap();
     }
 
-    /// Each program is a script that first looks whether it is to stand still.
+    /// Each program is a script that first looks whether it is to stand still, or to be killed just
+    /// before it writes to the control group, which comes after LXC's two writes of the configuration.
     fn make_programs(&self) {
         let bin = self.folder.join("bin");
         fs::create_dir(&bin).unwrap();
@@ -188,7 +189,12 @@ impl Lab {
                  while test -e {here}/hold-$1-$key; do sleep 0.05; done\n\
                  }}\n\
                  test -e {here}/fail-$key && {{ echo it is to fail >&2; exit 9; }}\n\
-                 hold before\n{path} {real} \"$@\"\nended=$?\nhold after\nexit $ended\n",
+                 hold before\n\
+                 if rm {here}/die-$key 2>/dev/null\n\
+                 then strace -qq -o /dev/null -e inject=write:signal=KILL:when=3 {real} \"$@\"\n\
+                 else {path} {real} \"$@\"\n\
+                 fi\n\
+                 ended=$?\nhold after\nexit $ended\n",
                 here = self.folder.display(),
                 real = real_program(name).unwrap_or_default().display()
             );
@@ -270,6 +276,25 @@ impl Lab {
         wait_until(state, || self.state() == state);
     }
 
+    /// The file by which the kernel freezes the container, and its word for that.
+    pub(crate) fn freezer(&self) -> (PathBuf, &'static str) {
+        let groups = fs::read_to_string(format!("/proc/{}/cgroup", self.process())).unwrap();
+        let find = |what: &str| {
+            let line = groups.lines().find(|line| line.contains(what))?;
+            line.split(':').nth(2).map(str::to_owned)
+        };
+        match find(":freezer:") {
+            Some(group) => {
+                let file = format!("/sys/fs/cgroup/freezer{group}/freezer.state");
+                (file.into(), "FROZEN")
+            }
+            None => {
+                let file = format!("/sys/fs/cgroup{}/cgroup.freeze", find("0::").unwrap());
+                (file.into(), "1")
+            }
+        }
+    }
+
     /// How far the container has counted.
     pub(crate) fn count(&self) -> String {
         fs::read_to_string(self.rootfs().join("tmp/count")).unwrap_or_default()
@@ -304,6 +329,7 @@ impl Lab {
             snapshot_hook: None,
             firewall_config: None,
             bandwidth_limit: None,
+            guest_config: None,
             safety: self.safety(),
         }
     }
@@ -521,10 +547,9 @@ pub(crate) fn be_guard_if_asked() {
         && exact == "--exact"
         && name == "the_guard"
     {
-        let log = Log::default();
-        let done = snapkeep_host::container::guard([folder.clone(), stem.clone()], &log);
+        let done = snapkeep_host::container::guard([folder.clone(), stem.clone()]);
         if let Err(e) = &done {
-            eprintln!("the guard: {}: {}", e.chain(), log.text());
+            eprintln!("the guard: {}", e.chain());
         }
         // The backup that would read the test's result is dead.
         std::process::exit(done.is_err().into());

@@ -160,7 +160,6 @@ fn plan(settings: &Settings, wanted: &BackupContainer) -> Result<Plan> {
         let read = path.as_ref().map(|path| config_file(whose, path));
         read.transpose()
     };
-    let guest_config = read("guest", &wanted.guest_config)?;
     let container = match (&wanted.lxc, &wanted.directory) {
         (Some(name), _) => {
             let path = wanted.lxc_path.as_deref().unwrap_or(Path::new(LXC_PATH));
@@ -170,7 +169,6 @@ fn plan(settings: &Settings, wanted: &BackupContainer) -> Result<Plan> {
             rootfs: std::path::absolute(rootfs)
                 .with_context(|| format!("the folder {}", rootfs.display()))?,
             idmap: id_map(&wanted.idmap)?,
-            guest_config: guest_config.unwrap_or_default(),
         },
         (None, None) => return Err(usage("give --lxc or --directory")),
     };
@@ -185,6 +183,7 @@ fn plan(settings: &Settings, wanted: &BackupContainer) -> Result<Plan> {
             Mode::Stop => HostMode::Stop,
         },
         snapshot_hook: wanted.snapshot_hook.clone(),
+        guest_config: read("guest", &wanted.guest_config)?,
         firewall_config: read("firewall", &wanted.firewall_config)?,
         bandwidth_limit: wanted.bandwidth_limit.or(config.bandwidth_limit),
         safety: Safety {

@@ -69,7 +69,9 @@ pub(super) fn run(
         remark(&format!("warning: left out of the configuration: {line}"));
     }
     for line in &config.links {
-        remark(&format!("the archive chose a bridge of this machine: {line}"));
+        remark(&format!(
+            "the archive chose a bridge of this machine: {line}"
+        ));
     }
     let new = new_container(&path, name, config.idmap.as_ref())?;
     let (all, how) = (Selection::all(), &wanted.how);

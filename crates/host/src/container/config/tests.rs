@@ -21,10 +21,9 @@ fn a_container_of_lxc_is_understood() {
            lxc.mount.entry = proc proc proc nodev 0 0\n";
     let config = read_text(&text).unwrap();
     assert_eq!(config.raw, text.as_bytes());
-    assert_eq!(config.rootfs.folder, Path::new("/srv/web/rootfs"));
-    assert!(!config.rootfs.btrfs && !config.ephemeral);
+    assert_eq!(config.rootfs, Path::new("/srv/web/rootfs"));
+    assert!(!config.ephemeral && !config.start_auto);
     assert_eq!(config.idmap.as_ref().unwrap().users()[0].host, 100_000);
-    assert_eq!(config.uts_name.as_deref(), Some("web"));
     assert_eq!(config.mounts.len(), 2);
     let foreign: Vec<_> = config.foreign_mounts().collect();
     assert_eq!(foreign.len(), 1);
@@ -36,11 +35,11 @@ fn a_container_of_lxc_is_understood() {
 fn a_later_line_wins_and_an_empty_one_takes_back() {
     let config = read_text(
         "lxc.rootfs.path = /a\nlxc.rootfs.path = btrfs:/b\nlxc.idmap = u 0 1 1\nlxc.idmap =\n\
-         lxc.ephemeral = 1\nlxc.mount.entry = /a b none bind\nlxc.mount.entry =\n",
+         lxc.ephemeral = 1\nlxc.start.auto = 0\nlxc.start.auto = 1\nlxc.mount.entry = /a b none bind\nlxc.mount.entry =\n",
     )
     .unwrap();
-    assert_eq!(config.rootfs.folder, Path::new("/b"));
-    assert!(config.rootfs.btrfs && config.ephemeral);
+    assert_eq!(config.rootfs, Path::new("/b"));
+    assert!(config.start_auto && config.ephemeral);
     assert!(config.idmap.is_none() && config.mounts.is_empty());
 }
 
@@ -102,19 +101,16 @@ fn included_files_count_and_are_bounded() {
         path
     };
     let here = folder.path().display();
-    file("d/b.conf", "lxc.uts.name = b\n".into());
-    file(
-        "d/a.conf",
-        "lxc.uts.name = a\nlxc.rootfs.path = /a\n".into(),
-    );
-    file("d/other", "lxc.uts.name = c\n".into());
+    file("d/b.conf", "lxc.rootfs.path = /b\n".into());
+    file("d/a.conf", "lxc.rootfs.path = /a\n".into());
+    file("d/other", "lxc.rootfs.path = /c\n".into());
     let fstab = file("fstab", "# x\n\n/srv/a srv none rbind\n".into());
     let text = format!(
         "lxc.include = {here}/d\nlxc.mount.fstab = {}\n",
         fstab.display()
     );
     let config = LxcConfig::read(&file("config", text.clone())).unwrap();
-    assert_eq!(config.uts_name.as_deref(), Some("b"));
+    assert_eq!(config.rootfs, Path::new("/b"));
     assert_eq!(config.raw, text.as_bytes());
     assert!(config.mounts[0].bind);
     let round = file("round", format!("lxc.include = {here}/round\n"));

@@ -37,7 +37,7 @@ fn it_is_another_container_with_the_same_settings() {
     let restored = restored(&text);
     assert_eq!(restored.text, format!("{kept}{END}"));
     assert_eq!(restored.dropped, Vec::<String>::new());
-    assert_eq!(restored.links, ["line 7, lxc.net.0.link: lxcbr0"]);
+    assert_eq!(restored.links, ["line 8, lxc.net.0.link: lxcbr0"]);
     assert_eq!(restored.idmap.unwrap().users()[0].host, 100_000);
 }
 
