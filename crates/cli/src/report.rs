@@ -81,12 +81,15 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Begins `{KEY: VALUE, LIST: [`.
-    pub(crate) fn start(json: bool, key: &str, value: &str, list: &str) -> Result<Self> {
+    /// Begins `{KEY: VALUE, …, LIST: [`.
+    pub(crate) fn start(json: bool, of: &[(&str, &str)], list: &str) -> Result<Self> {
         let mut output = Output::open();
         if json {
-            output
-                .write(format!("{{{}:{},{}:[", json!(key), json!(value), json!(list)).as_bytes())?;
+            let pairs = of
+                .iter()
+                .map(|(key, value)| format!("{}:{},", json!(key), json!(value)));
+            let pairs: String = pairs.collect();
+            output.write(format!("{{{pairs}{}:[", json!(list)).as_bytes())?;
         }
         Ok(Self {
             output,

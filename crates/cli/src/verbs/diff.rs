@@ -75,7 +75,8 @@ pub(super) fn run(settings: &Settings, wanted: &Diff, json: bool) -> Result<Exit
     let session = Session::open(settings)?;
     let old = Opened::open(&session, settings, &wanted.old)?;
     let new = Opened::open(&session, settings, &wanted.new)?;
-    let mut listing = Listing::start(json, "old", old.name.as_str(), "differences")?;
+    let of = [("old", old.name.as_str()), ("new", new.name.as_str())];
+    let mut listing = Listing::start(json, &of, "differences")?;
     let mut any = false;
     let mut broken = None;
     let mut tell = |difference| {

@@ -35,7 +35,7 @@ pub(super) fn run(settings: &Settings, find: &Find, json: bool) -> Result<ExitCo
         );
         return Err(fault(Code::NotFound, what));
     }
-    let mut listing = Listing::start(json, "guest", &find.guest, "matches")?;
+    let mut listing = Listing::start(json, &[("guest", &find.guest)], "matches")?;
     let mut damaged = false;
     for name in names {
         let name = name.as_str().parse()?;

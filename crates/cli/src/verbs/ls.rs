@@ -13,7 +13,7 @@ pub(super) fn run(settings: &Settings, ls: &Ls, json: bool) -> Result<()> {
     let session = Session::open(settings)?;
     let opened = Opened::open(&session, settings, &ls.archive)?;
     let node = opened.find(&path)?;
-    let mut listing = Listing::start(json, "archive", opened.name.as_str(), "entries")?;
+    let mut listing = Listing::start(json, &[("archive", opened.name.as_str())], "entries")?;
     if node.entry.kind.is_directory() {
         let cancel = &session.stop.cancel;
         walk(&*opened.reader, &path, node, &mut |path, node| {

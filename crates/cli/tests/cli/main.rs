@@ -351,13 +351,21 @@ fn the_document_names_every_flag_and_no_other() {
     let document =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CLI.md")).unwrap();
     let folder = TempDir::new().unwrap();
-    let verbs: [&[&str]; 11] = [
+    let verbs: [&[&str]; 19] = [
         &[],
         &["init"],
         &["backup", "vm"],
+        &["backup", "container"],
         &["list"],
         &["show"],
         &["restore", "vm"],
+        &["restore", "container"],
+        &["ls"],
+        &["cat"],
+        &["find"],
+        &["diff"],
+        &["extract"],
+        &["mount"],
         &["verify"],
         &["key", "list"],
         &["key", "add"],

@@ -94,8 +94,11 @@ impl Report for Done {
         )];
         if self.left_out > 0 {
             lines.push(format!(
-                "the archive is partial: {} entries could not be read",
-                self.left_out
+                "the archive is partial: {} could not be read",
+                match self.left_out {
+                    1 => "1 entry".to_owned(),
+                    number => format!("{number} entries"),
+                }
             ));
         }
         if let Some(why) = &self.left {
