@@ -1,0 +1,121 @@
+//! Backups that do not come to their end: no archive, and the container works on.
+
+use std::fs;
+use std::process::{Child, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::lab::Lab;
+use crate::support::{sh, wait_until};
+
+/// So slow that no backup comes to its end; the container is stopped all the while.
+const SLOW: &[&str] = &["--mode", "stop", "--bandwidth-limit", "4KiB"];
+
+/// A backup that reads, and is killed when dropped.
+struct Reading(Child);
+
+impl Reading {
+    #[track_caller]
+    fn new(lab: &Lab) -> Self {
+        let child = lab.backup(SLOW).stderr(Stdio::null()).spawn().unwrap();
+        let mut reading = Self(child);
+        wait_until("its walker", || {
+            assert!(reading.0.try_wait().unwrap().is_none(), "it ended");
+            lab.state() == "STOPPED" && reading.walker().is_some()
+        });
+        reading
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.0)
+    }
+
+    /// The process that walks the tree.
+    fn walker(&self) -> Option<Pid> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).ok()?;
+        // Whichever thread started it.
+        let children = tasks.flatten().map(|task| {
+            let children = fs::read_to_string(task.path().join("children"));
+            children.unwrap_or_default()
+        });
+        let children = children.collect::<Vec<_>>().join(" ");
+        let walks = |child: &&str| {
+            let line = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            line.ends_with(b"\0walk\0")
+        };
+        let walker = children.split_whitespace().find(walks)?;
+        Pid::from_raw(walker.parse().ok()?)
+    }
+
+    fn code(mut self) -> Option<i32> {
+        let mut status = None;
+        wait_until("its end", || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code()
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Nothing is left of it, and the next backup is good.
+#[track_caller]
+fn nothing_is_left(lab: &Lab) {
+    lab.wait_until_it_works();
+    wait_until("no journal", || lab.journals() == 0);
+    assert_eq!(lab.archives(), [""; 0]);
+    assert_eq!(lab.backed_up(&["--mode", "suspend"])["left_out"], 0);
+}
+
+#[test]
+fn a_killed_backup_leaves_a_container_that_works() {
+    let Some(lab) = Lab::new("a_killed_backup_leaves_a_container_that_works", &[], ":") else {
+        return;
+    };
+    let reading = Reading::new(&lab);
+    kill_process(reading.pid(), Signal::KILL).unwrap();
+    assert_eq!(reading.code(), None);
+    nothing_is_left(&lab);
+}
+
+#[test]
+fn a_signal_cancels_a_backup() {
+    let Some(lab) = Lab::new("a_signal_cancels_a_backup", &[], ":") else {
+        return;
+    };
+    let reading = Reading::new(&lab);
+    kill_process(reading.pid(), Signal::TERM).unwrap();
+    assert_eq!(reading.code(), Some(4));
+    nothing_is_left(&lab);
+}
+
+#[test]
+fn a_killed_walker_fails_the_backup() {
+    let Some(lab) = Lab::new("a_killed_walker_fails_the_backup", &[], ":") else {
+        return;
+    };
+    let reading = Reading::new(&lab);
+    kill_process(reading.walker().unwrap(), Signal::KILL).unwrap();
+    assert_eq!(reading.code(), Some(1));
+    nothing_is_left(&lab);
+}
+
+#[test]
+fn a_full_repository_fails_the_backup() {
+    let prepare = "mkdir repo; mount -t tmpfs -o size=3M,mode=700 snapkeep-test repo";
+    let Some(lab) = Lab::new("a_full_repository_fails_the_backup", &["mount"], prepare) else {
+        return;
+    };
+    let done = lab.backup(&["--mode", "suspend"]).output().unwrap();
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(said.contains("space"), "{said}");
+    sh(lab.folder(), "mount -o remount,size=100M repo");
+    nothing_is_left(&lab);
+}
