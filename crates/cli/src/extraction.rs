@@ -89,7 +89,10 @@ pub(crate) fn run(
     idmap: Option<IdMap>,
     how: &Extraction,
 ) -> Result<Extracted> {
-    let owners = idmap.map_or_else(Owners::same, Owners::mapped);
+    let mut owners = idmap.map_or_else(Owners::same, Owners::mapped);
+    if let Some(id) = how.unmapped {
+        owners = owners.with_unmapped(id);
+    }
     let options = ExtractOptions {
         selection,
         existing: if how.overwrite {

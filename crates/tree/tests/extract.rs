@@ -300,6 +300,8 @@ fn a_damaged_file_is_missed_alone() {
     assert_eq!(report.named[0].path, path("large"));
     assert!(!target.join("large").exists(), "half a file is not left");
     assert_eq!(fs::read(target.join("file")).unwrap(), b"content");
+    let ways = "add it to the ID map, or give an ID for those that are not in it";
+    assert!(error.to_string().contains(ways), "{error}");
 }
 
 /// A file of 100 MiB: data, a hole, data, and a hole at its end.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use clap::{Args as Arguments, ValueEnum};
+use clap::{Args as Arguments, ValueEnum, value_parser};
 
 use crate::units::{parse_share, parse_size};
 
@@ -141,6 +141,10 @@ pub(crate) struct Extraction {
     /// given more than once [default: the numbers as they are].
     #[arg(long, value_name = "MAP")]
     pub(crate) idmap: Vec<String>,
+    /// Give files whose owner or group is in no map to this ID of the host, such as 65534 [default:
+    /// end at the first].
+    #[arg(long, value_name = "ID", value_parser = value_parser!(u32).range(..4_294_967_295))]
+    pub(crate) unmapped: Option<u32>,
     /// Write over what is there.
     #[arg(long)]
     pub(crate) overwrite: bool,

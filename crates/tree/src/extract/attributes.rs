@@ -47,8 +47,8 @@ pub(super) fn mapped(
     let unmapped = |whose: &str, what: &str| {
         let path = path();
         let what = format!(
-            "{whose} of {path} is {what}, which is not mapped: add it to the ID map, or say what \
-             becomes of those that are not in it"
+            "{whose} of {path} is {what}, which is not mapped: add it to the ID map, or give an ID \
+             for those that are not in it"
         );
         Error::new(ErrorKind::Invalid, what)
     };
