@@ -101,6 +101,7 @@ pub(crate) fn run(
             Existing::Refuse
         },
         owners,
+        allow_devices: how.allow_devices,
         workers: settings.workers,
         durable: true,
     };

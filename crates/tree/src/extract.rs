@@ -32,7 +32,14 @@ pub struct ExtractOptions {
     /// What is done with what is there.
     pub existing: Existing,
     /// What the container's owners are in the target. One that is not mapped ends the extraction.
+    /// If they are mapped, extended attributes `trusted.*` are not set: none can have been given
+    /// from within a user namespace.
     pub owners: Owners,
+    /// Character and block devices are made also if owners are mapped. They would belong to a
+    /// container's users, whom nothing but these devices' absence may keep from the host's disks:
+    /// an archive can name any device. Without it each is a problem, but not those with the number
+    /// 0:0, which stand for files that were removed and cannot be opened.
+    pub allow_devices: bool,
     /// Threads that write files, at least one, at most 32. So many write one large file at a time.
     pub workers: usize,
     /// All is on stable storage before the end. Other file systems that are mounted inside the
@@ -46,6 +53,7 @@ impl Default for ExtractOptions {
             selection: Selection::all(),
             existing: Existing::Refuse,
             owners: Owners::default(),
+            allow_devices: false,
             workers: 2,
             durable: true,
         }

@@ -30,6 +30,11 @@ impl Owners {
         self
     }
 
+    /// Whether there is a map: the tree is then that of a user namespace.
+    pub fn is_mapped(&self) -> bool {
+        self.map.is_some()
+    }
+
     /// What a user is, if it is anything.
     pub fn user(&self, container: u32) -> Option<u32> {
         self.host(container, self.map.as_ref().map(IdMap::users))

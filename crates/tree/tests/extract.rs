@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use snapkeep_api::tree::{EntryKind, TreeReader};
+use snapkeep_api::tree::{DeviceNumber, EntryKind, TreeReader, Xattr};
 use snapkeep_api::{Cancel, ErrorKind, Result};
 use snapkeep_tree::tar::write_tar;
 use snapkeep_tree::{
@@ -199,6 +199,85 @@ fn owners_are_mapped_everywhere() {
     assert_eq!(capability.trim_end(), "ping cap_net_raw=ep [rootid=100000]");
 }
 
+/// Devices, one with a second name, a whiteout, and an attribute that only the host's root gives.
+fn dangerous() -> MemoryTree {
+    let mut tree = MemoryTree::new(attributes(0o755));
+    let number = |major, minor| DeviceNumber { major, minor };
+    let (character, block) = (EntryKind::CharDevice, EntryKind::BlockDevice);
+    tree.put("disk", attributes(0o600), block(number(7, 0)));
+    tree.put("kmsg", attributes(0o666), character(number(1, 11)));
+    tree.link("linked", "disk");
+    tree.put("none", attributes(0o600), block(number(0, 0)));
+    tree.put("removed", attributes(0o600), character(number(0, 0)));
+    let file = tree.file("trusted", b"");
+    tree.entry(file).attributes.xattrs = vec![Xattr {
+        name: b"trusted.overlay.redirect".to_vec(),
+        value: b"/".to_vec(),
+    }];
+    tree
+}
+
+#[test]
+fn a_container_with_an_id_map_gets_no_device_and_nothing_trusted() {
+    let test = "a_container_with_an_id_map_gets_no_device_and_nothing_trusted";
+    if !has_rights(test) || !are_here(test, TOOLS) {
+        return;
+    }
+    let temp = Disk::new();
+    let target = temp.path().join("target");
+    let options = ExtractOptions {
+        owners: shifted(),
+        ..ExtractOptions::default()
+    };
+    let report = run(&dangerous(), &target, &options).unwrap();
+    let mut named: Vec<_> = report
+        .named
+        .iter()
+        .map(|p| (p.path.to_string(), p.kind))
+        .collect();
+    named.sort_by(|a, b| a.0.cmp(&b.0));
+    let missed = |at: &str| (at.to_owned(), ProblemKind::NotMade);
+    let trusted = ("/trusted".to_owned(), ProblemKind::Xattr);
+    let [disk, kmsg, linked, none] = ["/disk", "/kmsg", "/linked", "/none"].map(missed);
+    assert_eq!(named, [disk, kmsg, linked, none, trusted], "{report:?}");
+    assert!(
+        report
+            .named
+            .iter()
+            .any(|problem| problem.why
+                == "a device in a container with an ID map could open the host's"),
+        "{report:?}"
+    );
+    let found = sh(&target, "find . | sort | tr '\n' ' '");
+    assert_eq!(found, ". ./removed ./trusted ");
+    assert_eq!(sh(&target, "getfattr -d -m - trusted"), "");
+}
+
+#[test]
+fn devices_are_made_with_an_id_map_if_that_is_allowed() {
+    let test = "devices_are_made_with_an_id_map_if_that_is_allowed";
+    if !has_rights(test) {
+        return;
+    }
+    let temp = Disk::new();
+    let target = temp.path().join("target");
+    let options = ExtractOptions {
+        owners: shifted(),
+        allow_devices: true,
+        ..ExtractOptions::default()
+    };
+    let report = run(&dangerous(), &target, &options).unwrap();
+    assert_eq!(report.named.len(), 1, "{report:?}");
+    assert_eq!(report.named[0].kind, ProblemKind::Xattr);
+    let line = "stat -c '%n %F %t:%T %u' * | sed 's/special //' | tr '\n' ','";
+    assert_eq!(
+        sh(&target, line),
+        "disk block file 7:0 100000,kmsg character file 1:b 100000,linked block file 7:0 100000,\
+         none block file 0:0 100000,removed character file 0:0 100000,\
+         trusted regular empty file 0:0 100000,"
+    );
+}
+
 #[test]
 fn an_owner_that_is_not_mapped_is_refused_or_becomes_what_is_asked_for() {
     let test = "an_owner_that_is_not_mapped_is_refused_or_becomes_what_is_asked_for";
@@ -221,6 +300,8 @@ fn an_owner_that_is_not_mapped_is_refused_or_becomes_what_is_asked_for() {
             .contains("the owner of /strange is user 5000"),
         "{error}"
     );
+    let ways = "add it to the ID map, or give an ID for those that are not in it";
+    assert!(error.to_string().contains(ways), "{error}");
     let owners = shifted().with_unmapped(65_534);
     let options = ExtractOptions {
         owners,
@@ -300,8 +381,6 @@ fn a_damaged_file_is_missed_alone() {
     assert_eq!(report.named[0].path, path("large"));
     assert!(!target.join("large").exists(), "half a file is not left");
     assert_eq!(fs::read(target.join("file")).unwrap(), b"content");
-    let ways = "add it to the ID map, or give an ID for those that are not in it";
-    assert!(error.to_string().contains(ways), "{error}");
 }
 
 /// A file of 100 MiB: data, a hole, data, and a hole at its end.

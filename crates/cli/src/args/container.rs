@@ -145,6 +145,10 @@ pub(crate) struct Extraction {
     /// end at the first].
     #[arg(long, value_name = "ID", value_parser = value_parser!(u32).range(..4_294_967_295))]
     pub(crate) unmapped: Option<u32>,
+    /// Make devices also for a container with an ID map: its users could open this host's disks by
+    /// them.
+    #[arg(long)]
+    pub(crate) allow_devices: bool,
     /// Write over what is there.
     #[arg(long)]
     pub(crate) overwrite: bool,

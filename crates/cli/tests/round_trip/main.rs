@@ -7,6 +7,7 @@
 )]
 
 mod facts;
+mod guarded;
 mod plant;
 #[path = "../support/mod.rs"]
 mod support;
@@ -124,7 +125,7 @@ fn a_folder_restored_with_its_id_map_is_the_container() {
         return;
     };
     let restore = ["restore", "container", "web", "--to", "target"];
-    let done = web.json(&[&restore[..], &["--idmap", IDMAP]].concat());
+    let done = web.json(&[&restore[..], &["--idmap", IDMAP, "--allow-devices"]].concat());
     assert_eq!(done["problems"], 0, "{done}");
     let (source, target) = (web.path("source"), web.path("target"));
     same((View::Host, &source), (View::Host, &target), ALL);

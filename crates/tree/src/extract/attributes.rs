@@ -60,6 +60,12 @@ pub(super) fn mapped(
         ..*entry
     };
     for Xattr { name, value } in &entry.xattrs {
+        if owners.is_mapped() && name.starts_with(b"trusted.") {
+            let name = name.escape_ascii();
+            let why = format!("{name} cannot have been given in a container with an ID map");
+            problem(ProblemKind::Xattr, why)?;
+            continue;
+        }
         let value = match name.as_slice() {
             acl::ACCESS | acl::DEFAULT => {
                 let Some(acl) = Acl::decode(value) else {

@@ -114,7 +114,7 @@ impl Maker<'_> {
     pub(super) fn node(&self, folder: &Folder, name: &Name, entry: &Entry) -> Result<()> {
         let path = || folder.path().join(name);
         let wanted = self.wanted(entry, path)?;
-        let made = self.new_node(folder, name, entry);
+        let made = self.new_node(folder, name, &entry.kind);
         let Some(place) = self.made(made, path)? else {
             return Ok(());
         };
@@ -132,8 +132,12 @@ impl Maker<'_> {
         Ok(())
     }
 
-    fn new_node(&self, folder: &Folder, name: &Name, entry: &Entry) -> Result<OwnedFd, Failure> {
+    fn new_node(&self, folder: &Folder, name: &Name, kind: &EntryKind) -> Result<OwnedFd, Failure> {
         let path = || folder.path().join(name);
+        if self.options.owners.is_mapped() && !self.options.allow_devices && is_device(kind) {
+            let why = "a device in a container with an ID map could open the host's".to_owned();
+            return Err(Failure::Problem(ProblemKind::NotMade, why));
+        }
         let within = folder
             .fd()
             .map_err(|e| Failure::of(e, "opening its folder", path))?;
@@ -146,7 +150,7 @@ impl Maker<'_> {
                 device,
             )
         };
-        self.create(&within, name, path, || match &entry.kind {
+        self.create(&within, name, path, || match kind {
             EntryKind::Symlink { target } => symlinkat(target.as_slice(), &within, name.as_bytes()),
             EntryKind::Fifo => special(FileType::Fifo, 0),
             EntryKind::Socket => special(FileType::Socket, 0),
@@ -307,6 +311,15 @@ impl Maker<'_> {
             Ok(()) => Ok(()),
             Err(why) => self.log().problem(path(), ProblemKind::Flags, why),
         }
+    }
+}
+
+/// Whether it opens something of the host. The number 0:0 is a whiteout, which opens nothing.
+fn is_device(kind: &EntryKind) -> bool {
+    match kind {
+        EntryKind::CharDevice(number) => (number.major, number.minor) != (0, 0),
+        EntryKind::BlockDevice(_) => true,
+        _ => false,
     }
 }
 

@@ -81,8 +81,14 @@ fn check(wanted: &RestoreContainer, json: bool) -> Result<()> {
     let Some(tar) = &wanted.tar else {
         return Ok(());
     };
-    if !wanted.how.idmap.is_empty() {
-        let what = "a tar archive has the container's own owners: --idmap is for folders";
+    let how = &wanted.how;
+    if !how.idmap.is_empty() || how.unmapped.is_some() {
+        let what =
+            "a tar archive has the container's own owners: --idmap and --unmapped are for folders";
+        return Err(usage(what));
+    }
+    if how.allow_devices {
+        let what = "a tar archive has all devices: --allow-devices is for folders";
         return Err(usage(what));
     }
     if json && tar == Path::new("-") {
