@@ -137,6 +137,13 @@ pub(crate) fn run(
             target.display()
         )
     })?;
+    if report.closed_target {
+        remark(&format!(
+            "{} is closed to other users, whatever the archive says of it: without --idmap the \
+             container's users and its set-user-ID programs are this host's; chmod opens it",
+            target.display()
+        ));
+    }
     Ok(told(report))
 }
 

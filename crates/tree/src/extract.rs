@@ -71,9 +71,11 @@ pub enum Existing {
     Replace,
 }
 
-/// Extracts into a folder, which is made if it is not there. An entry that cannot be restored, or
-/// not in full, is a problem that the report names; what concerns all that would follow, such as a
-/// full target or an archive that cannot be, is an error. What is there then stays there.
+/// Extracts into a folder, which is made if it is not there; if owners are not mapped, one that is
+/// made keeps its maker as its owner, and can be entered by nobody else. An entry that cannot be
+/// restored, or not in full, is a problem that the report names; what concerns all that would
+/// follow, such as a full target or an archive that cannot be, is an error. What is there then
+/// stays there.
 pub fn extract(
     reader: &dyn TreeReader,
     target: &Path,

@@ -59,9 +59,12 @@ fn what_is_extracted_is_what_was_there() {
         workers: 2,
         ..ExtractOptions::default()
     };
+    // One that is made for it would stay closed.
+    fs::create_dir(&got).unwrap();
     let progress = Progress::default();
     let report = extract(&tree, &got, &options, &progress, &Cancel::new()).unwrap();
     assert_eq!(report.named, []);
+    assert!(!report.closed_target);
     assert_eq!(report.entries, tree.totals().entries);
     assert_eq!(progress.bytes(), report.bytes);
     assert_same(&facts(&made), &facts(&got));
@@ -197,6 +200,47 @@ fn owners_are_mapped_everywhere() {
     // The capability holds for the container's root alone.
     let capability = sh(&got, "getcap -n ping");
     assert_eq!(capability.trim_end(), "ping cap_net_raw=ep [rootid=100000]");
+}
+
+#[test]
+fn a_new_target_without_an_id_map_stays_closed() {
+    let test = "a_new_target_without_an_id_map_stays_closed";
+    if !has_rights(test) || !are_here(test, TOOLS) {
+        return;
+    }
+    let temp = Disk::new();
+    let made = temp.path().join("made");
+    fs::create_dir(&made).unwrap();
+    sh(
+        &made,
+        "touch file; setfattr -n user.a -v b .; setfacl -m u:7:rwx .; chown 1000:1000 .; chmod 2777 .",
+    );
+    sh(&made, "touch -d 2001-01-01 .");
+    let tree = scan(&made);
+    let told = |target: &Path| {
+        let line = "stat -c '%a %u:%g %Y' .; getfattr --only-values -n user.a .; getfacl -nc . | grep -c user:.*7:";
+        sh(target, &format!("({line} || true) | tr '\n' ' '"))
+    };
+    let closed = temp.path().join("closed");
+    let report = run(&tree, &closed, &ExtractOptions::default()).unwrap();
+    assert_eq!((report.named, report.closed_target), (Vec::new(), true));
+    assert_eq!(told(&closed), "700 0:0 978307200 b0 ");
+    let options = ExtractOptions {
+        owners: shifted(),
+        ..ExtractOptions::default()
+    };
+    let mapped = temp.path().join("mapped");
+    let report = run(&tree, &mapped, &options).unwrap();
+    assert!(!report.closed_target);
+    assert_eq!(told(&mapped), "2777 101000:101000 978307200 b1 ");
+    // A part has the archive's folders, but not its root.
+    let options = ExtractOptions {
+        selection: Selection::of(vec![path("file")]).unwrap(),
+        ..ExtractOptions::default()
+    };
+    let part = temp.path().join("part");
+    assert!(run(&tree, &part, &options).unwrap().closed_target);
+    assert_eq!(fs::metadata(&part).unwrap().mode() & 0o7777, 0o700);
 }
 
 /// Devices, one with a second name, a whiteout, and an attribute that only the host's root gives.

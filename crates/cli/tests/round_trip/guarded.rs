@@ -50,6 +50,34 @@ fn devices_of_a_container_with_an_id_map_are_named_and_not_restored() {
 }
 
 #[test]
+fn a_new_folder_without_an_id_map_stays_closed_and_that_is_told() {
+    if !has_rights("a_new_folder_without_an_id_map_stays_closed_and_that_is_told") {
+        return;
+    }
+    let disk = Disk::new();
+    let folder = disk.path();
+    sh(
+        folder,
+        "mkdir -m 755 source open; touch source/file; chown 1000:1000 source",
+    );
+    init(folder);
+    json(folder, BACKUP);
+    let facts = |name: &str| {
+        let made = fs::metadata(folder.join(name)).unwrap();
+        (made.mode() & 0o7777, made.uid())
+    };
+    let told = |target: &str| {
+        let output = ran(folder, &[RESTORE, &[target]].concat(), 0);
+        String::from_utf8_lossy(&output.stderr).contains("closed to other users")
+    };
+    assert!(told("new"));
+    assert_eq!(facts("new"), (0o700, 0));
+    // Who makes the folder says who may enter it.
+    assert!(!told("open"));
+    assert_eq!(facts("open"), (0o755, 1000));
+}
+
+#[test]
 fn an_owner_that_is_not_mapped_becomes_the_one_that_a_flag_names() {
     if !has_rights("an_owner_that_is_not_mapped_becomes_the_one_that_a_flag_names") {
         return;
@@ -61,7 +89,7 @@ fn an_owner_that_is_not_mapped_becomes_the_one_that_a_flag_names() {
     init(folder);
     json(folder, BACKUP);
     let map = ["--idmap", "0:100000:1000"];
-    let refused = ran(folder, &[RESTORE, &["one"], &map].concat(), 2);
+    let refused = ran(folder, &[RESTORE, &["one"], &map].concat(), 1);
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(
         said.contains("or give an ID for those that are not in it"),

@@ -20,6 +20,10 @@ pub struct ExtractReport {
     pub problems: u64,
     /// The first thousand, or fewer if their paths are very long.
     pub named: Vec<Problem>,
+    /// The target was made, owners are not mapped, and so it stays closed: it can be entered by
+    /// whoever extracts alone, whatever the archive's root is. Else the archive's owners and its
+    /// set-user-ID programs would be the host's for all users.
+    pub closed_target: bool,
 }
 
 /// Something that was not restored as it was.

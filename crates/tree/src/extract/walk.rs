@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use rustix::fs::{CWD, Mode, OFlags, open, syncfs};
-use snapkeep_api::tree::{EntryKind, Name, TreeNode, TreePath, TreeReader};
+use rustix::fs::{CWD, Mode, OFlags, fstat, open, syncfs};
+use snapkeep_api::tree::{Attributes, EntryKind, Name, TreeNode, TreePath, TreeReader};
 use snapkeep_api::{Cancel, Error, ErrorKind, Result};
 
 use super::attributes::{self, Made};
@@ -17,6 +18,7 @@ use super::made::Maker;
 use super::queue::{Job, Queue};
 use super::report::{ExtractReport, ProblemKind, Progress};
 use super::{Existing, ExtractOptions};
+use crate::acl;
 use crate::limits::{
     FOLDERS_BYTES_MAX, OPEN_FOLDERS, OPEN_FOLDERS_MAX, OPEN_FOLDERS_STEP, WORKERS_MAX,
 };
@@ -31,6 +33,7 @@ pub(super) fn run(
     cancel: &Cancel,
 ) -> Result<ExtractReport> {
     let (target_fd, is_new) = open_target(target, options.existing)?;
+    let closed = is_new && !options.owners.is_mapped();
     let log = Mutex::default();
     let maker = Maker {
         reader,
@@ -60,6 +63,7 @@ pub(super) fn run(
             folders: Vec::new(),
             folders_bytes: 0,
             open_folders: Arc::default(),
+            closed,
         };
         walk.run(target_fd, is_new)
             .inspect_err(|error| queue.fail(error.clone()))
@@ -81,6 +85,7 @@ pub(super) fn run(
         bytes: progress.bytes(),
         problems: log.problems,
         named: std::mem::take(&mut log.named),
+        closed_target: closed,
     })
 }
 
@@ -107,6 +112,20 @@ fn open_target(target: &Path, existing: Existing) -> Result<(rustix::fd::OwnedFd
     Ok((fd, is_new))
 }
 
+/// Lets a folder stay its maker's alone.
+fn close(fd: impl AsFd, wanted: &mut Attributes) -> Result<()> {
+    let stat = fstat(fd).map_err(|errno| {
+        Error::new(
+            ErrorKind::Target,
+            format!("the target cannot be examined: {errno}"),
+        )
+    })?;
+    (wanted.uid, wanted.gid) = (stat.st_uid, stat.st_gid);
+    wanted.permissions = 0o700;
+    wanted.xattrs.retain(|xattr| xattr.name != acl::ACCESS);
+    Ok(())
+}
+
 /// One thing in a folder is done: with the last one, so is the folder, and maybe those above it.
 fn finish(maker: &Maker<'_>, folder: Arc<Folder>) -> Result<()> {
     let mut next = Some(folder);
@@ -121,7 +140,7 @@ fn finish(maker: &Maker<'_>, folder: Arc<Folder>) -> Result<()> {
                     return Ok(());
                 }
             };
-            let made = Made::Open(std::os::fd::AsFd::as_fd(&fd));
+            let made = Made::Open(fd.as_fd());
             maker.set(made, &entry.kind, &entry.attributes, path)?;
             if entry.attributes.flags != 0 {
                 maker.set_flags(&fd, entry.attributes.flags, path)?;
@@ -159,6 +178,8 @@ struct Walk<'a> {
     folders: Vec<(Option<Arc<Folder>>, usize)>,
     folders_bytes: usize,
     open_folders: Arc<AtomicUsize>,
+    /// Whether nobody else may enter the target, also at the end.
+    closed: bool,
 }
 
 impl Walk<'_> {
@@ -230,6 +251,9 @@ impl Walk<'_> {
             inherits = attributes::is_inherited(&fd);
         } else {
             node.entry.attributes = self.maker.wanted(&node.entry, || path.clone())?;
+            if within.is_none() && self.closed {
+                close(&fd, &mut node.entry.attributes)?;
+            }
             if was_there {
                 attributes::forget_inherited(&fd);
                 if let Err(errno) = attributes::remove_others(&fd, &node.entry.attributes.xattrs) {
