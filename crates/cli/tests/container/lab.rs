@@ -7,7 +7,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Disk, are_here, has_rights, init, output, program, sh, wait_until};
+use crate::support::{
+    Disk, are_here, has_rights, init, output, program, sh, wait_until, wait_until_settled,
+};
 
 /// The container's first process: sums up its files, then counts in two files, the second after the
 /// first, and ends when LXC asks it to.
@@ -47,6 +49,7 @@ impl Lab {
         init(lab.folder());
         lab.lxc("lxc-start", "web", &["-d"]);
         lab.wait_for_sums("web");
+        wait_until_settled();
         Some(lab)
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::support::namespace::IDMAP;
-use crate::support::{Disk, are_here, has_rights, init, json, ran, sh, text};
+use crate::support::{Disk, are_here, has_rights, init, json, ran, sh, text, wait_until_settled};
 
 const BACKUP: &[&str] = &[
     "backup",
@@ -32,6 +32,7 @@ impl Tree {
         sh(tree.0.path(), make);
         sh(tree.0.path(), "chown -hR 100000:100000 tree");
         init(tree.0.path());
+        wait_until_settled();
         Some(tree)
     }
 

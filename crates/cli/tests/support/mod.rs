@@ -146,6 +146,16 @@ pub(crate) fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until what was made so far is old enough to be believed: a backup believes no file that
+/// was changed within two seconds before its start.
+pub(crate) fn wait_until_settled() {
+    let made = Instant::now();
+    let old = Duration::from_secs(3);
+    wait_until("files are old enough", || {
+        made.elapsed() >= old
+    });
+}
+
 /// A folder on a disk: a file system in memory may not take all that is planted. It is gone with
 /// the test, whatever was made in it.
 pub(crate) struct Disk(TempDir);

@@ -319,7 +319,12 @@ fn is_device(kind: &EntryKind) -> bool {
     match kind {
         EntryKind::CharDevice(number) => (number.major, number.minor) != (0, 0),
         EntryKind::BlockDevice(_) => true,
-        _ => false,
+        EntryKind::File { .. }
+        | EntryKind::Directory
+        | EntryKind::Symlink { .. }
+        | EntryKind::HardLink { .. }
+        | EntryKind::Fifo
+        | EntryKind::Socket => false,
     }
 }
 
