@@ -151,9 +151,7 @@ pub(crate) fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
 pub(crate) fn wait_until_settled() {
     let made = Instant::now();
     let old = Duration::from_secs(3);
-    wait_until("files are old enough", || {
-        made.elapsed() >= old
-    });
+    wait_until("files are old enough", || made.elapsed() >= old);
 }
 
 /// A folder on a disk: a file system in memory may not take all that is planted. It is gone with

@@ -96,7 +96,9 @@ pub fn restored_config(archived: &[u8], policy: &RestorePolicy) -> Result<Restor
             }
             Judged::Keep => {
                 put(&mut text, line.key, &value);
-                if line.key.starts_with("lxc.net.") && line.key.ends_with(".link") {
+                let network = line.key.strip_prefix("lxc.net.");
+                let setting = network.and_then(|rest| rest.split_once('.'));
+                if setting.is_some_and(|(_, name)| name == "link") {
                     links.push(format!("line {}, {}: {value}", line.number, line.key));
                 }
             }

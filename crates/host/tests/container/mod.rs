@@ -283,16 +283,12 @@ impl Lab {
             let line = groups.lines().find(|line| line.contains(what))?;
             line.split(':').nth(2).map(str::to_owned)
         };
-        match find(":freezer:") {
-            Some(group) => {
-                let file = format!("/sys/fs/cgroup/freezer{group}/freezer.state");
-                (file.into(), "FROZEN")
-            }
-            None => {
-                let file = format!("/sys/fs/cgroup{}/cgroup.freeze", find("0::").unwrap());
-                (file.into(), "1")
-            }
+        if let Some(group) = find(":freezer:") {
+            let file = format!("/sys/fs/cgroup/freezer{group}/freezer.state");
+            return (file.into(), "FROZEN");
         }
+        let file = format!("/sys/fs/cgroup{}/cgroup.freeze", find("0::").unwrap());
+        (file.into(), "1")
     }
 
     /// How far the container has counted.

@@ -42,6 +42,7 @@ fn it_is_another_container_with_the_same_settings() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn what_could_hurt_is_dropped_and_named() {
     for line in [
         "lxc.hook.pre-start = /bin/x",
