@@ -1,6 +1,8 @@
 //! A backup of a container that is killed anywhere, with and without its guard: the container goes
 //! on, and nothing of the backup stays.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod container;
 
 use std::fs;
