@@ -12,7 +12,7 @@ use snapkeep_api::{Cancel, IdMap, Outcome, Provider};
 use snapkeep_host::container::limits::Timeouts;
 use snapkeep_host::container::{
     Container, ContainerRequest, FinishedContainer, GuardProgram, Lxc, Mode as HostMode, Safety,
-    Way, back_up_container,
+    back_up_container,
 };
 use snapkeep_provider::ChangeDetection;
 use snapkeep_walk::exclude::STANDARD;
@@ -54,12 +54,7 @@ impl Done {
         Self {
             archive: finished.archive.to_string(),
             guest: guest.to_owned(),
-            mode: match finished.way {
-                Way::AsIs => "as-is",
-                Way::Snapshot => "snapshot",
-                Way::Suspend => "suspend",
-                Way::Stop => "stop",
-            },
+            mode: finished.way.as_str(),
             size_bytes: stats.guest_size,
             read_bytes: stats.read,
             new_bytes: stats.new,
