@@ -8,8 +8,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::lab::Lab;
 use crate::support::{sh, wait_until};
 
-/// So slow that no backup comes to its end: the container runs while its files are read ahead.
-const SLOW: &[&str] = &["--mode", "suspend", "--bandwidth-limit", "4KiB"];
+/// So slow that no backup comes to its end, which would take more than a minute: the container runs while
+/// its files are read ahead. Not slower: what a dead walker had sent before is read at this speed.
+const SLOW: &[&str] = &["--mode", "suspend", "--bandwidth-limit", "64KiB"];
 
 /// A backup that reads, and is killed when dropped.
 struct Reading(Child);
