@@ -29,7 +29,14 @@ struct Tally {
     crashes: Vec<String>,
     /// How many result lines of test programs were seen.
     programs: u64,
+    /// What test programs wrote of the tests that failed, without the frames of backtraces.
+    failures: Vec<String>,
+    /// Whether a test program is telling that.
+    in_failures: bool,
 }
+
+/// So many lines of failures are repeated at the end.
+const FAILURES_MAX: usize = 1000;
 
 impl Tally {
     fn read(&mut self, line: &str) {
@@ -43,6 +50,20 @@ impl Tally {
             self.passed += count(result, "passed");
             self.failed += count(result, "failed");
             self.ignored += count(result, "ignored");
+        }
+    }
+
+    /// Keeps what is told of failures, which the output of the programs after it may hide.
+    fn keep(&mut self, line: &str) {
+        let line = line.trim_end();
+        match line {
+            "failures:" => self.in_failures = true,
+            "successes:" => self.in_failures = false,
+            _ if line.starts_with("test result: ") => self.in_failures = false,
+            _ if self.in_failures && !is_frame(line) && self.failures.len() < FAILURES_MAX => {
+                self.failures.push(line.to_owned());
+            }
+            _ => {}
         }
     }
 
@@ -82,6 +103,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }
         println!("{}", tally.summary());
     } else if tally.programs > 0 {
+        for line in &tally.failures {
+            println!("{line}");
+        }
         println!("so far: {}", tally.summary());
     }
     result
@@ -171,16 +195,27 @@ fn step(name: &str, tally: &Shared, command: &mut Command) -> Result<()> {
 fn passing_on(tally: &Shared) -> Sink {
     let tally = Arc::clone(tally);
     Arc::new(move |output, line| {
+        let mut tally = lock(&tally);
         match output {
-            Output::Standard => print!("{line}"),
+            Output::Standard => {
+                print!("{line}");
+                tally.keep(line);
+            }
             Output::Error => eprint!("{line}"),
         }
-        lock(&tally).read(line);
+        tally.read(line);
     })
 }
 
 fn lock(tally: &Shared) -> MutexGuard<'_, Tally> {
     tally.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a line is a frame of a backtrace, which says where and not what.
+fn is_frame(line: &str) -> bool {
+    let line = line.trim_start();
+    let number = line.split(": ").next().unwrap_or_default();
+    line.starts_with("at ") || (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// The number before `word` in `ok. 3 passed; 0 failed; …`.
@@ -250,6 +285,22 @@ mod tests {
         );
         assert_eq!(tally.summary(), "4 passed, 2 failed, 1 skipped");
         assert_eq!(tally.programs, 2);
+    }
+
+    #[test]
+    fn what_failed_is_kept_for_the_end() {
+        let mut tally = Tally::default();
+        let output = "test a::b ... FAILED\n\nsuccesses:\n\n---- a::c stdout ----\nfine\n\nfailures:\n\n\
+                      ---- a::b stdout ----\nnever came: its end\n   0: std::panicking::begin\n             \
+                      at /rustc/lib.rs:1:2\n12: odd\n\nfailures:\n    a::b\n\ntest result: FAILED. 1 passed\nlater\n";
+        output.lines().for_each(|line| tally.keep(line));
+        let kept: Vec<_> = (tally.failures.iter())
+            .filter(|line| !line.is_empty())
+            .collect();
+        assert_eq!(
+            kept,
+            ["---- a::b stdout ----", "never came: its end", "    a::b"]
+        );
     }
 
     #[test]
