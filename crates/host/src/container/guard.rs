@@ -110,8 +110,11 @@ fn wait_until_ready(words: &mut ChildStdout, limit: Duration) -> io::Result<()> 
             Err(e) => return Err(e.into()),
         }
         let mut byte = [0];
-        if words.read(&mut byte)? == 0 || said.len() >= BEFORE_READY_MAX {
-            return Err(io::Error::other("it ended, or is another program"));
+        match words.read(&mut byte) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Ok(1) if said.len() < BEFORE_READY_MAX => {}
+            Ok(_) => return Err(io::Error::other("it ended, or is another program")),
+            Err(e) => return Err(e),
         }
         said.extend(byte);
     }

@@ -221,11 +221,15 @@ fn say(mut socket: &UnixStream, word: u8) -> Result<(), String> {
 
 /// Waits until it says that it is ready.
 fn ready(mut socket: &UnixStream, deadline: Instant) -> Result<(), String> {
-    let mut hear = |into: &mut [u8]| {
+    let mut hear = |into: &mut [u8]| loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // No time would mean no limit.
         socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-        socket.read(into)
+        match socket.read(into) {
+            // Whoever is sent a signal notices it elsewhere.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            heard => return heard,
+        }
     };
     let mut word = [0];
     let failed = |error: io::Error| format!("it does not answer: {error}");
