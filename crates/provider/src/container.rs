@@ -90,6 +90,7 @@ impl ContainerBackup for RunningContainer {
         pull.problems.lies = self.lies;
         let mut tree = pull_tree(&mut pull, container.tree, &archive.writer)?;
         tree.id_map = id_map;
+        tree.left_out = pull.problems.left_out;
         if pull.problems.lies > 0 {
             // Nor will the next backup believe what this file system told.
             tree.witness = None;

@@ -42,6 +42,14 @@ pub struct TreeRecord {
     /// whoever wants to believe witnesses: in another one, the same files have other owners.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_map: Option<String>,
+    /// How many entries should be in the tree and are not, or not whole: more than 0 is a partial archive.
+    #[serde(default, skip_serializing_if = "is_none_left_out")]
+    pub left_out: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_none_left_out(left_out: &u64) -> bool {
+    *left_out == 0
 }
 
 /// One entry of a directory.

@@ -102,6 +102,7 @@ impl Forge {
             entries: 0,
             size: 0,
             id_map: None,
+            left_out: 0,
         }
     }
 
@@ -290,6 +291,7 @@ fn the_root_is_one_directory_without_a_name() {
             entries: 0,
             size: 0,
             id_map: None,
+            left_out: 0,
         };
         let opened = TreeReader::open(Arc::clone(&forge.repository), &record);
         // What is still in an open pack cannot be read.

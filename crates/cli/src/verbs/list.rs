@@ -35,6 +35,8 @@ pub(super) struct Entry {
     disks: usize,
     /// Entries of the file tree; null if there is none.
     entries: Option<u64>,
+    /// How many of them are missing, or not whole; null if there is no file tree.
+    left_out: Option<u64>,
     size_bytes: u64,
     read_bytes: u64,
     new_bytes: u64,
@@ -62,6 +64,7 @@ impl Entry {
                 .map_or_else(|_| snapshot.time.to_string(), |time| time.to_string()),
             disks: snapshot.disks.len(),
             entries: snapshot.tree.as_ref().map(|tree| tree.entries),
+            left_out: snapshot.tree.as_ref().map(|tree| tree.left_out),
             size_bytes: (snapshot.disks.iter().map(|disk| disk.size))
                 .chain(snapshot.tree.as_ref().map(|tree| tree.size))
                 .sum(),
@@ -73,13 +76,17 @@ impl Entry {
 
     pub(super) fn line(&self) -> String {
         format!(
-            "{}  {} in {}, read {}, stored {}",
+            "{}  {} in {}{}, read {}, stored {}",
             self.archive,
             human(self.size_bytes),
             match self.entries {
                 Some(1) => "1 entry".to_owned(),
                 Some(entries) => format!("{entries} entries"),
                 None => disks(self.disks),
+            },
+            match self.left_out {
+                Some(left_out @ 1..) => format!(" ({left_out} left out)"),
+                Some(0) | None => String::new(),
             },
             human(self.read_bytes),
             human(self.stored_bytes)

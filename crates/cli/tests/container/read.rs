@@ -70,10 +70,15 @@ fn what_the_container_may_not_read_is_named_and_counted() {
         assert!(said.contains("/etc/hosts is left out"), "{said}");
         assert!(said.contains("/etc/open is kept, but: its owner"), "{said}");
         assert_eq!(tree.listed(), ["/etc", "/etc/open", "/etc/own"]);
+        let shown = json(tree.0.path(), &["show", "web"]);
+        assert_eq!(shown["left_out"], 1, "{shown}");
+        let shown = text(tree.0.path(), &["show", "web"]);
+        assert!(shown.contains("(1 left out)"), "{shown}");
     }
     sh(&tree.path("tree/etc"), "chown 165535:165535 hosts open");
     let (told, _) = tree.backup(&[], 0);
     assert_eq!(told["left_out"], 0, "{told}");
+    assert_eq!(json(tree.0.path(), &["show", "web"])["left_out"], 0);
     assert_eq!(
         text(tree.0.path(), &["cat", "web", "etc/hosts"]),
         "secret\n"

@@ -518,6 +518,7 @@ impl<'w> TreeWriter<'w> {
                 entries: self.entries,
                 size: self.size,
                 id_map: None,
+                left_out: 0,
             }),
             None => Err(self.invalid(b"", "was not left")),
         }
