@@ -8,8 +8,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use container::{Lab, Log, back_up, be_guard_if_asked, can_run, fine};
-use snapkeep_api::{Error, ErrorKind};
+use container::{Lab, Log, back_up, back_up_unless, be_guard_if_asked, can_run, fine};
+use snapkeep_api::{Cancel, Error, ErrorKind};
 use snapkeep_host::container::{Container, ContainerRequest, Mode, Way};
 
 #[test]
@@ -139,6 +139,37 @@ fn a_container_that_stops_too_late_is_started_again() {
 }
 
 #[test]
+fn a_container_that_stops_while_lxc_still_calls_it_running_is_started_again() {
+    let name = "a_container_that_stops_while_lxc_still_calls_it_running_is_started_again";
+    if !can_run(name, &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.flag("deaf", true);
+    lab.start();
+    lab.wait_until_it_works();
+    let process = lab.process();
+    let mut request = lab.request(Mode::Stop);
+    request.safety.timeouts.stop = Duration::from_secs(1);
+    let log = Log::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            container::wait_until("it is watched", || log.text().contains("is watched"));
+            lab.flag("hold-after-lxc-info", true);
+            // LXC has said that it runs; who asked does not know it yet.
+            container::wait_until("LXC is asked", || lab.has_flag("holding"));
+            lab.flag("die", true);
+            lab.wait_for("STOPPED");
+            lab.flag("hold-after-lxc-info", false);
+        });
+        back_up(&request, &log, |_| panic!("read"), fine).unwrap_err();
+    });
+    assert_eq!((lab.state().as_str(), lab.journals()), ("RUNNING", 0));
+    assert_ne!(lab.process(), process);
+    lab.wait_until_it_works();
+}
+
+#[test]
 fn a_container_that_does_not_stop_at_all_runs_on() {
     if !can_run("a_container_that_does_not_stop_at_all_runs_on", &[]) {
         return;
@@ -156,6 +187,41 @@ fn a_container_that_does_not_stop_at_all_runs_on() {
     assert!(log.text().contains("watched no longer"), "{}", log.text());
     assert_eq!((lab.state().as_str(), lab.process()), ("RUNNING", process));
     assert_eq!(lab.journals(), 0);
+}
+
+#[test]
+fn a_container_that_was_asked_to_stop_is_watched_by_the_guard_if_the_user_does_not_wait() {
+    let name =
+        "a_container_that_was_asked_to_stop_is_watched_by_the_guard_if_the_user_does_not_wait";
+    if !can_run(name, &[]) {
+        return;
+    }
+    // While LXC waits for it, then while it is watched.
+    for (stop, word) in [(1000, "asked to shut down"), (1, "is watched")] {
+        // Each has its own: when all is taken back, its guard still holds the lock for a moment.
+        let lab = Lab::new();
+        lab.flag("deaf", true);
+        lab.start();
+        lab.wait_until_it_works();
+        let mut request = lab.request(Mode::Stop);
+        request.safety.timeouts.stop = Duration::from_secs(stop);
+        let log = Log::default();
+        let (cancel, process) = (Cancel::new(), lab.process());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                container::wait_until(word, || log.text().contains(word));
+                cancel.cancel();
+            });
+            back_up_unless(&request, &log, &cancel, |_| panic!("read"), fine).unwrap_err();
+        });
+        assert_eq!((lab.state().as_str(), lab.journals()), ("RUNNING", 1));
+        lab.flag("die", true);
+        container::wait_until("it is started again", || {
+            lab.journals() == 0 && lab.state() == "RUNNING"
+        });
+        assert_ne!(lab.process(), process);
+        lab.wait_until_it_works();
+    }
 }
 
 #[test]

@@ -114,7 +114,13 @@ impl Undo<'_> {
         let deadline = Instant::now() + times.watch;
         let mut told = false;
         while let Some(state) = self.state(lxc, times)? {
-            let restarted = life.is_some_and(Life::has_ended);
+            let ended = life.is_some_and(Life::has_ended);
+            // It may have ended since LXC was asked, or before LXC noticed. Only another first
+            // process shows that somebody has started it again.
+            let restarted = || {
+                let now = lxc.life(self.lock.stdin(), times);
+                now.is_some_and(|now| Some(&now) != life)
+            };
             match &state {
                 State::Stopped => {
                     if self.is_anothers && !is_to_run(lxc, journal) {
@@ -132,11 +138,11 @@ impl Undo<'_> {
                     self.log.log(Level::Info, &line);
                     return Ok(());
                 }
-                State::Running | State::Frozen if restarted => return Ok(()),
+                State::Running | State::Frozen if ended && restarted() => return Ok(()),
                 State::Running | State::Frozen | State::Changing(_) => {}
             }
             if Instant::now() >= deadline {
-                if state == State::Running {
+                if state == State::Running && !ended {
                     let line = format!(
                         "container {} was asked to stop, and runs all the same; it is watched no longer",
                         lxc.name
