@@ -38,7 +38,8 @@ impl Life {
     pub(super) fn has_ended(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id));
         match stat {
-            Ok(_) => Self::of(self.id).as_ref() != Some(self),
+            Ok(stat) => boot()
+                .is_some_and(|boot| boot != self.boot || running_since(&stat) != Some(self.start)),
             Err(e) => {
                 let while_read = e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error());
                 e.kind() == ErrorKind::NotFound || while_read
