@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use container::killed::{Phase, be_backup_if_asked, guard, signal_guard};
+use container::killed::{Phase, be_backup_if_asked, guard, signal_guard, wait_for_no_guard};
 use container::{Lab, Log, back_up, be_guard_if_asked, can_run, fine, wait_until};
 use rustix::process::{Signal, getsid};
 use snapkeep_api::ErrorKind;
@@ -62,6 +62,7 @@ fn assert_as_before(lab: &Lab, phase: &str) {
     if let Some(btrfs) = lab.btrfs() {
         assert_eq!(btrfs.subvolumes(), ["web/rootfs"], "{phase}");
     }
+    wait_for_no_guard(lab);
 }
 
 /// The guard takes back what the backup had changed.

@@ -82,7 +82,18 @@ pub(crate) fn signal_guard(lab: &Lab, signal: Signal) {
 }
 
 /// The process of the guard.
+#[track_caller]
 pub(crate) fn guard(lab: &Lab) -> Pid {
+    find_guard(lab).unwrap_or_else(|| panic!("there is no guard"))
+}
+
+/// Waits until no guard is at work: for a moment after all is taken back it still has the lock.
+#[track_caller]
+pub(crate) fn wait_for_no_guard(lab: &Lab) {
+    wait_until("the guard has ended", || find_guard(lab).is_none());
+}
+
+fn find_guard(lab: &Lab) -> Option<Pid> {
     for entry in fs::read_dir("/proc").unwrap() {
         let path = entry.unwrap().path();
         let line = fs::read(path.join("cmdline")).unwrap_or_default();
@@ -90,10 +101,10 @@ pub(crate) fn guard(lab: &Lab) -> Pid {
         let folder = lab.folder().to_str().unwrap();
         if line.contains("\0the_guard\0") && line.contains(folder) {
             let id = path.file_name().unwrap().to_str().unwrap();
-            return Pid::from_raw(id.parse().unwrap()).unwrap();
+            return Pid::from_raw(id.parse().unwrap());
         }
     }
-    panic!("there is no guard");
+    None
 }
 
 /// What the test `the_backup` does if this process is one.
