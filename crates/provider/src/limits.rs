@@ -34,10 +34,6 @@ pub(crate) const PATH_TOLD_MAX: usize = 4096;
 /// Bytes of a walk's words in a message.
 pub(crate) const REASON_TOLD_MAX: usize = 1024;
 
-/// Bytes of the first names of files that have others and could not be read: no hard link to them
-/// may be kept.
-pub(crate) const LOST_LINKS_BYTES_MAX: usize = 16 << 20;
-
 /// Dirty regions are no finer than this on average, in bytes, below one lowest node of a map: no
 /// bitmap of QEMU is, nor is what its NBD server tells of a disk. The regions wait in memory.
 pub(crate) const REGION_MEAN_MIN: u64 = 512;

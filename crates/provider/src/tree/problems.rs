@@ -1,11 +1,9 @@
 //! What people must know of a container's backup: counted always, told up to a limit.
 
-use std::collections::BTreeSet;
-
 use snapkeep_api::tree::{ProblemKind, TreePath};
-use snapkeep_api::{Error, ErrorKind, Level, Result, TaskLog};
+use snapkeep_api::{Level, TaskLog};
 
-use crate::limits::{LOST_LINKS_BYTES_MAX, PATH_TOLD_MAX, PROBLEMS_TOLD_MAX, REASON_TOLD_MAX};
+use crate::limits::{PATH_TOLD_MAX, PROBLEMS_TOLD_MAX, REASON_TOLD_MAX};
 
 /// The problems of one backup.
 #[derive(Debug, Default)]
@@ -15,9 +13,6 @@ pub(crate) struct Problems {
     pub(crate) warnings: u64,
     /// Files that the file system told to be unchanged, and were not.
     pub(crate) lies: u64,
-    /// First names that are not in the archive, of what has others.
-    lost: BTreeSet<TreePath>,
-    lost_bytes: usize,
     /// Whether they are counted only.
     quiet: bool,
 }
@@ -53,22 +48,6 @@ impl Problems {
              detect changes by data on this file system"
         );
         tell(log, self.lies, Level::Warn, path, "changed unnoticed", &why);
-    }
-
-    /// Remembers the first name of something that is not in the archive.
-    pub(crate) fn lose(&mut self, path: &TreePath) -> Result<()> {
-        self.lost_bytes += path.as_bytes().len() + size_of::<TreePath>();
-        if self.lost_bytes > LOST_LINKS_BYTES_MAX {
-            let what = "too many files with several names cannot be read";
-            return Err(Error::new(ErrorKind::Source, what));
-        }
-        self.lost.insert(path.clone());
-        Ok(())
-    }
-
-    /// Whether the first name of something is not in the archive.
-    pub(crate) fn has_lost(&self, path: &TreePath) -> bool {
-        self.lost.contains(path)
     }
 
     /// What the last line of a backup tells.

@@ -208,10 +208,6 @@ impl<'a> Pull<'a> {
                 };
                 return self.file(name, &file, entry, source, tree);
             }
-            EntryKind::HardLink { to } if self.problems.has_lost(to) => {
-                self.left_out("the first of its names is left out");
-                return Ok(());
-            }
             EntryKind::HardLink { to } if is_too_deep(to) => {
                 self.left_out("the first of its names is deeper than an archive can have it");
                 return Ok(());
@@ -278,9 +274,6 @@ impl<'a> Pull<'a> {
                 Content::Lost(why) => {
                     tree.abandon_file().map_err(store)?;
                     self.left_out(&why);
-                    if file.links > 1 {
-                        self.problems.lose(&self.path)?;
-                    }
                     return Ok(());
                 }
             };

@@ -58,21 +58,6 @@ fn problems_without_end_are_counted_and_some_are_told() {
     ));
 }
 
-#[test]
-fn a_hard_link_to_what_is_lost_is_left_out_too() {
-    let host = Host::new(METADATA);
-    let mut tree = MemoryTree::new();
-    tree.file("a/lost", b"content");
-    tree.hard_link("b/link", "a/lost");
-    tree.node("a/lost").mishap = Some(Mishap::Lost(3));
-    let (archive, stats) = host.back_up(&mut tree.source()).unwrap();
-    assert_eq!(stats.left_out, 2);
-    assert!(host.told(Level::Warn, "/b/link is left out: the first of its names"));
-    tree.remove("a/lost");
-    tree.remove("b/link");
-    host.expect(&archive, &tree);
-}
-
 /// A walk down a chain of folders, each with a file behind the next folder.
 struct Chain {
     folders: usize,
