@@ -6,8 +6,8 @@
 //! instrumented code.
 //!
 //! `snapkeep_nbd::fuzz` and `snapkeep_walk::fuzz` have the targets, each crate its corpus in
-//! `fuzz/corpus/NAME/`. Their test `fuzz` replays it with some thousand mutations, `cargo xtask fuzz`,
-//! which is the example here, goes on for as long as it is told.
+//! `fuzz/corpus/NAME/`. The test `corpus` here replays them with some thousand mutations, `cargo xtask
+//! fuzz`, which is the example here, goes on for as long as it is told.
 
 mod campaign;
 mod corpus;
