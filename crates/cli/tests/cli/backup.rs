@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json as object};
 use tempfile::TempDir;
 
-use crate::shapes::Shape;
+use crate::shape::Shape;
 use crate::{fails, json, snapkeep, terminated, tool};
 
 const SIZE: usize = 8 << 20;

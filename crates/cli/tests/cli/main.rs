@@ -10,6 +10,8 @@ mod backup;
 mod durable;
 mod init;
 mod settings;
+#[path = "../support/shape.rs"]
+mod shape;
 mod shapes;
 
 use std::collections::{BTreeMap, BTreeSet};

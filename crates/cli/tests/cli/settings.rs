@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::shapes::Shape;
+use crate::shape::Shape;
 use crate::{fails, terminated, tool, with_archive};
 
 #[test]

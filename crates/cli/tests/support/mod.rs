@@ -8,6 +8,7 @@
 )]
 
 pub(crate) mod namespace;
+pub(crate) mod shape;
 
 use std::io::Read;
 use std::path::Path;
