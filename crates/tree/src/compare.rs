@@ -3,6 +3,7 @@
 mod content;
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 use snapkeep_api::tree::{Entry, EntryKind, TreeNode, TreePath, TreeReader};
 use snapkeep_api::{Cancel, Result};
@@ -62,12 +63,13 @@ impl Changes {
 /// Tells the differences of a part of two trees, the first the older one, in the order in which
 /// trees are told. What is below two folders of the same identity is not looked at, so both trees
 /// have to be of one provider, unless it gives no identities. Of a file with several names, all but
-/// which one is the first is told there alone. The selection need not be in both.
+/// which one is the first is told there alone. The selection need not be in both. Ends early where
+/// the listener breaks off.
 pub fn compare(
     trees: (&dyn TreeReader, &dyn TreeReader),
     selection: &Selection,
     cancel: &Cancel,
-    tell: &mut dyn FnMut(Difference) -> Result<()>,
+    tell: &mut dyn FnMut(Difference) -> ControlFlow<()>,
 ) -> Result<()> {
     let mut sides = (Side::new(trees.0, selection), Side::new(trees.1, selection));
     sides.0.advance()?;
@@ -80,30 +82,30 @@ pub fn compare(
             (None, Some(_)) => Ordering::Greater,
             (Some(_), Some(_)) => order::compare(sides.0.visit.path(), sides.1.visit.path()),
         };
-        match ahead {
-            Ordering::Less => {
-                if let Some((path, entry)) = sides.0.told()? {
-                    tell(Difference::Removed(path, entry))?;
-                }
-            }
-            Ordering::Greater => {
-                if let Some((path, entry)) = sides.1.told()? {
-                    tell(Difference::Added(path, entry))?;
-                }
-            }
-            Ordering::Equal => both(&mut sides, cancel, tell)?,
+        let difference = match ahead {
+            Ordering::Less => sides
+                .0
+                .own()
+                .map(|(p, entry)| Difference::Removed(p, entry)),
+            Ordering::Greater => sides.1.own().map(|(p, entry)| Difference::Added(p, entry)),
+            Ordering::Equal => both(&mut sides, cancel)?,
+        };
+        if difference.is_some_and(|difference| tell(difference).is_break()) {
+            return Ok(());
+        }
+        if ahead.is_le() {
+            sides.0.advance()?;
+        }
+        if ahead.is_ge() {
+            sides.1.advance()?;
         }
     }
 }
 
-/// Compares the entries at the path that both sides are at, and goes on.
-fn both(
-    (old, new): &mut (Side<'_>, Side<'_>),
-    cancel: &Cancel,
-    tell: &mut dyn FnMut(Difference) -> Result<()>,
-) -> Result<()> {
+/// Compares the entries at the path that both sides are at.
+fn both((old, new): &mut (Side<'_>, Side<'_>), cancel: &Cancel) -> Result<Option<Difference>> {
     let (Some(was), Some(is)) = (old.node.take(), new.node.take()) else {
-        return Ok(());
+        return Ok(None);
     };
     let path = old.visit.path().clone();
     let meant = old.selection.says(&path) == Selected::Whole;
@@ -113,14 +115,11 @@ fn both(
         old.visit.skip();
         new.visit.skip();
     }
-    if meant {
-        let changes = changes((old.reader, &was), (new.reader, &is), &path, cancel)?;
-        if changes.any() {
-            tell(Difference::Changed(path, changes))?;
-        }
+    if !meant {
+        return Ok(None);
     }
-    old.advance()?;
-    new.advance()
+    let changes = changes((old.reader, &was), (new.reader, &is), &path, cancel)?;
+    Ok(changes.any().then_some(Difference::Changed(path, changes)))
 }
 
 /// One of the trees.
@@ -154,17 +153,12 @@ impl<'a> Side<'a> {
         Ok(())
     }
 
-    /// The entry that only this side has, if it is meant and not only on the way; goes on.
-    fn told(&mut self) -> Result<Option<(TreePath, Entry)>> {
-        let path = self.visit.path().clone();
-        let meant = self.selection.says(&path) == Selected::Whole;
-        let told = self
-            .node
-            .take()
-            .map(|node| (path, node.entry))
-            .filter(|_| meant);
-        self.advance()?;
-        Ok(told)
+    /// The entry that only this side has, if it is meant and not only on the way.
+    fn own(&mut self) -> Option<(TreePath, Entry)> {
+        let path = self.visit.path();
+        let meant = self.selection.says(path) == Selected::Whole;
+        let node = self.node.take().filter(|_| meant)?;
+        Some((path.clone(), node.entry))
     }
 }
 

@@ -4,10 +4,11 @@
 
 mod support;
 
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use snapkeep_api::Cancel;
-use snapkeep_api::tree::{DeviceNumber, EntryKind, Xattr};
+use snapkeep_api::tree::{DeviceNumber, EntryKind, TreeReader, Xattr};
 use snapkeep_tree::{Changes, Difference, Selection, compare};
 use support::memory::{MemoryTree, attributes, path};
 
@@ -19,7 +20,7 @@ fn differences(old: &MemoryTree, new: &MemoryTree, selection: &Selection) -> Vec
             Difference::Removed(path, _) => format!("- {path}"),
             Difference::Changed(path, changes) => format!("~ {path}{}", words(changes)),
         });
-        Ok(())
+        ControlFlow::Continue(())
     })
     .unwrap();
     told
@@ -183,4 +184,28 @@ fn a_selection_need_not_be_in_both() {
     old.file("c/unselected", b"");
     let selection = Selection::of(["b/gone", "nowhere", "a"].map(path).to_vec()).unwrap();
     assert_eq!(differences(&old, &new, &selection), ["- /b/gone"]);
+}
+
+#[test]
+fn nothing_is_read_once_the_listener_breaks_off() {
+    let (mut old, mut new) = (tree(), tree());
+    old.file("a/gone", b"");
+    new.file("b/deep/new", b"");
+    new.broken_folder = Some(new.number(&path("c")));
+    let hear = |most: usize| {
+        let mut told = 0;
+        let trees = (&old as &dyn TreeReader, &new as &dyn TreeReader);
+        let ended = compare(trees, &Selection::all(), &Cancel::new(), &mut |_| {
+            told += 1;
+            if told == most {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        (told, ended.is_ok())
+    };
+    assert_eq!(hear(1), (1, true));
+    assert_eq!(hear(2), (2, true));
+    assert_eq!(hear(3), (2, false));
 }

@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -202,7 +203,7 @@ fn large_trees_are_compared_with_little_memory() {
         let trees = (&old as &dyn TreeReader, &new as &dyn TreeReader);
         compare(trees, &Selection::all(), &Cancel::new(), &mut |_| {
             added += 1;
-            Ok(())
+            ControlFlow::Continue(())
         })
         .unwrap();
     });

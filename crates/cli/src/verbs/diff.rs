@@ -1,5 +1,6 @@
 //! `diff`: what differs in the files of two archives.
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -82,11 +83,15 @@ pub(super) fn run(settings: &Settings, wanted: &Diff, json: bool) -> Result<Exit
     let mut tell = |difference| {
         any = true;
         let (told, line) = Told::new(difference);
-        // A failure here is the output's, not that of a tree.
-        if let Err(error) = listing.item(&told, || line) {
-            broken.get_or_insert(error);
+        match listing.item(&told, || line) {
+            Ok(true) => ControlFlow::Continue(()),
+            // Whoever reads has seen enough.
+            Ok(false) => ControlFlow::Break(()),
+            Err(error) => {
+                broken = Some(error);
+                ControlFlow::Break(())
+            }
         }
-        Ok(())
     };
     let trees = (&*old.reader, &*new.reader);
     compare(trees, &Selection::all(), &session.stop.cancel, &mut tell)?;

@@ -10,7 +10,7 @@
 pub(crate) mod namespace;
 pub(crate) mod shape;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -203,18 +203,36 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Starts it.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let child = command.spawn().unwrap();
+        Self { child }
+    }
+
     /// Starts it, and waits until its standard output begins with this.
     #[track_caller]
-    pub(crate) fn start(mut command: Command, begins: &str) -> Self {
+    pub(crate) fn start(command: Command, begins: &str) -> Self {
+        let (running, line) = Self::told(command);
+        assert!(line.starts_with(begins), "{line}");
+        running
+    }
+
+    /// Starts it, and waits for the first line of its standard output.
+    #[track_caller]
+    pub(crate) fn told(mut command: Command) -> (Self, String) {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut out = child.stdout.take().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
         let running = Self { child };
-        let mut read = vec![0; begins.len()];
-        out.read_exact(&mut read).unwrap();
-        assert_eq!(String::from_utf8_lossy(&read), begins);
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
         // What comes later is read away, so that it never stops there.
         std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
-        running
+        (running, line)
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
