@@ -49,13 +49,14 @@ pub(crate) struct BackupContainer {
     /// How the container is kept from changing its files meanwhile.
     #[arg(long, value_enum, default_value_t = Mode::Auto, conflicts_with = "directory")]
     pub(crate) mode: Mode,
-    /// A program that makes and deletes snapshots where that is not built in.
+    /// A program, by its absolute path, that makes and deletes snapshots where that is not built in.
     #[arg(long, value_name = "PROGRAM", requires = "lxc")]
     pub(crate) snapshot_hook: Option<PathBuf>,
     /// What is read again: all, or what looks changed since the newest archive.
     #[arg(long, value_enum, default_value_t = Detection::Metadata)]
     pub(crate) change_detection: Detection,
-    /// Read so many percent of what looks unchanged all the same, and tell what was changed.
+    /// Read so many percent of what looks unchanged all the same, and tell what was changed; not
+    /// where all is read.
     #[arg(long, value_name = "PERCENT", value_parser = parse_share)]
     pub(crate) audit: Option<u16>,
     /// Keep this file as the guest's configuration [default: the LXC container's].

@@ -35,14 +35,14 @@ impl Report for Done {
 pub(super) fn run(settings: &Settings, wanted: &Extract, json: bool) -> Result<ExitCode> {
     let paths = wanted.paths.iter().map(|path| typed(path));
     let paths = paths.collect::<Result<Vec<_>>>()?;
+    let (target, how) = (&wanted.to, &wanted.how);
+    let idmap = extraction::id_map(&how.idmap)?;
     let session = Session::open(settings)?;
     let opened = Opened::open(&session, settings, &wanted.archive)?;
     for path in &paths {
         opened.find(path)?;
     }
     let selection = Selection::of(paths)?;
-    let (target, how) = (&wanted.to, &wanted.how);
-    let idmap = extraction::id_map(&how.idmap)?;
     let extracted = extraction::run(&session, settings, &opened, target, selection, idmap, how)?;
     let done = Done {
         archive: opened.name.to_string(),

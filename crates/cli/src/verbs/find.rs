@@ -25,7 +25,7 @@ struct Match {
 
 pub(super) fn run(settings: &Settings, find: &Find, json: bool) -> Result<ExitCode> {
     let patterns = || Patterns::new(&[find.pattern.as_bytes()]).map_err(|e| usage(e.chain()));
-    patterns()?;
+    check(find, patterns()?)?;
     let session = Session::open(settings)?;
     let names = session.archives_of(settings, &find.guest, CONTAINER)?;
     if names.is_empty() {
@@ -63,6 +63,23 @@ pub(super) fn run(settings: &Settings, find: &Find, json: bool) -> Result<ExitCo
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Refuses a pattern that finds nothing in any tree.
+fn check(find: &Find, mut patterns: Patterns) -> Result<()> {
+    let pattern = find.pattern.as_bytes();
+    if pattern.starts_with(b"!") {
+        let pattern = pattern.escape_ascii();
+        let what = format!(
+            "the pattern {pattern} finds nothing, it only takes back what others do: names that \
+             begin with ! are found by \\{pattern}"
+        );
+        return Err(usage(what));
+    }
+    patterns
+        .take_warnings()
+        .pop()
+        .map_or(Ok(()), |why| Err(usage(why)))
 }
 
 fn is_gone(error: &anyhow::Error) -> bool {

@@ -8,6 +8,7 @@
 mod closed;
 #[path = "../support/mod.rs"]
 mod support;
+mod usage;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -151,6 +151,7 @@ struct Plan {
 
 fn plan(settings: &Settings, wanted: &BackupContainer) -> Result<Plan> {
     let wrong = |e: snapkeep_api::Error| usage(e.chain());
+    check(wanted)?;
     let config = &settings.config;
     let guest = wanted.guest.clone().or_else(|| wanted.lxc.clone());
     let guest = guest.ok_or_else(|| usage("give --guest"))?;
@@ -219,6 +220,27 @@ fn plan(settings: &Settings, wanted: &BackupContainer) -> Result<Plan> {
             },
         },
     })
+}
+
+/// Refuses flags that would have no effect, or fail late.
+fn check(wanted: &BackupContainer) -> Result<()> {
+    if wanted.audit.is_some() && wanted.change_detection == Detection::Data {
+        let what = "--change-detection data reads all, so that --audit has nothing to add: leave \
+                    out one of them";
+        return Err(usage(what));
+    }
+    if let Some(hook) = wanted
+        .snapshot_hook
+        .as_ref()
+        .filter(|hook| hook.is_relative())
+    {
+        let what = format!(
+            "--snapshot-hook {} has to be an absolute path: it is run in the folder /",
+            hook.display()
+        );
+        return Err(usage(what));
+    }
+    Ok(())
 }
 
 /// How the container's files are read.

@@ -45,13 +45,13 @@ impl Report for Done {
 
 pub(super) fn run(settings: &Settings, wanted: &RestoreContainer, json: bool) -> Result<ExitCode> {
     check(wanted, json)?;
+    let how = &wanted.how;
+    let idmap = extraction::id_map(&how.idmap)?;
     let session = Session::open(settings)?;
     let opened = Opened::open(&session, settings, &wanted.archive)?;
     if let Some(tar) = &wanted.tar {
         return to_tar(&session, settings, opened, wanted, tar, json);
     }
-    let how = &wanted.how;
-    let idmap = extraction::id_map(&how.idmap)?;
     if let Some(name) = &wanted.lxc {
         return lxc::run(&session, settings, opened, wanted, name, idmap, json);
     }
@@ -78,10 +78,15 @@ fn check(wanted: &RestoreContainer, json: bool) -> Result<()> {
             "--lxc-path, --allow-unsafe and --allow-privileged are for a new container: give --lxc";
         return Err(usage(what));
     }
+    let how = &wanted.how;
+    if wanted.lxc.is_some() && how.overwrite {
+        return Err(usage(
+            "a new container has nothing to overwrite: remove the other one first",
+        ));
+    }
     let Some(tar) = &wanted.tar else {
         return Ok(());
     };
-    let how = &wanted.how;
     if !how.idmap.is_empty() || how.unmapped.is_some() {
         let what =
             "a tar archive has the container's own owners: --idmap and --unmapped are for folders";

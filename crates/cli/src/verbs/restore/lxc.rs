@@ -11,7 +11,6 @@ use snapkeep_tree::Selection;
 
 use crate::args::container::{LXC_PATH, RestoreContainer};
 use crate::extraction::{self, Extracted};
-use crate::failure::usage;
 use crate::report::{self, Report, remark};
 use crate::session::Session;
 use crate::settings::Settings;
@@ -49,11 +48,6 @@ pub(super) fn run(
     idmap: Option<IdMap>,
     json: bool,
 ) -> Result<ExitCode> {
-    if wanted.how.overwrite {
-        return Err(usage(
-            "a new container has nothing to overwrite: remove the other one first",
-        ));
-    }
     let path = wanted.lxc_path.as_deref().unwrap_or(Path::new(LXC_PATH));
     let path = std::path::absolute(path).with_context(|| format!("{}", path.display()))?;
     let policy = RestorePolicy {
