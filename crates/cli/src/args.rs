@@ -165,7 +165,14 @@ pub(crate) struct BackupVm {
     /// Read everything, although it is known what changed.
     #[arg(long)]
     pub(crate) full: bool,
-    /// Keep this file as the guest's configuration.
+    #[command(flatten)]
+    pub(crate) of_guest: OfGuest,
+}
+
+/// What backups of both kinds of guests take, and the configuration has for each guest, too.
+#[derive(Arguments, Debug)]
+pub(crate) struct OfGuest {
+    /// Keep this file as the guest's configuration [default: an LXC container's own].
     #[arg(long, value_name = "FILE")]
     pub(crate) guest_config: Option<PathBuf>,
     /// Keep this file as the firewall's configuration.

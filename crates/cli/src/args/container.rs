@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args as Arguments, ValueEnum, value_parser};
 
+use super::OfGuest;
 use crate::units::{parse_share, parse_size};
 
 /// Where LXC keeps its containers if it is not configured otherwise.
@@ -59,15 +60,8 @@ pub(crate) struct BackupContainer {
     /// where all is read.
     #[arg(long, value_name = "PERCENT", value_parser = parse_share)]
     pub(crate) audit: Option<u16>,
-    /// Keep this file as the guest's configuration [default: the LXC container's].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) guest_config: Option<PathBuf>,
-    /// Keep this file as the firewall's configuration.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) firewall_config: Option<PathBuf>,
-    /// Bytes per second, such as 50MiB [default: no limit].
-    #[arg(long, env = "SNAPKEEP_BANDWIDTH_LIMIT", value_name = "SIZE", value_parser = parse_size)]
-    pub(crate) bandwidth_limit: Option<NonZeroU64>,
+    #[command(flatten)]
+    pub(crate) of_guest: OfGuest,
 }
 
 /// How a container is kept from changing its files during a backup.

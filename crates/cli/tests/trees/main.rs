@@ -6,6 +6,7 @@
 )]
 
 mod closed;
+mod configured;
 #[path = "../support/mod.rs"]
 mod support;
 mod usage;

@@ -28,7 +28,7 @@ use crate::session::Session;
 use crate::settings::Settings;
 use crate::units::human;
 
-use super::config_file;
+use super::Kept;
 
 #[derive(Serialize)]
 struct Done {
@@ -152,13 +152,9 @@ struct Plan {
 fn plan(settings: &Settings, wanted: &BackupContainer) -> Result<Plan> {
     let wrong = |e: snapkeep_api::Error| usage(e.chain());
     check(wanted)?;
-    let config = &settings.config;
     let guest = wanted.guest.clone().or_else(|| wanted.lxc.clone());
     let guest = guest.ok_or_else(|| usage("give --guest"))?;
-    let read = |whose, path: &Option<PathBuf>| {
-        let read = path.as_ref().map(|path| config_file(whose, path));
-        read.transpose()
-    };
+    let kept = Kept::new(settings, &guest, &wanted.of_guest)?;
     let container = match (&wanted.lxc, &wanted.directory) {
         (Some(name), _) => {
             let path = wanted.lxc_path.as_deref().unwrap_or(Path::new(LXC_PATH));
@@ -182,9 +178,9 @@ fn plan(settings: &Settings, wanted: &BackupContainer) -> Result<Plan> {
             Mode::Stop => HostMode::Stop,
         },
         snapshot_hook: wanted.snapshot_hook.clone(),
-        guest_config: read("guest", &wanted.guest_config)?,
-        firewall_config: read("firewall", &wanted.firewall_config)?,
-        bandwidth_limit: wanted.bandwidth_limit.or(config.bandwidth_limit),
+        guest_config: kept.guest_config,
+        firewall_config: kept.firewall_config,
+        bandwidth_limit: kept.bandwidth_limit,
         safety: Safety {
             state_folder: settings.state.join("containers"),
             guard: GuardProgram {

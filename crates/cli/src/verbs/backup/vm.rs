@@ -1,6 +1,5 @@
 //! `backup vm`: the disks of a running QEMU, as they are at one instant.
 
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use crate::session::Session;
 use crate::settings::Settings;
 use crate::units::human;
 
-use super::config_file;
+use super::Kept;
 
 /// Where old data goes that a guest overwrites during a backup, if no place is named: a file
 /// system that outlives a restart is seldom one in memory.
@@ -170,27 +169,18 @@ fn plan(settings: &Settings, wanted: &BackupVm) -> Result<Plan> {
         let parse = |disk: &String| disk.parse::<DeviceName>();
         disks.iter().map(parse).collect::<Result<_, _>>()
     };
-    let read = |whose, flag: &Option<PathBuf>, key: Option<PathBuf>| {
-        let path = flag.clone().or(key);
-        path.map(|path| config_file(whose, &path)).transpose()
-    };
-    let limit: Option<NonZeroU64> = wanted.bandwidth_limit.or(of_guest.bandwidth_limit);
     let fleecing = (wanted.fleecing.clone().or(of_guest.fleecing))
         .or_else(|| config.fleecing.clone())
         .unwrap_or_else(|| PathBuf::from(FLEECING));
+    let kept = Kept::new(settings, &wanted.guest, &wanted.of_guest)?;
     let request = VmRequest {
         guest: wanted.guest.parse().map_err(wrong)?,
         disks: disks.map(devices).transpose().map_err(wrong)?,
         fleecing_folder: fleecing,
         incremental: !wanted.full,
-        guest_config: read("guest", &wanted.guest_config, of_guest.guest_config)?
-            .unwrap_or_default(),
-        firewall_config: read(
-            "firewall",
-            &wanted.firewall_config,
-            of_guest.firewall_config,
-        )?,
-        bandwidth_limit: limit.or(config.bandwidth_limit),
+        guest_config: kept.guest_config.unwrap_or_default(),
+        firewall_config: kept.firewall_config,
+        bandwidth_limit: kept.bandwidth_limit,
     };
     Ok(Plan {
         qmp,
