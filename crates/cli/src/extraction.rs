@@ -18,7 +18,7 @@ use crate::args::container::Extraction;
 use crate::failure::{Code, usage};
 use crate::paced::Paced;
 use crate::progress::Progress;
-use crate::report::remark;
+use crate::report::{self, Report, remark};
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::trees::Opened;
@@ -67,6 +67,43 @@ impl Extracted {
             Code::Partial.into()
         }
     }
+}
+
+/// What is told of an extraction to a folder.
+#[derive(Serialize)]
+struct Done {
+    archive: String,
+    folder: String,
+    #[serde(flatten)]
+    extracted: Extracted,
+}
+
+impl Report for Done {
+    fn lines(&self) -> Vec<String> {
+        vec![format!(
+            "restored {} to {}: {}",
+            self.archive,
+            self.folder,
+            self.extracted.line()
+        )]
+    }
+}
+
+/// Ends what extracted to a folder, and tells what came of it.
+pub(crate) fn end(
+    opened: Opened,
+    target: &Path,
+    extracted: Extracted,
+    json: bool,
+) -> Result<ExitCode> {
+    let done = Done {
+        archive: opened.name.to_string(),
+        folder: target.display().to_string(),
+        extracted,
+    };
+    opened.finish()?;
+    report::result(&done, json)?;
+    Ok(done.extracted.code())
 }
 
 /// The ID map that flags of this kind give, if they give one.

@@ -3,34 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use serde::Serialize;
 use snapkeep_tree::Selection;
 
 use crate::args::container::Extract;
-use crate::extraction::{self, Extracted};
-use crate::report::{self, Report};
+use crate::extraction;
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::trees::{Opened, typed};
-
-#[derive(Serialize)]
-struct Done {
-    archive: String,
-    folder: String,
-    #[serde(flatten)]
-    extracted: Extracted,
-}
-
-impl Report for Done {
-    fn lines(&self) -> Vec<String> {
-        vec![format!(
-            "extracted from {} to {}: {}",
-            self.archive,
-            self.folder,
-            self.extracted.line()
-        )]
-    }
-}
 
 pub(super) fn run(settings: &Settings, wanted: &Extract, json: bool) -> Result<ExitCode> {
     let paths = wanted.paths.iter().map(|path| typed(path));
@@ -44,12 +23,5 @@ pub(super) fn run(settings: &Settings, wanted: &Extract, json: bool) -> Result<E
     }
     let selection = Selection::of(paths)?;
     let extracted = extraction::run(&session, settings, &opened, target, selection, idmap, how)?;
-    let done = Done {
-        archive: opened.name.to_string(),
-        folder: target.display().to_string(),
-        extracted,
-    };
-    opened.finish()?;
-    report::result(&done, json)?;
-    Ok(done.extracted.code())
+    extraction::end(opened, target, extracted, json)
 }

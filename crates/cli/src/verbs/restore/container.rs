@@ -13,7 +13,7 @@ use snapkeep_tree::tar::write_tar;
 
 use crate::args::container::RestoreContainer;
 use crate::durable;
-use crate::extraction::{self, Extracted};
+use crate::extraction;
 use crate::failure::usage;
 use crate::paced::Paced;
 use crate::progress::Progress;
@@ -23,25 +23,6 @@ use crate::settings::Settings;
 use crate::trees::Opened;
 
 use super::lxc;
-
-#[derive(Serialize)]
-struct Done {
-    archive: String,
-    folder: String,
-    #[serde(flatten)]
-    extracted: Extracted,
-}
-
-impl Report for Done {
-    fn lines(&self) -> Vec<String> {
-        vec![format!(
-            "restored {} to {}: {}",
-            self.archive,
-            self.folder,
-            self.extracted.line()
-        )]
-    }
-}
 
 pub(super) fn run(settings: &Settings, wanted: &RestoreContainer, json: bool) -> Result<ExitCode> {
     check(wanted, json)?;
@@ -60,14 +41,7 @@ pub(super) fn run(settings: &Settings, wanted: &RestoreContainer, json: bool) ->
     };
     let all = Selection::all();
     let extracted = extraction::run(&session, settings, &opened, target, all, idmap, how)?;
-    let done = Done {
-        archive: opened.name.to_string(),
-        folder: target.display().to_string(),
-        extracted,
-    };
-    opened.finish()?;
-    report::result(&done, json)?;
-    Ok(done.extracted.code())
+    extraction::end(opened, target, extracted, json)
 }
 
 /// Refuses flags that would have no effect, before anything is asked for or opened.
