@@ -38,8 +38,8 @@ pub(super) fn run(settings: &Settings, find: &Find, json: bool) -> Result<ExitCo
     let mut listing = Listing::start(json, &[("guest", &find.guest)], "matches")?;
     let mut damaged = false;
     for name in names {
-        let name = name.as_str().parse()?;
-        let searched = Opened::of(&session, settings, name).and_then(|opened| {
+        let archive = name.as_str().parse()?;
+        let searched = Opened::of(&session, settings, archive).and_then(|opened| {
             let read_on = search(&session, &opened, patterns()?, &mut listing)?;
             opened.finish()?;
             Ok(read_on)
@@ -52,7 +52,7 @@ pub(super) fn run(settings: &Settings, find: &Find, json: bool) -> Result<ExitCo
             // One that is damaged does not hide what is in the others.
             Err(e) if Code::of(&e) == Code::Damaged => {
                 damaged = true;
-                remark(&format!("{e:#}"));
+                remark(&format!("archive {name} is not searched to its end: {e:#}"));
             }
             Err(e) => return Err(e),
         }

@@ -7,6 +7,7 @@
 
 mod closed;
 mod configured;
+mod searched;
 #[path = "../support/mod.rs"]
 mod support;
 mod usage;
