@@ -50,15 +50,17 @@ fn devices_of_a_container_with_an_id_map_are_named_and_not_restored() {
 }
 
 #[test]
-fn a_new_folder_without_an_id_map_stays_closed_and_that_is_told() {
-    if !has_rights("a_new_folder_without_an_id_map_stays_closed_and_that_is_told") {
+fn a_new_folder_without_an_id_map_stays_closed_and_another_becomes_the_archives_root() {
+    if !has_rights(
+        "a_new_folder_without_an_id_map_stays_closed_and_another_becomes_the_archives_root",
+    ) {
         return;
     }
     let disk = Disk::new();
     let folder = disk.path();
     sh(
         folder,
-        "mkdir -m 755 source open; touch source/file; chown 1000:1000 source",
+        "mkdir -m 755 source; mkdir -m 700 there; touch source/file; chown 1000:1000 source",
     );
     init(folder);
     json(folder, BACKUP);
@@ -72,9 +74,9 @@ fn a_new_folder_without_an_id_map_stays_closed_and_that_is_told() {
     };
     assert!(told("new"));
     assert_eq!(facts("new"), (0o700, 0));
-    // Who makes the folder says who may enter it.
-    assert!(!told("open"));
-    assert_eq!(facts("open"), (0o755, 1000));
+    // A folder that was there is the container's root, as after tar.
+    assert!(!told("there"));
+    assert_eq!(facts("there"), (0o755, 1000));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod closed;
 mod configured;
+mod restored;
 mod searched;
 #[path = "../support/mod.rs"]
 mod support;

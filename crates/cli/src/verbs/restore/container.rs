@@ -126,7 +126,7 @@ fn to_tar(
     };
     for socket in &report.socket_paths {
         remark(&format!(
-            "{socket} is left out: a tar archive cannot hold a socket"
+            "warning: {socket} is left out: a tar archive cannot hold a socket"
         ));
     }
     if report.flags_lost > 0 {
