@@ -9,6 +9,7 @@
 mod backup;
 mod durable;
 mod init;
+mod names;
 mod settings;
 #[path = "../support/shape.rs"]
 mod shape;

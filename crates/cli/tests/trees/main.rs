@@ -5,8 +5,11 @@
     reason = "a test fails by panicking and tells what it skips"
 )]
 
+mod changes;
 mod closed;
 mod configured;
+mod extracted;
+mod mounted;
 mod restored;
 mod searched;
 #[path = "../support/mod.rs"]
