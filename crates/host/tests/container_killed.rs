@@ -391,6 +391,31 @@ fn a_guard_at_work_does_not_keep_what_the_caller_of_the_dead_backup_reads() {
 }
 
 #[test]
+fn a_guard_whose_lock_cannot_be_written_to_takes_back_all_the_same() {
+    let name = "a_guard_whose_lock_cannot_be_written_to_takes_back_all_the_same";
+    if !can_run(name, &["chattr"]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start();
+    let phase = Phase::reach(&lab, "suspend", "hold-pass");
+    let lock = only(&lab, "lock");
+    let may_be_written = |may: bool| {
+        let how = if may { "-i" } else { "+i" };
+        let done = Command::new("chattr").arg(how).arg(&lock).status();
+        assert!(done.unwrap().success(), "chattr {how}");
+    };
+    may_be_written(false);
+    phase.kill(&lab);
+    wait_until("it goes on", || lab.journals() == 0);
+    wait_for_no_guard(&lab);
+    let refused = back_up(&lab.request(Mode::Auto), &Log::default(), |_| Ok(()), fine);
+    may_be_written(true);
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Target);
+    assert_as_before(&lab, "the lock");
+}
+
+#[test]
 fn a_guard_that_somebody_else_starts_does_nothing_to_a_living_backup() {
     let name = "a_guard_that_somebody_else_starts_does_nothing_to_a_living_backup";
     if !can_run(name, &[]) {

@@ -89,6 +89,7 @@ impl<'a> Session<'a> {
             }
             session.journal.steps = journal.steps;
         }
+        session.lock.check_named(&session.place)?;
         Ok(session)
     }
 

@@ -84,20 +84,28 @@ impl Place {
 
 /// The lock of one container. It is free when this, its clones and the programs that got it are gone.
 #[derive(Debug)]
-pub(super) struct Lock(File);
+pub(super) struct Lock {
+    file: File,
+    /// Why it does not name its holder.
+    unnamed: Option<io::Error>,
+}
 
 impl Lock {
     /// Takes it; `None` if somebody has it.
+    ///
+    /// One that cannot be written to, such as on a full disk, is taken all the same: see
+    /// [`check_named`](Self::check_named).
     pub(super) fn take(place: &Place) -> Result<Option<Self>> {
         let path = place.lock();
         let failed = |e| cannot("lock", &path, e);
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&path)
+        let open = |writing: bool| {
+            let mut options = OpenOptions::new();
+            options.read(true).append(writing).create(writing);
+            options.mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+            options.open(&path)
+        };
+        let file = open(true)
+            .or_else(|e| open(false).map_err(|_| e))
             .map_err(failed)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -105,10 +113,19 @@ impl Lock {
             Err(e) => return Err(failed(e.into())),
         }
         let holder = Life::own().and_then(|life| serde_json::to_vec(&life).ok());
-        file.set_len(0)
-            .and_then(|()| (&file).write_all(&holder.unwrap_or_default()))
-            .map_err(failed)?;
-        Ok(Some(Self(file)))
+        let named = (file.set_len(0)).and_then(|()| (&file).write_all(&holder.unwrap_or_default()));
+        let unnamed = named.err();
+        Ok(Some(Self { file, unnamed }))
+    }
+
+    /// Fails if others could not see who has it. Whoever only takes back what was changed need not
+    /// mind; whoever is about to change something must.
+    pub(super) fn check_named(&self, place: &Place) -> Result<()> {
+        let copy = |e: &io::Error| {
+            e.raw_os_error()
+                .map_or_else(|| e.kind().into(), io::Error::from_raw_os_error)
+        };
+        (self.unnamed.as_ref()).map_or(Ok(()), |e| Err(cannot("lock", &place.lock(), copy(e))))
     }
 
     /// Who took it last.
@@ -122,7 +139,7 @@ impl Lock {
     /// For a program that is run under the lock: it reads nothing from it.
     pub(super) fn stdin(&self) -> Stdio {
         // Without it the program runs all the same, but a later backup does not see it.
-        self.0
+        self.file
             .try_clone()
             .map_or_else(|_| Stdio::null(), Stdio::from)
     }
@@ -131,7 +148,7 @@ impl Lock {
     /// process that is just being started has copies of everything for a moment.
     pub(super) fn release(self) {
         // Dropping it frees it, too, only later.
-        rustix::fs::flock(&self.0, FlockOperation::Unlock).ok();
+        rustix::fs::flock(&self.file, FlockOperation::Unlock).ok();
     }
 
     /// The processes that have it as their standard input, apart from this one.
@@ -315,6 +332,21 @@ mod tests {
         }
         let other = Place::new(folder.path(), "web", Path::new("/b")).unwrap();
         assert_ne!(other.stem(), place.stem());
+    }
+
+    #[test]
+    fn a_lock_that_cannot_name_its_holder_is_taken_and_says_so() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let place = Place::new(folder.path(), "web", Path::new("/a")).unwrap();
+        // A file of whatever kind that can be locked and not written to.
+        std::fs::create_dir(place.lock()).unwrap();
+        let lock = Lock::take(&place).unwrap().unwrap();
+        assert!(Lock::take(&place).unwrap().is_none());
+        let said = lock.check_named(&place).unwrap_err().chain();
+        assert!(said.contains("lock"), "{said}");
+        std::fs::remove_dir(place.lock()).unwrap();
+        let lock = Lock::take(&place).unwrap().unwrap();
+        lock.check_named(&place).unwrap();
     }
 
     #[test]
