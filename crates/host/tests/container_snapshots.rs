@@ -18,18 +18,6 @@ fn the_guard() {
     be_guard_if_asked();
 }
 
-/// Reads the snapshot of a container that goes on.
-fn is_of_one_instant(lab: &Lab, root: &Path) {
-    assert_ne!(root, lab.rootfs());
-    assert_eq!(lab.state(), "RUNNING");
-    let count = fs::read_to_string(root.join("tmp/count")).unwrap();
-    for _ in 0..3 {
-        lab.wait_until_it_works();
-    }
-    assert_eq!(fs::read_to_string(root.join("tmp/count")).unwrap(), count);
-    assert!(fs::write(root.join("tmp/count"), "").is_err());
-}
-
 #[test]
 fn a_snapshot_by_btrfs_is_of_one_instant_and_is_gone_before_the_commit() {
     let name = "a_snapshot_by_btrfs_is_of_one_instant_and_is_gone_before_the_commit";
@@ -48,7 +36,7 @@ fn a_snapshot_by_btrfs_is_of_one_instant_and_is_gone_before_the_commit() {
                 &lab.request(mode),
                 &Log::default(),
                 move |root| {
-                    is_of_one_instant(&inside, root);
+                    inside.assert_is_snapshot(root);
                     assert_eq!(inside.journals(), 1);
                     Ok(())
                 },

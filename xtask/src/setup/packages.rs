@@ -48,7 +48,7 @@ pub(super) const FOR_TESTS: &[Package] = &[
     Package::new("rsync", Programs(&["rsync"])),
     Package::new("tar", Programs(&["tar"])),
     Package::new("findutils", Programs(&["find"])),
-    Package::new("util-linux", Programs(&["unshare", "nsenter"])),
+    Package::new("util-linux", Programs(&["unshare", "nsenter", "fsfreeze"])),
     Package::new("mount", Programs(&["mount", "umount", "losetup"])),
     Package::new("python3", PythonModule("json")),
     Package::new("python3-cryptography", PythonModule("cryptography")),

@@ -18,6 +18,8 @@ pub const INCLUDED_ENTRIES_MAX: usize = 4096;
 pub const CONFIG_LINES_MAX: usize = 65_536;
 /// Mounts of one container.
 pub const MOUNTS_MAX: usize = 4096;
+/// The kernel's table of what is mounted where, in bytes.
+pub const MOUNT_TABLE_BYTES_MAX: u64 = 16 << 20;
 /// What is kept of a program's words, from their end, in bytes.
 pub const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// A journal, in bytes.
@@ -40,7 +42,7 @@ pub const PROCESSES_MAX: usize = 1 << 20;
 /// How long things may take.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub struct Timeouts {
-    /// A program that asks or changes something small: `lxc-info`, `lxc-freeze`, `btrfs`.
+    /// A program that asks or changes something small: `lxc-info`, `lxc-freeze`, `btrfs`, `mount`.
     pub program: Duration,
     /// `lxc-start`, until the container runs.
     pub start: Duration,

@@ -8,7 +8,7 @@ use super::backup::{ContainerRequest, Subject};
 use super::lines::shown_path;
 use super::lxc::{Lxc, State};
 use super::session::Session;
-use super::snapshot::{Btrfs, Hook, Snapshot, new_id};
+use super::snapshot::{Btrfs, Hook, Image, Snapshot, new_id};
 use super::state::Step;
 
 /// What is wished.
@@ -140,7 +140,7 @@ impl Way {
             (Self::Snapshot, _) => {
                 let snapshot = snapshot(request, subject, session)?;
                 session.record(Step::Snapshot(snapshot.clone()))?;
-                let root = snapshot.make(session.lock().stdin(), times, log, session.cancel())?;
+                let root = snapshot.make(session.lock(), times, log, session.cancel())?;
                 let line = format!("the files are read from a snapshot: {}", shown_path(&root));
                 log.log(Level::Info, &line);
                 return Ok((self, root));
@@ -246,6 +246,17 @@ fn snapshot(
         return Ok(Snapshot::Hook(hook));
     }
     let times = &request.safety.timeouts;
-    let btrfs = Btrfs::new(&subject.rootfs, &id, session.lock().stdin(), times)?;
-    Ok(Snapshot::Btrfs(btrfs))
+    let rootfs = &subject.rootfs;
+    let no_btrfs = match Btrfs::new(rootfs, &id, session.lock().stdin(), times) {
+        Ok(btrfs) => return Ok(Snapshot::Btrfs(btrfs)),
+        Err(e) if e.kind() != ErrorKind::Unsupported => return Err(e),
+        Err(e) => e,
+    };
+    match Image::new(rootfs, &id, session.folder(), session.lock().stdin(), times) {
+        Ok(image) => Ok(Snapshot::Image(image)),
+        Err(e) => {
+            let what = format!("{}; {}", no_btrfs.chain(), e.chain());
+            Err(Error::new(e.kind(), what))
+        }
+    }
 }

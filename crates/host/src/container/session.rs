@@ -82,7 +82,10 @@ impl<'a> Session<'a> {
             );
             if let Err(e) = session.undo(true).all(&mut journal) {
                 // A snapshot too many costs room; a container that stands still must not be missed.
-                let bad = |step: &Step| !matches!(step, Step::Snapshot(_));
+                let bad = |step: &Step| match step {
+                    Step::Snapshot(snapshot) => snapshot.may_stand_still(),
+                    Step::Freeze { .. } | Step::Stop { .. } => true,
+                };
                 if journal.steps.iter().any(bad) {
                     return Err(e);
                 }
@@ -95,6 +98,11 @@ impl<'a> Session<'a> {
 
     pub(super) fn lock(&self) -> &Lock {
         &self.lock
+    }
+
+    /// Where its journal is.
+    pub(super) fn folder(&self) -> &Path {
+        self.place.folder()
     }
 
     pub(super) fn cancel(&self) -> &Cancel {

@@ -56,7 +56,7 @@ impl Undo<'_> {
             Step::Freeze { lxc, life } => self.thaw(lxc, life.as_ref(), times),
             Step::Stop { lxc, life } => self.start(lxc, life.as_ref(), journal),
             Step::Snapshot(snapshot) => {
-                let deleted = snapshot.delete(self.lock.stdin(), times, self.log);
+                let deleted = snapshot.delete(self.lock, times, self.log);
                 deleted.map_err(|e| {
                     let what = format!("{} is still there", snapshot.what());
                     Error::with_source(e.kind(), what, e)

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::run;
+use super::{run, wait_until};
 
 /// Bytes of the file: not much more than the least that a Btrfs can be.
 const SIZE: u64 = 256 << 20;
@@ -21,7 +21,7 @@ impl Btrfs {
         File::create(&image).unwrap().set_len(SIZE).unwrap();
         let at = folder.join(name);
         std::fs::create_dir(&at).unwrap();
-        run("mkfs.btrfs", &["-q", image.to_str().unwrap()]);
+        make(&image);
         let paths = [image.to_str().unwrap(), at.to_str().unwrap()];
         run("mount", &["-o", "loop", paths[0], paths[1]]);
         Self { at }
@@ -52,6 +52,18 @@ impl Btrfs {
         let paths = listed.lines().filter_map(|line| line.split_once(" path "));
         paths.map(|(_, path)| path.to_owned()).collect()
     }
+}
+
+/// Makes a Btrfs in a file. The program first looks at all mounts of the machine, and fails when one of
+/// another test ends meanwhile.
+pub(crate) fn make(image: &Path) {
+    wait_until("a Btrfs", || {
+        let made = Command::new("mkfs.btrfs")
+            .args(["-q", "-f"])
+            .arg(image)
+            .output();
+        made.unwrap().status.success()
+    });
 }
 
 impl Drop for Btrfs {

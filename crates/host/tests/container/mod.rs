@@ -29,9 +29,11 @@ use snapkeep_host::container::{
 use tempfile::TempDir;
 
 mod btrfs;
+mod image;
 pub(crate) mod killed;
 
 use btrfs::Btrfs;
+use image::Image;
 
 /// Longer than anything takes; only a test that fails waits so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -95,6 +97,8 @@ impl TaskLog for Log {
 pub(crate) struct Lab {
     /// Where the container is, if that is a Btrfs.
     btrfs: Option<Btrfs>,
+    /// Where its root file system is, if that is in a disk image.
+    image: Option<Image>,
     /// `None`: another process owns it.
     owned: Option<TempDir>,
     folder: PathBuf,
@@ -119,6 +123,24 @@ impl Lab {
         lab.make(owned)
     }
 
+    /// In a disk image on another file system: the root file system is all of it, or a folder there.
+    pub(crate) fn in_image(outer: &str, inner: &str, is_all: bool) -> Self {
+        let owned = TempDir::new().unwrap();
+        let mut lab = Self::at(owned.path());
+        fs::set_permissions(&lab.folder, Permissions::from_mode(0o755)).unwrap();
+        let at = if is_all {
+            lab.rootfs()
+        } else {
+            lab.lxc.path.clone()
+        };
+        lab.image = Some(Image::new(owned.path(), outer, inner, at));
+        lab.make(owned)
+    }
+
+    pub(crate) fn image(&self) -> &Image {
+        self.image.as_ref().unwrap()
+    }
+
     pub(crate) fn btrfs(&self) -> Option<&Btrfs> {
         self.btrfs.as_ref()
     }
@@ -128,6 +150,7 @@ impl Lab {
         let lxc = Lxc::new(&folder.join("lxc"), "web", Some(&folder.join("bin"))).unwrap();
         Self {
             btrfs: None,
+            image: None,
             owned: None,
             folder: folder.to_owned(),
             lxc,
@@ -171,15 +194,22 @@ impl Lab {
     fn make_programs(&self) {
         let bin = self.folder.join("bin");
         fs::create_dir(&bin).unwrap();
-        for name in PROGRAMS.iter().chain(&["btrfs"]) {
+        for name in PROGRAMS
+            .iter()
+            .chain(&["btrfs", "fsfreeze", "mount", "umount"])
+        {
             // Its helpers for users' own ID maps are not needed by root, and do not work everywhere.
             let path = if *name == "lxc-start" {
                 "env PATH=/nowhere"
             } else {
                 ""
             };
-            // Btrfs' own program does many things.
-            let key = if *name == "btrfs" { "btrfs-$2" } else { name };
+            // These do several things.
+            let key = match *name {
+                "btrfs" => "btrfs-$2",
+                "fsfreeze" => "fsfreeze$1",
+                name => name,
+            };
             let script = format!(
                 "#!/bin/sh\n\
                  key={key}\n\
@@ -188,7 +218,7 @@ impl Lab {
                  touch {here}/holding\n\
                  while test -e {here}/hold-$1-$key; do sleep 0.05; done\n\
                  }}\n\
-                 test -e {here}/fail-$key && {{ echo it is to fail >&2; exit 9; }}\n\
+                 test -e {here}/fail-$key && {{ touch {here}/failed-$key; echo it is to fail >&2; exit 9; }}\n\
                  hold before\n\
                  if rm {here}/die-$key 2>/dev/null\n\
                  then strace -qq -o /dev/null -e inject=write:signal=KILL:when=3 {real} \"$@\"\n\
@@ -306,6 +336,19 @@ impl Lab {
         });
     }
 
+    /// Whether this is a snapshot of the container, which goes on, at one instant.
+    #[track_caller]
+    pub(crate) fn assert_is_snapshot(&self, root: &Path) {
+        assert_ne!(root, self.rootfs());
+        assert_eq!(self.state(), "RUNNING");
+        let count = fs::read_to_string(root.join("tmp/count")).unwrap();
+        for _ in 0..3 {
+            self.wait_until_it_works();
+        }
+        assert_eq!(fs::read_to_string(root.join("tmp/count")).unwrap(), count);
+        assert!(fs::write(root.join("tmp/count"), "").is_err());
+    }
+
     pub(crate) fn journals(&self) -> usize {
         let state = fs::read_dir(self.folder.join("state"));
         let names = state
@@ -361,6 +404,9 @@ impl Drop for Lab {
                 if name.starts_with("hold-") {
                     self.flag(&name, false);
                 }
+            }
+            if let Some(image) = &self.image {
+                image.let_go_on();
             }
             for name in fs::read_dir(&self.lxc.path).into_iter().flatten().flatten() {
                 self.lxc.name = name.file_name().into_string().unwrap();

@@ -4,7 +4,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{AtFlags, StatxFlags};
 use serde::{Deserialize, Serialize};
 use snapkeep_api::{Error, ErrorKind, Level, Result, TaskLog};
 
@@ -12,8 +11,8 @@ use crate::container::command::run;
 use crate::container::limits::{NESTED_TOLD_MAX, Timeouts};
 use crate::container::lines::{shown, shown_path};
 
-/// How the names of our snapshots begin.
-const PREFIX: &str = ".snapkeep-snapshot-";
+use super::{PREFIX, is_roots, mount};
+
 /// `BTRFS_SUPER_MAGIC` of Linux.
 const MAGIC: i64 = 0x9123_683E;
 /// The inode of every subvolume's root (`BTRFS_FIRST_FREE_OBJECTID`).
@@ -224,27 +223,12 @@ fn about(text: &str) -> About {
     }
 }
 
-/// Whether nobody else can move what is in a folder.
-fn is_roots(folder: &Path) -> bool {
-    std::fs::metadata(folder).is_ok_and(|about| {
-        let group = about.gid() == 0 || about.mode() & 0o020 == 0;
-        about.uid() == 0 && group && about.mode() & 0o002 == 0
-    })
-}
-
 fn inode(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|about| about.ino())
 }
 
 fn device(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|about| about.dev())
-}
-
-/// In which mount a folder is.
-fn mount(path: &Path) -> Option<u64> {
-    let flags = AtFlags::NO_AUTOMOUNT;
-    let about = rustix::fs::statx(rustix::fs::CWD, path, flags, StatxFlags::MNT_ID).ok()?;
-    (about.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(about.stx_mnt_id)
 }
 
 #[cfg(test)]
