@@ -104,9 +104,13 @@ impl Lock {
             options.mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
             options.open(&path)
         };
-        let file = open(true)
-            .or_else(|e| open(false).map_err(|_| e))
-            .map_err(failed)?;
+        let (file, unwritable) = match open(true) {
+            Ok(file) => (file, None),
+            Err(e) => match open(false) {
+                Ok(file) => (file, Some(e)),
+                Err(_) => return Err(failed(e)),
+            },
+        };
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
@@ -114,7 +118,8 @@ impl Lock {
         }
         let holder = Life::own().and_then(|life| serde_json::to_vec(&life).ok());
         let named = (file.set_len(0)).and_then(|()| (&file).write_all(&holder.unwrap_or_default()));
-        let unnamed = named.err();
+        // That it could not be opened for writing says more than that it then cannot be written to.
+        let unnamed = named.err().map(|e| unwritable.unwrap_or(e));
         Ok(Some(Self { file, unnamed }))
     }
 
@@ -343,7 +348,7 @@ mod tests {
         let lock = Lock::take(&place).unwrap().unwrap();
         assert!(Lock::take(&place).unwrap().is_none());
         let said = lock.check_named(&place).unwrap_err().chain();
-        assert!(said.contains("lock"), "{said}");
+        assert!(said.contains(".lock: Is a directory"), "{said}");
         std::fs::remove_dir(place.lock()).unwrap();
         let lock = Lock::take(&place).unwrap().unwrap();
         lock.check_named(&place).unwrap();
