@@ -67,9 +67,8 @@ pub(super) fn run(settings: &Settings, find: &Find, json: bool) -> Result<ExitCo
 
 /// Refuses a pattern that finds nothing in any tree.
 fn check(find: &Find, mut patterns: Patterns) -> Result<()> {
-    let pattern = find.pattern.as_bytes();
-    if pattern.starts_with(b"!") {
-        let pattern = pattern.escape_ascii();
+    if find.pattern.as_bytes().starts_with(b"!") {
+        let pattern = find.pattern.display();
         let what = format!(
             "the pattern {pattern} finds nothing, it only takes back what others do: names that \
              begin with ! are found by \\{pattern}"

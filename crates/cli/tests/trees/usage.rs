@@ -26,6 +26,7 @@ fn wrong_usage_is_told_before_the_repository_is_looked_for() {
             ["--snapshot-hook bin/hook", "absolute path"],
         ),
         (vec!["find", "web", "!x*"], ["!x*", "\\!x*"]),
+        (vec!["find", "web", "!é\\*"], ["!é\\*", "\\!é\\*"]),
         (vec!["find", "web", "/"], ["`/`", "the root itself"]),
         (vec!["find", "web", "[x"], ["[x", "]"]),
         (
