@@ -214,7 +214,7 @@ fn lock(tally: &Shared) -> MutexGuard<'_, Tally> {
 /// Whether a line is a frame of a backtrace, which says where and not what.
 fn is_frame(line: &str) -> bool {
     let line = line.trim_start();
-    let number = line.split(": ").next().unwrap_or_default();
+    let number = line.split_once(": ").map_or("", |(number, _)| number);
     line.starts_with("at ") || (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
@@ -292,14 +292,19 @@ mod tests {
         let mut tally = Tally::default();
         let output = "test a::b ... FAILED\n\nsuccesses:\n\n---- a::c stdout ----\nfine\n\nfailures:\n\n\
                       ---- a::b stdout ----\nnever came: its end\n   0: std::panicking::begin\n             \
-                      at /rustc/lib.rs:1:2\n12: odd\n\nfailures:\n    a::b\n\ntest result: FAILED. 1 passed\nlater\n";
+                      at /rustc/lib.rs:1:2\n12: odd\n12\n\nfailures:\n    a::b\n\ntest result: FAILED. 1 passed\nlater\n";
         output.lines().for_each(|line| tally.keep(line));
         let kept: Vec<_> = (tally.failures.iter())
             .filter(|line| !line.is_empty())
             .collect();
         assert_eq!(
             kept,
-            ["---- a::b stdout ----", "never came: its end", "    a::b"]
+            [
+                "---- a::b stdout ----",
+                "never came: its end",
+                "12",
+                "    a::b"
+            ]
         );
     }
 
