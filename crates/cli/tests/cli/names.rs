@@ -61,6 +61,5 @@ fn a_verb_for_one_kind_means_that_of_two_guests_of_one_name() {
     fails(&folder, &wrong, 1, &[vm]);
     let wrong = ["-r", "repo", "restore", "vm", &container, "--to", "x"];
     fails(&folder, &wrong, 1, &[&container]);
-    // The next backup of either is incremental to its own.
     assert_eq!(run(&["verify"])["archives"], 2);
 }

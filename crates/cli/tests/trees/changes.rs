@@ -4,12 +4,12 @@ use crate::Lab;
 use crate::support::{are_here, has_rights, json_of, ran, sh};
 
 /// What is in both trees alike but for what follows.
-const BOTH: &str = "mkdir tree; cd tree; mkdir folder
+const BOTH: &str = "umask 022; mkdir tree; cd tree; mkdir folder
     for name in same content owner permissions time xattr flags kind linked other; do echo $name > $name; done
     cp -p linked name; ln -s here target; mknod device c 1 3; mkfifo pipe; mkdir -m 700 entered; echo x > entered/kept";
 
 /// What changes of it, each in one way.
-const CHANGE: &str = "cd tree; echo CONTENT > content; chown 1:1 owner; chmod 600 permissions
+const CHANGE: &str = "umask 022; cd tree; echo CONTENT > content; chown 1:1 owner; chmod 600 permissions
     setfattr -n user.note -v x xattr; chattr +A flags; rm kind; mkfifo kind
     ln -f linked name; ln -sfn there target; rm device; mknod device c 1 5
     rm -r folder; echo folder > folder; chmod 755 folder; rm other; mkdir -p more/deep; echo new > more/deep/file

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::Lab;
 use crate::support::shape::check;
-use crate::support::{Running, are_here, has_rights, program, sh, skip};
+use crate::support::{Running, are_here, has_rights, program, shell, skip, wait_until};
 
 /// A mounted archive.
 struct Mounted {
@@ -62,6 +62,16 @@ impl Mounted {
             .any(|line| line.split(' ').nth(1) == Some(at))
     }
 
+    /// Unmounts it. A process that another test is just starting has copies of all that is open for a
+    /// moment, also of the file that was read here.
+    #[track_caller]
+    fn unmount(&self, line: &str) {
+        wait_until(line, || {
+            let done = shell(self.lab.folder(), line).status();
+            done.unwrap().success()
+        });
+    }
+
     /// It ends well, and leaves nothing.
     #[track_caller]
     fn has_ended(self) {
@@ -85,7 +95,7 @@ fn a_mount_ends_well_with_umount() {
     };
     check("`mount`", &mounted.told);
     assert_eq!(mounted.told["archive"], mounted.archive.as_str());
-    sh(mounted.lab.folder(), "umount mnt");
+    mounted.unmount("umount mnt");
     mounted.has_ended();
 }
 
@@ -97,7 +107,7 @@ fn a_mount_ends_well_with_fusermount() {
     };
     check("`mount`", &mounted.told);
     assert_eq!(mounted.told["archive"], Value::Null);
-    sh(mounted.lab.folder(), "fusermount3 -u mnt");
+    mounted.unmount("fusermount3 -u mnt");
     mounted.has_ended();
 }
 
