@@ -93,6 +93,16 @@ impl Acl {
         text
     }
 
+    /// The ACL without the lines of those whom its container did not have, and whether there were any:
+    /// the kernel shows them without an ID.
+    #[must_use]
+    pub fn of_known(&self) -> (Self, bool) {
+        let is_known = |line: &&Line| !matches!(line.tag, USER | GROUP) || line.id != NO_ID;
+        let known = Self(self.0.iter().filter(is_known).copied().collect());
+        let some_were = known.0.len() < self.0.len();
+        (known, some_were)
+    }
+
     /// The ACL for the host; `None` if one of its users or groups is not mapped.
     pub fn outside(&self, owners: &Owners) -> Option<Self> {
         let lines = self.0.iter().map(|line| {
@@ -113,6 +123,18 @@ impl Acl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_of_those_whom_the_container_did_not_have_are_not_known() {
+        let (known, some_were) = acl().of_known();
+        assert!(!some_were && known == acl());
+        let mut foreign = acl();
+        foreign.0[1].id = NO_ID;
+        let (known, some_were) = foreign.of_known();
+        assert!(some_were);
+        assert_eq!(known.0.len(), acl().0.len() - 1);
+        assert!(known.0.iter().all(|line| line.tag != USER || line.id == 2));
+    }
 
     fn acl() -> Acl {
         let line = |tag, permissions, id| Line {

@@ -75,6 +75,11 @@ pub(super) fn mapped(
                     )?;
                     continue;
                 };
+                let (acl, some_were_foreign) = acl.of_known();
+                if some_were_foreign {
+                    let why = "its ACL names users or groups that the container does not have: they are dropped";
+                    problem(ProblemKind::Xattr, why.to_owned())?;
+                }
                 let outside = acl.outside(owners);
                 outside
                     .ok_or_else(|| unmapped("the ACL", &acl.text()))?
