@@ -331,6 +331,12 @@ fn a_backup_thaws_what_it_froze_whatever_fails() {
     lab.flag("fail-mount", true);
     Phase::reach(&lab, "snapshot", frozen).fail(&lab);
     assert_as_before(&lab, "a clone that is not mounted");
+    // Nobody asked for a snapshot.
+    let phase = Phase::reach(&lab, "auto", "hold-pass");
+    assert_eq!(lab.state(), "FROZEN");
+    assert_gone(&lab);
+    phase.go_on(&lab);
+    assert_as_before(&lab, "no clone");
     lab.flag("fail-mount", false);
     // Somebody else thaws it, so that the clone is of no instant.
     let phase = Phase::reach(&lab, "snapshot", frozen);

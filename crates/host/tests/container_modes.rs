@@ -414,6 +414,31 @@ fn a_container_that_does_not_run_is_read_as_it_is_in_every_mode() {
 }
 
 #[test]
+fn a_container_that_somebody_lets_go_on_while_it_is_read_is_told() {
+    let name = "a_container_that_somebody_lets_go_on_while_it_is_read_is_told";
+    if !can_run(name, &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start();
+    lab.wait_until_it_works();
+    for interfered in [false, true] {
+        let log = Log::default();
+        let inside = lab.again();
+        let during = move |_: &std::path::Path| {
+            if interfered {
+                inside.run("lxc-unfreeze", &[]);
+            }
+            Ok(())
+        };
+        back_up(&lab.request(Mode::Suspend), &log, during, fine).unwrap();
+        let told = log.text().contains("did not stand still");
+        assert_eq!(told, interfered, "{}", log.text());
+        lab.wait_until_it_works();
+    }
+}
+
+#[test]
 fn a_folder_is_read_as_it_is_and_what_is_mounted_in_a_container_is_named() {
     let name = "a_folder_is_read_as_it_is_and_what_is_mounted_in_a_container_is_named";
     if !can_run(name, &[]) {

@@ -11,6 +11,7 @@ use snapkeep_api::{
 };
 
 use super::config::LxcConfig;
+use super::limits::Timeouts;
 use super::lines::shown_path;
 use super::lxc::{Lxc, State};
 use super::mode::{Mode, Way};
@@ -163,20 +164,23 @@ fn with_provider(
     log: &dyn TaskLog,
 ) -> Result<FinishedContainer> {
     let (mut from, mut way) = (Instant::now(), way);
-    let ready = read_ahead(backup, request, subject, way, make_source, log).and_then(|()| {
-        if way.stands_still() {
-            // Somebody may have frozen or stopped it meanwhile.
-            way = Way::choose(request, subject, session, log)?;
-            from = Instant::now();
-        }
-        way.begin(request, subject, session, log)
-    });
-    let ran = ready.and_then(|(done, root)| {
-        way = done;
-        let source = caught(|| make_source(&root, subject.idmap.as_ref()))?;
+    let mut ready = make_ready(session, backup, request, subject, way, make_source, log);
+    if let Err(e) = &ready
+        && way.may_be_another(request, e)
+    {
+        ready = another_way(e, request, subject, session, log).and_then(|(request, way)| {
+            make_ready(session, backup, &request, subject, way, make_source, log)
+        });
+    }
+    let ran = ready.and_then(|ready| {
+        (way, from) = (ready.way, ready.from);
+        let source = caught(|| make_source(&ready.root, subject.idmap.as_ref()))?;
         let mut pass = Pass {
             source: Some(source),
+            still: subject.lxc.as_ref().zip(way.keeps()),
             session: &mut *session,
+            times: &request.safety.timeouts,
+            log,
             over: None,
         };
         let ran = caught(|| backup.run(subject.source(request, &mut pass)));
@@ -216,6 +220,60 @@ fn with_provider(
     })
 }
 
+/// A container whose files can be read.
+struct Ready {
+    way: Way,
+    root: PathBuf,
+    from: Instant,
+}
+
+fn make_ready(
+    session: &mut Session<'_>,
+    backup: &mut dyn ContainerBackup,
+    request: &ContainerRequest,
+    subject: &Subject,
+    way: Way,
+    make_source: &mut MakeSource<'_>,
+    log: &dyn TaskLog,
+) -> Result<Ready> {
+    read_ahead(backup, request, subject, way, make_source, log)?;
+    let way = if way.stands_still() {
+        // Somebody may have frozen or stopped it meanwhile.
+        Way::choose(request, subject, session, log)?
+    } else {
+        way
+    };
+    let from = Instant::now();
+    let (way, root) = way.begin(request, subject, session, log)?;
+    Ok(Ready { way, root, from })
+}
+
+/// What is done instead of a snapshot that could not be made.
+fn another_way(
+    failed: &Error,
+    request: &ContainerRequest,
+    subject: &Subject,
+    session: &mut Session<'_>,
+    log: &dyn TaskLog,
+) -> Result<(ContainerRequest, Way)> {
+    session.take_back()?;
+    let (mode, what) = if subject.lxc.is_some() {
+        (Mode::Suspend, "the container is frozen while it is read")
+    } else {
+        (Mode::Auto, "the folder is read as it is")
+    };
+    log.log(Level::Warn, &format!("{what}: {}", failed.chain()));
+    let request = ContainerRequest {
+        mode,
+        ..request.clone()
+    };
+    let way = match &subject.lxc {
+        Some(_) => Way::choose(&request, subject, session, log)?,
+        None => Way::AsIs,
+    };
+    Ok((request, way))
+}
+
 /// Reads the files of a container that is to stand still while it still runs: what does not change
 /// until then need not be read again.
 fn read_ahead(
@@ -240,6 +298,10 @@ fn read_ahead(
 struct Pass<'a, 's> {
     source: Option<Box<dyn TreeSource>>,
     session: &'a mut Session<'s>,
+    /// The container that is kept still, and how.
+    still: Option<(&'a Lxc, State)>,
+    times: &'a Timeouts,
+    log: &'a dyn TaskLog,
     /// When it was over.
     over: Option<Instant>,
 }
@@ -249,10 +311,29 @@ impl Pass<'_, '_> {
         if let Some(source) = self.source.take() {
             // It may hold the snapshot.
             drop(source);
+            self.tell_if_it_went_on();
             // What fails is in the log, and is tried again at the end.
             self.session.take_back().ok();
             self.over = Some(Instant::now());
         }
+    }
+}
+
+impl Pass<'_, '_> {
+    fn tell_if_it_went_on(&self) {
+        let Some((lxc, still)) = &self.still else {
+            return;
+        };
+        let state = lxc.state(self.session.lock().stdin(), self.times);
+        let is = match state {
+            Ok(state) if state == *still => return,
+            Ok(state) => format!("LXC calls it {state:?}"),
+            Err(e) => e.chain(),
+        };
+        let line = format!(
+            "the container did not stand still until its files were read: {is}; they may not fit together"
+        );
+        self.log.log(Level::Warn, &line);
     }
 }
 

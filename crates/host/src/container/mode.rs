@@ -53,6 +53,24 @@ impl Way {
         matches!(self, Self::Suspend | Self::Stop)
     }
 
+    /// What LXC calls a container that is kept still in this way.
+    pub(super) fn keeps(self) -> Option<State> {
+        match self {
+            Self::Suspend => Some(State::Frozen),
+            Self::Stop => Some(State::Stopped),
+            Self::AsIs | Self::Snapshot => None,
+        }
+    }
+
+    /// Whether something else may be done after this failed: nobody asked for a snapshot, and none can
+    /// be made.
+    pub(super) fn may_be_another(self, request: &ContainerRequest, failed: &Error) -> bool {
+        self == Self::Snapshot
+            && request.mode == Mode::Auto
+            && request.snapshot_hook.is_none()
+            && failed.kind() == ErrorKind::Unsupported
+    }
+
     /// Decides what to do, and changes nothing.
     pub(super) fn choose(
         request: &ContainerRequest,

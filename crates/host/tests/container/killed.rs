@@ -119,6 +119,7 @@ pub(crate) fn be_backup_if_asked() {
     let mode = match mode.as_str() {
         "suspend" => Mode::Suspend,
         "stop" => Mode::Stop,
+        "auto" => Mode::Auto,
         _ => Mode::Snapshot,
     };
     let (reading, committing) = (folder.clone(), folder.clone());

@@ -33,6 +33,8 @@ const UNFINISHED: &str = ".unfinished";
 /// How long a file system that somebody else has frozen is waited for, and the pause between two tries.
 const OTHERS: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long a clone that is still in use is waited for.
+const BUSY: Duration = Duration::from_secs(2);
 
 /// A snapshot of one disk image.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -97,6 +99,8 @@ impl Image {
         !matches!(self.unfinished().symlink_metadata(), Err(e) if e.kind() == IoKind::NotFound)
     }
 
+    /// Makes it. `Unsupported` if it turns out that this image cannot be cloned, or its clone not be
+    /// mounted.
     pub(super) fn make(
         &self,
         lock: &Lock,
@@ -127,7 +131,10 @@ impl Image {
         let (clone, frozen) = self.freeze(&image, lock, times, cancel)?;
         let cloned = rustix::fs::ioctl_ficlone(&clone, &image);
         let stood_still = frozen.thaw()?;
-        cloned.map_err(|e| failed("clone", &self.file, e.into()))?;
+        cloned.map_err(|e| {
+            let what = format!("no snapshot: cannot clone {}", shown_path(&self.file));
+            Error::with_source(ErrorKind::Unsupported, what, io::Error::from(e))
+        })?;
         let renamed = rustix::fs::rename(self.unfinished(), &self.path);
         renamed.map_err(|e| failed("rename the clone to", &self.path, e.into()))?;
         drop((clone, image, root));
@@ -187,8 +194,11 @@ impl Image {
             .arg(format!("loop,ro,nosuid,nodev,noexec{options}"))
             .args([&self.path, &self.at]);
         let cannot = |why: &str| {
-            let what = format!("cannot mount {}: {why}", shown_path(&self.path));
-            Error::new(ErrorKind::Unavailable, what)
+            let what = format!(
+                "no snapshot: cannot mount {}: {why}",
+                shown_path(&self.path)
+            );
+            Error::new(ErrorKind::Unsupported, what)
         };
         let ended = run(&mut command, stdin, times.program)?;
         if !ended.status.success() {
@@ -223,9 +233,21 @@ impl Image {
         }
         if self.may_be_frozen() {
             self.thaw(lock, times, log)?;
+            // Whoever froze it from here on is somebody else.
+            let renamed = rustix::fs::rename(self.unfinished(), &self.path);
+            renamed.map_err(|e| {
+                let what = format!("cannot rename the clone to {}", shown_path(&self.path));
+                Error::with_source(ErrorKind::Unavailable, what, io::Error::from(e))
+            })?;
         }
-        if is_mounted(&self.at) {
-            self.ask("unmount", Command::new("umount").arg(&self.at), lock, times)?;
+        let deadline = Instant::now() + BUSY;
+        while is_mounted(&self.at) {
+            // Whoever looks at all files for a moment keeps it busy.
+            match self.ask("unmount", Command::new("umount").arg(&self.at), lock, times) {
+                Err(e) if Instant::now() >= deadline => return Err(e),
+                Err(_) => sleep(PAUSE),
+                Ok(_) => {}
+            }
         }
         remove(&self.at, |path| std::fs::remove_dir(path))?;
         for path in [self.path.clone(), self.unfinished()] {
@@ -319,12 +341,15 @@ fn create(path: &Path, image: &File) -> io::Result<File> {
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    // Btrfs clones only into a file that has the same. Others may know no flags.
-    if let Ok(flags) = rustix::fs::ioctl_getflags(image)
-        && flags.contains(IFlags::NOCOW)
+    // Btrfs clones only into a file that has the same, and a new one has its folder's. Others may know
+    // no flags.
+    if let (Ok(flags), Ok(mut own)) = (
+        rustix::fs::ioctl_getflags(image),
+        rustix::fs::ioctl_getflags(&file),
+    ) && (flags ^ own).contains(IFlags::NOCOW)
     {
-        let own = rustix::fs::ioctl_getflags(&file)?;
-        rustix::fs::ioctl_setflags(&file, own | IFlags::NOCOW)?;
+        own.toggle(IFlags::NOCOW);
+        rustix::fs::ioctl_setflags(&file, own)?;
     }
     Ok(file)
 }
