@@ -229,6 +229,7 @@ fn a_hook_that_does_not_make_a_snapshot_is_asked_to_delete_it() {
         ("printf '/a\\033b'".to_owned(), "no absolute path"),
         ("echo /no/such".to_owned(), "which is not there"),
         ("echo /etc".to_owned(), "whose owner and mode"),
+        ("mkdir $here/e; echo $here/e".to_owned(), "which is empty"),
         ("echo /".to_owned(), "around it"),
         (
             format!("echo {}", live.display()),

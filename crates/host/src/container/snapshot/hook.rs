@@ -16,6 +16,9 @@ use crate::container::command::{Ended, run_unless};
 use crate::container::limits::Timeouts;
 use crate::container::lines::{shown, shown_path};
 
+/// So many bytes are shown of what should be a path.
+const SHOWN_MAX: usize = 256;
+
 /// A snapshot of one container by a hook.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(in crate::container) struct Hook {
@@ -70,7 +73,7 @@ impl Hook {
         };
         self.checked(Path::new(OsStr::from_bytes(last)))
             .map_err(|why| {
-                let last = shown(last);
+                let last = shown(&last[..last.len().min(SHOWN_MAX)]);
                 self.wrong(&format!(
                     "it printed {last:?} as the snapshot's folder, {why}"
                 ))
@@ -120,6 +123,14 @@ impl Hook {
             || rootfs.starts_with(&path)
         {
             return Err("which is the running container's, or in it, or around it".into());
+        }
+        let is_empty = |path: &Path| {
+            let mut entries = std::fs::read_dir(path)
+                .map_err(|e| format!("but {} cannot be read: {e}", shown_path(path)))?;
+            Ok::<_, String>(entries.next().is_none())
+        };
+        if is_empty(&path)? && !is_empty(&rootfs)? {
+            return Err("which is empty, as the root file system is not".into());
         }
         if (copy.uid(), copy.gid(), copy.mode()) != (live.uid(), live.gid(), live.mode()) {
             return Err(format!(
