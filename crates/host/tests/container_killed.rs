@@ -390,6 +390,23 @@ fn a_guard_at_work_does_not_keep_what_the_caller_of_the_dead_backup_reads() {
     assert!(said.contains("the backup was killed"), "{said}");
 }
 
+/// A file that cannot be written to until this is dropped.
+struct Unwritable(PathBuf);
+
+impl Unwritable {
+    fn new(file: PathBuf) -> Self {
+        let done = Command::new("chattr").arg("+i").arg(&file).status();
+        assert!(done.unwrap().success(), "chattr +i");
+        Self(file)
+    }
+}
+
+impl Drop for Unwritable {
+    fn drop(&mut self) {
+        Command::new("chattr").arg("-i").arg(&self.0).status().ok();
+    }
+}
+
 #[test]
 fn a_guard_whose_lock_cannot_be_written_to_takes_back_all_the_same() {
     let name = "a_guard_whose_lock_cannot_be_written_to_takes_back_all_the_same";
@@ -400,17 +417,12 @@ fn a_guard_whose_lock_cannot_be_written_to_takes_back_all_the_same() {
     lab.start();
     let phase = Phase::reach(&lab, "suspend", "hold-pass");
     let lock = only(&lab, "lock");
-    let may_be_written = |may: bool| {
-        let how = if may { "-i" } else { "+i" };
-        let done = Command::new("chattr").arg(how).arg(&lock).status();
-        assert!(done.unwrap().success(), "chattr {how}");
-    };
-    may_be_written(false);
+    let unwritable = Unwritable::new(lock);
     phase.kill(&lab);
     wait_until("it goes on", || lab.journals() == 0);
     wait_for_no_guard(&lab);
     let refused = back_up(&lab.request(Mode::Auto), &Log::default(), |_| Ok(()), fine);
-    may_be_written(true);
+    drop(unwritable);
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Target);
     assert_as_before(&lab, "the lock");
 }

@@ -24,7 +24,7 @@ use snapkeep_api::{Cancel, Error, ErrorKind, Level, Result, TaskLog};
 use super::command::withhold_secrets;
 use super::life::Life;
 use super::limits::Timeouts;
-use super::state::{Journal, Lock, Place};
+use super::state::{Journal, Lock, Place, Step};
 use super::undo::Undo;
 use log::FileLog;
 
@@ -36,6 +36,9 @@ const BEFORE_READY_MAX: usize = 4096;
 const LOOK: Duration = Duration::from_millis(50);
 /// The pause before what failed is tried again.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// How long deleting a snapshot is tried again.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(30);
 
 /// How to start this program so that it calls [`guard`].
 #[derive(Clone, Debug)]
@@ -185,13 +188,23 @@ fn take_back(place: &Place, backup: Option<&Life>, log: &dyn TaskLog) -> Result<
         cancel: &Cancel::new(),
         is_anothers: false,
     };
-    let deadline = Instant::now() + journal.timeouts.retry;
+    let began = Instant::now();
     loop {
         match undo.all(&mut journal) {
-            Err(e) if Instant::now() >= deadline => return Err(e),
+            Err(e) if began.elapsed() >= patience(&journal) => return Err(e),
             Err(_) => sleep(PAUSE),
             Ok(()) => return Ok(()),
         }
+    }
+}
+
+/// How long what failed is tried again. A snapshot too many must not keep the next backup, which
+/// deletes it as well, from running.
+fn patience(journal: &Journal) -> Duration {
+    if journal.steps.iter().any(Step::may_stand_still) {
+        journal.timeouts.retry
+    } else {
+        journal.timeouts.retry.min(SNAPSHOT_RETRY)
     }
 }
 

@@ -61,7 +61,8 @@ impl<'a> Session<'a> {
                 format!("; it runs {}", users.join(", "))
             };
             let what = format!(
-                "another backup of {label} is running ({by}{programs}): wait until it is over"
+                "another backup of {label} is running, or what one changed is being taken back ({by}{programs}): \
+                 wait until that is over"
             );
             return Err(Error::new(ErrorKind::Unavailable, what));
         };
@@ -82,11 +83,7 @@ impl<'a> Session<'a> {
             );
             if let Err(e) = session.undo(true).all(&mut journal) {
                 // A snapshot too many costs room; a container that stands still must not be missed.
-                let bad = |step: &Step| match step {
-                    Step::Snapshot(snapshot) => snapshot.may_stand_still(),
-                    Step::Freeze { .. } | Step::Stop { .. } => true,
-                };
-                if journal.steps.iter().any(bad) {
+                if journal.steps.iter().any(Step::may_stand_still) {
                     return Err(e);
                 }
             }

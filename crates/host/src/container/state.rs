@@ -38,6 +38,7 @@ impl Place {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|e| cannot("make", folder, e))?;
         check_safe(folder)?;
+        check_above(folder)?;
         let label: String = (label.chars())
             .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
             .take(64)
@@ -188,6 +189,16 @@ pub(super) enum Step {
     Snapshot(Snapshot),
 }
 
+impl Step {
+    /// Whether the container may stand still until it is taken back.
+    pub(super) fn may_stand_still(&self) -> bool {
+        match self {
+            Self::Freeze { .. } | Self::Stop { .. } => true,
+            Self::Snapshot(snapshot) => snapshot.may_stand_still(),
+        }
+    }
+}
+
 /// What one backup has changed, oldest first.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Journal {
@@ -288,6 +299,29 @@ fn check_safe(folder: &Path) -> Result<()> {
             "the folder {} keeps what a later backup does as this user: it must be this user's, and nobody \
              else may write there",
             shown_path(folder)
+        );
+        return Err(Error::new(ErrorKind::Invalid, what));
+    }
+    Ok(())
+}
+
+/// Nor may anybody else put another folder in its place.
+fn check_above(folder: &Path) -> Result<()> {
+    let folder = folder
+        .canonicalize()
+        .map_err(|e| cannot("use", folder, e))?;
+    let Some(above) = folder.parent() else {
+        return Ok(());
+    };
+    let about = std::fs::metadata(above).map_err(|e| cannot("use", above, e))?;
+    let own = rustix::process::geteuid().as_raw();
+    let is_open = about.mode() & 0o022 != 0 && about.mode() & 0o1000 == 0;
+    if is_open || ![0, own].contains(&about.uid()) {
+        let what = format!(
+            "the folder {} holds {}, which nobody else may replace: it must be this user's or root's, and \
+             nobody else may write there",
+            shown_path(above),
+            shown_path(&folder)
         );
         return Err(Error::new(ErrorKind::Invalid, what));
     }
@@ -408,6 +442,14 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let open = std::fs::Permissions::from_mode(0o777);
         std::fs::set_permissions(folder.path(), open).unwrap();
-        assert!(Place::new(folder.path(), "web", Path::new("/a")).is_err());
+        let kept = |folder: &Path| Place::new(folder, "web", Path::new("/a")).map(drop);
+        assert!(kept(folder.path()).is_err());
+        // Nor may they put another in its place.
+        let inside = folder.path().join("inside");
+        let said = kept(&inside).unwrap_err().chain();
+        assert!(said.contains("nobody else may replace"), "{said}");
+        let sticky = std::fs::Permissions::from_mode(0o1777);
+        std::fs::set_permissions(folder.path(), sticky).unwrap();
+        kept(&inside).unwrap();
     }
 }
