@@ -4,17 +4,17 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use snapkeep_api::tree::{Content, KnownTree, Step as WalkStep, TreeSource};
+use snapkeep_api::tree::TreeSource;
 use snapkeep_api::{
     ArchiveName, BackupJob, BackupStats, Cancel, ContainerBackup, ContainerSource, Error,
     ErrorKind, GuestId, IdMap, Level, Outcome, Result, TaskLog, UnixTime,
 };
 
 use super::config::LxcConfig;
-use super::limits::Timeouts;
 use super::lines::shown_path;
 use super::lxc::{Lxc, State};
 use super::mode::{Mode, Way};
+use super::pass::Pass;
 use super::session::{Safety, Session};
 use crate::backup::caught;
 
@@ -175,17 +175,11 @@ fn with_provider(
     let ran = ready.and_then(|ready| {
         (way, from) = (ready.way, ready.from);
         let source = caught(|| make_source(&ready.root, subject.idmap.as_ref()))?;
-        let mut pass = Pass {
-            source: Some(source),
-            still: subject.lxc.as_ref().zip(way.keeps()),
-            session: &mut *session,
-            times: &request.safety.timeouts,
-            log,
-            over: None,
-        };
+        let still = subject.lxc.as_ref().zip(way.keeps());
+        let times = &request.safety.timeouts;
+        let mut pass = Pass::new(source, still, &mut *session, times, log);
         let ran = caught(|| backup.run(subject.source(request, &mut pass)));
-        pass.end();
-        let over = pass.over.unwrap_or_else(Instant::now);
+        let over = pass.over();
         ran.map(|stats| (stats, over))
     });
     // Again, if nothing was read, or what failed then succeeds now.
@@ -291,74 +285,6 @@ fn read_ahead(
     log.log(Level::Info, line);
     let mut source = caught(|| make_source(&subject.rootfs, subject.idmap.as_ref()))?;
     caught(|| backup.read_ahead(subject.source(request, &mut *source)))
-}
-
-/// The source of one pass. When all is read, the container goes on at once, before the provider
-/// commits.
-struct Pass<'a, 's> {
-    source: Option<Box<dyn TreeSource>>,
-    session: &'a mut Session<'s>,
-    /// The container that is kept still, and how.
-    still: Option<(&'a Lxc, State)>,
-    times: &'a Timeouts,
-    log: &'a dyn TaskLog,
-    /// When it was over.
-    over: Option<Instant>,
-}
-
-impl Pass<'_, '_> {
-    fn end(&mut self) {
-        if let Some(source) = self.source.take() {
-            // It may hold the snapshot.
-            drop(source);
-            self.tell_if_it_went_on();
-            // What fails is in the log, and is tried again at the end.
-            self.session.take_back().ok();
-            self.over = Some(Instant::now());
-        }
-    }
-}
-
-impl Pass<'_, '_> {
-    fn tell_if_it_went_on(&self) {
-        let Some((lxc, still)) = &self.still else {
-            return;
-        };
-        let state = lxc.state(self.session.lock().stdin(), self.times);
-        let is = match state {
-            Ok(state) if state == *still => return,
-            Ok(state) => format!("LXC calls it {state:?}"),
-            Err(e) => e.chain(),
-        };
-        let line = format!(
-            "the container did not stand still until its files were read: {is}; they may not fit together"
-        );
-        self.log.log(Level::Warn, &line);
-    }
-}
-
-impl TreeSource for Pass<'_, '_> {
-    fn next(&mut self, known: &mut dyn KnownTree) -> Result<Option<WalkStep>> {
-        let Some(source) = &mut self.source else {
-            return Ok(None);
-        };
-        let next = source.next(known);
-        // After an error it stays: whoever asks again must not take it for a tree that ended well.
-        if matches!(next, Ok(None)) {
-            self.end();
-        }
-        next
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<Content> {
-        match &mut self.source {
-            Some(source) => source.read(buffer),
-            None => Err(Error::new(
-                ErrorKind::Protocol,
-                "the provider reads on after the tree's end",
-            )),
-        }
-    }
 }
 
 impl Subject {

@@ -22,9 +22,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use snapkeep_api::{Cancel, Error, ErrorKind, Level, Result, TaskLog};
 
 use super::command::withhold_secrets;
+use super::journal::{Journal, Step};
 use super::life::Life;
 use super::limits::Timeouts;
-use super::state::{Journal, Lock, Place, Step};
+use super::lock::Lock;
+use super::place::Place;
 use super::undo::Undo;
 use log::FileLog;
 

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use snapkeep_api::{Error, ErrorKind, Level, Result, TaskLog};
 
 use super::backup::{ContainerRequest, Subject};
+use super::journal::Step;
 use super::lines::shown_path;
 use super::lxc::{Lxc, State};
 use super::session::Session;
 use super::snapshot::{Btrfs, Hook, Image, Snapshot, new_id};
-use super::state::Step;
 
 /// What is wished.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -5,8 +5,10 @@ use std::path::Path;
 use snapkeep_api::{Cancel, Error, ErrorKind, Level, Result, TaskLog};
 
 use super::guard::{Guard, GuardProgram};
+use super::journal::{Journal, Step};
 use super::limits::Timeouts;
-use super::state::{Journal, Lock, Place, Step};
+use super::lock::Lock;
+use super::place::Place;
 use super::undo::Undo;
 
 /// Where a backup keeps what others must know of it, and who watches it.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use snapkeep_api::{Cancel, Result, TaskLog};
 
 use super::limits::Timeouts;
-use super::state::Lock;
+use super::lock::Lock;
 
 pub(super) use btrfs::Btrfs;
 pub(super) use hook::Hook;

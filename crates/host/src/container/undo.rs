@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use snapkeep_api::{Cancel, Error, ErrorKind, Level, Result, TaskLog};
 
 use super::config::LxcConfig;
+use super::journal::{Journal, Step};
 use super::life::Life;
 use super::limits::Timeouts;
+use super::lock::Lock;
 use super::lxc::{Lxc, State};
-use super::state::{Journal, Lock, Place, Step};
+use super::place::Place;
 
 /// A container that is watched is looked at so often.
 const LOOK: Duration = Duration::from_millis(200);

@@ -22,7 +22,7 @@ use snapkeep_api::{Cancel, Error, ErrorKind, Level, Result, TaskLog};
 use crate::container::command::run;
 use crate::container::limits::Timeouts;
 use crate::container::lines::{shown, shown_path};
-use crate::container::state::Lock;
+use crate::container::lock::Lock;
 
 use super::{PREFIX, mount};
 use backing::{Format, Id};

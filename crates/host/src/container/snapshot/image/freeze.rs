@@ -12,7 +12,7 @@ use snapkeep_api::{Error, ErrorKind, Result};
 use crate::container::command::{Ended, run};
 use crate::container::limits::Timeouts;
 use crate::container::lines::shown_path;
-use crate::container::state::Lock;
+use crate::container::lock::Lock;
 
 /// The pause before what failed is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
