@@ -82,6 +82,20 @@ impl Monitor {
         }
     }
 
+    /// Asks QEMU to end, which it may do before it answers: then the connection is closed, or reset.
+    pub(crate) fn quit(&mut self) -> Result<()> {
+        let line = json!({"execute": "quit"}).to_string() + "\n";
+        let sent = self.stream.get_mut().write_all(line.as_bytes());
+        sent.context("could not send quit to QEMU")?;
+        loop {
+            match self.message(PATIENCE) {
+                Ok(Some(_)) => {}
+                Ok(None) => bail!("QEMU does not end"),
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
     /// The names of the events that come within this time.
     pub(crate) fn events(&mut self, time: Duration) -> Result<Vec<String>> {
         let start = Instant::now();

@@ -115,7 +115,7 @@ impl Qemu {
 
     /// Ends QEMU, with everything on the disk, and checks that it did each write.
     pub(super) fn quit(mut self) -> Result<()> {
-        self.monitor.execute("quit", &json!({}))?;
+        self.monitor.quit()?;
         let status = self.process.wait().context("could not wait for QEMU")?;
         ensure!(status.success(), "QEMU failed: {status}");
         let output = std::fs::read_to_string(self.folder.join(OUTPUT))?;

@@ -271,6 +271,12 @@ impl Monitor {
         monitor
     }
 
+    /// Asks QEMU to end, which it may do before it answers: then the connection is closed, or reset.
+    fn quit(mut self) {
+        writeln!(self.reader.get_mut(), "{}", json!({"execute": "quit"})).unwrap();
+        std::io::copy(&mut self.reader, &mut std::io::sink()).ok();
+    }
+
     fn execute(&mut self, command: &str, arguments: &Value) -> Value {
         let reply = self.attempt(command, arguments);
         reply.unwrap_or_else(|message| panic!("{command}: {message}"))
@@ -435,8 +441,7 @@ impl Guest {
     /// Ends QEMU in good order.
     pub(crate) fn quit(&mut self) {
         self.way = None;
-        self.execute("quit", &json!({}));
-        self.monitor = None;
+        self.monitor.take().unwrap().quit();
         let mut process = self.process.take().unwrap();
         assert!(process.0.wait().unwrap().success());
     }

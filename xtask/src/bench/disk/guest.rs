@@ -89,7 +89,7 @@ impl Guest {
 
     /// Ends QEMU in good order.
     pub(crate) fn quit(mut self) -> Result<()> {
-        self.monitor.execute("quit", &json!({}))?;
+        self.monitor.quit()?;
         let status = self.process.wait().context("could not wait for QEMU")?;
         ensure!(status.success(), "QEMU failed: {status}");
         Ok(())
