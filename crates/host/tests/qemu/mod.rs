@@ -271,9 +271,15 @@ impl Monitor {
         monitor
     }
 
+    /// In one piece: QEMU ends before the end of the line is sent, and then the connection is broken.
+    fn send(&mut self, message: &Value) {
+        let line = format!("{message}\n");
+        self.reader.get_mut().write_all(line.as_bytes()).unwrap();
+    }
+
     /// Asks QEMU to end, which it may do before it answers: then the connection is closed, or reset.
     fn quit(mut self) {
-        writeln!(self.reader.get_mut(), "{}", json!({"execute": "quit"})).unwrap();
+        self.send(&json!({"execute": "quit"}));
         std::io::copy(&mut self.reader, &mut std::io::sink()).ok();
     }
 
@@ -284,8 +290,7 @@ impl Monitor {
 
     /// As `execute`, and what QEMU says if it refuses.
     fn attempt(&mut self, command: &str, arguments: &Value) -> std::result::Result<Value, String> {
-        let line = json!({"execute": command, "arguments": arguments});
-        writeln!(self.reader.get_mut(), "{line}").unwrap();
+        self.send(&json!({"execute": command, "arguments": arguments}));
         loop {
             let mut line = String::new();
             self.reader.read_line(&mut line).unwrap();
