@@ -95,7 +95,13 @@ impl Session {
             let name: SnapshotName = text.parse().map_err(|_bad_name| missing())?;
             return match self.repository.snapshot(&name) {
                 Ok(snapshot) => Ok((text.parse()?, snapshot)),
-                Err(e) if e.kind() == ErrorKind::NotFound => Err(missing()),
+                // It says so itself if it was forgotten.
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    match self.repository.any_snapshot(&name) {
+                        Ok(_) => Err(fault(Code::NotFound, e.to_string())),
+                        Err(_) => Err(missing()),
+                    }
+                }
                 Err(e) => Err(e).with_context(|| format!("cannot read archive {text}")),
             };
         } else {

@@ -1,13 +1,17 @@
 //! A new archive, of either kind of guest: its configurations before all else, and its commit.
 
+use std::path::Path;
+
 use snapkeep_api::{ArchiveName, Error, ErrorKind, Level, Outcome, Result, UnixTime};
 use snapkeep_repo::{
-    BlobRef, Class, DiskRecord, Snapshot, SnapshotName, Stats, TreeRecord, Worker, Writer, limits,
+    AttributeChange, BlobRef, Class, DiskRecord, Snapshot, SnapshotName, Stats, TreeRecord, Worker,
+    Writer, limits,
 };
 
 use crate::error;
 use crate::pace::Pace;
 use crate::provider::Shared;
+use crate::task_log;
 
 /// An archive that is being made.
 pub(crate) struct NewArchive<'a> {
@@ -98,12 +102,39 @@ pub(crate) fn writer(shared: &Shared) -> Result<Writer> {
     Writer::new(shared.repository.clone()).map_err(|e| error::repository("cannot start writing", e))
 }
 
-/// What people are told if a job fails after an archive was committed.
+/// What people are told if a job fails after an archive was committed, now and with the archive.
 pub(crate) fn tell_kept(shared: &Shared, name: &ArchiveName, outcome: &Outcome) {
     if let Outcome::Failure(why) = outcome {
         let line = format!("archive {name} is kept although the job failed: {why}");
         shared.log.log(Level::Warn, &line);
+        let mut text = task_log::redacted(why.as_bytes());
+        text.truncate(task_log::cut_before(&text, limits::CALLER_ERROR_MAX));
+        let change = AttributeChange {
+            caller_error: Some(text),
+            ..AttributeChange::default()
+        };
+        if let Err(error) = change_attributes(shared, name, &change) {
+            let line = format!("the archive does not say so: {}", error.chain());
+            shared.log.log(Level::Warn, &line);
+        }
     }
+}
+
+/// Keeps a task log with an archive.
+pub(crate) fn keep_log(shared: &Shared, name: &ArchiveName, path: &Path) -> Result<()> {
+    let text = task_log::read(path)?;
+    let stored = shared.repository.store_task_log(text.as_bytes());
+    let change = AttributeChange {
+        task_log: Some(stored.map_err(|e| error::repository("cannot store the task log", e))?),
+        ..AttributeChange::default()
+    };
+    change_attributes(shared, name, &change)
+}
+
+fn change_attributes(shared: &Shared, name: &ArchiveName, change: &AttributeChange) -> Result<()> {
+    let failed = |e| error::repository(format!("cannot add to archive {name}"), e);
+    let name: SnapshotName = name.as_str().parse().map_err(failed)?;
+    (shared.repository.change_attributes(&name, change)).map_err(failed)
 }
 
 fn store_config(worker: &mut Worker<'_>, what: &str, config: &[u8]) -> Result<BlobRef> {

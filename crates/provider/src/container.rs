@@ -14,6 +14,7 @@ use crate::error;
 use crate::limits::WORKERS_MAX;
 use crate::pace::Pace;
 use crate::panics::caught;
+use crate::provider::LastArchive;
 use crate::provider::{ChangeDetection, Shared};
 use crate::tree::{Base, Failed, Pull, StoredTree};
 
@@ -36,6 +37,7 @@ pub(crate) struct RunningContainer {
     /// Files that were found to have changed unnoticed before the container stood still.
     lies: u64,
     committed: bool,
+    kept: LastArchive,
 }
 
 impl RunningContainer {
@@ -44,6 +46,7 @@ impl RunningContainer {
         name: ArchiveName,
         time: UnixTime,
         start: UnixTime,
+        kept: LastArchive,
     ) -> Self {
         Self {
             shared,
@@ -53,6 +56,7 @@ impl RunningContainer {
             ahead: None,
             lies: 0,
             committed: false,
+            kept,
         }
     }
 }
@@ -112,6 +116,7 @@ impl ContainerBackup for RunningContainer {
             stored,
         } = archive.commit(configs, data, stats, &pace)?;
         self.committed = true;
+        self.kept.set(&self.name);
         let took = shared.clock.monotonic().saturating_sub(begun);
         let (progress, problems) = (&pull.progress, &pull.problems);
         progress.finish(&*shared.log, problems, stored, took);

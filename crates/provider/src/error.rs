@@ -9,7 +9,7 @@ pub(crate) fn repository(what: impl Into<String>, error: snapkeep_repo::Error) -
         Kind::NotFound => ErrorKind::NotFound,
         Kind::Corrupt => ErrorKind::Corrupt,
         Kind::Version => ErrorKind::Unsupported,
-        Kind::Invalid => ErrorKind::Invalid,
+        Kind::Invalid | Kind::Protected => ErrorKind::Invalid,
         Kind::Exists | Kind::WrongKey | Kind::Full | Kind::Io | _ => ErrorKind::Target,
     };
     Error::with_source(kind, what, error)

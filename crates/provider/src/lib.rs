@@ -4,6 +4,7 @@
 //! monitor nor Proxmox VE: it runs unchanged under either host.
 
 mod archive;
+mod catalogue;
 mod container;
 mod disk;
 mod error;
@@ -17,8 +18,10 @@ mod panics;
 mod progress;
 mod provider;
 mod restore;
+mod task_log;
 mod tree;
 mod vm;
 
+pub use catalogue::{ArchiveEntry, Catalogue, DamagedArchive, Listed};
 pub use names::{Namespace, archive_name, group};
 pub use provider::{ChangeDetection, Observer, Options, RepositoryProvider};

@@ -6,6 +6,9 @@ use std::time::Duration;
 /// at most. Above it one of two clocks is wrong, and waiting would only hide that.
 pub(crate) const CLOCK_BEHIND_MAX: Duration = Duration::from_secs(10);
 
+/// Bytes that an archive keeps of the log of its backup.
+pub(crate) const TASK_LOG_KEPT: usize = snapkeep_repo::limits::TASK_LOG_MAX;
+
 /// The most threads of one backup.
 pub(crate) const WORKERS_MAX: usize = 64;
 

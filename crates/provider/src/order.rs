@@ -1,5 +1,5 @@
 //! The order of a guest's archives. Their names end with the second they were begun in, so a
-//! backup's is a later second than that of each archive that it finds.
+//! backup's is a later second than that of each archive that it finds, forgotten or not.
 
 use std::time::Duration;
 
@@ -15,10 +15,13 @@ use crate::provider::Shared;
 /// is not older, as soon as it is. Waits at most [`CLOCK_BEHIND_MAX`]; `Unavailable` if that is
 /// not enough.
 pub(crate) fn time_after(shared: &Shared, group: &str, start: UnixTime) -> Result<UnixTime> {
-    let names = shared.repository.snapshots_of(group).map_err(|e| {
-        let what = format!("cannot list the archives of {group}");
-        error::repository(what, e)
-    })?;
+    let names = shared
+        .repository
+        .all_snapshots_of(Some(group))
+        .map_err(|e| {
+            let what = format!("cannot list the archives of {group}");
+            error::repository(what, e)
+        })?;
     let times = names
         .iter()
         .filter_map(|name| Some((archive_time(name.as_str())?, name)));

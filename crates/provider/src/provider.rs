@@ -1,13 +1,15 @@
 //! The provider: a repository, a namespace in it, and what it is told from outside.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use snapkeep_api::{
-    Archive, ArchiveName, BackupJob, Cancel, Clock, ContainerBackup, GuestId, GuestKind, Outcome,
-    Provider, Result, StorageId, TaskLog, UnixTime, VmBackup, VmMechanism,
+    Archive, ArchiveName, BackupJob, Cancel, Clock, ContainerBackup, GuestId, GuestKind, Level,
+    Outcome, Provider, Result, StorageId, TaskLog, TaskLogFile, UnixTime, VmBackup, VmMechanism,
 };
 use snapkeep_repo::{Random, Repository};
 
+use crate::archive::keep_log;
 use crate::container::RunningContainer;
 use crate::error;
 use crate::names::{Namespace, archive_name, group};
@@ -128,7 +130,10 @@ impl Provider for RepositoryProvider {
         // Listing is the cheapest proof that the repository can be reached.
         (repository.keys())
             .map_err(|e| error::repository("the repository cannot be reached", e))?;
-        Ok(Box::new(Job(Arc::clone(&self.0))))
+        Ok(Box::new(Job {
+            shared: Arc::clone(&self.0),
+            kept: BTreeMap::new(),
+        }))
     }
 
     fn open_archive(&self, name: &ArchiveName) -> Result<Box<dyn Archive>> {
@@ -139,7 +144,24 @@ impl Provider for RepositoryProvider {
     }
 }
 
-struct Job(Arc<Shared>);
+/// The archive that was committed last of one guest in one job.
+#[derive(Clone, Default)]
+pub(crate) struct LastArchive(Arc<Mutex<Option<ArchiveName>>>);
+
+impl LastArchive {
+    pub(crate) fn set(&self, name: &ArchiveName) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.clone());
+    }
+
+    fn get(&self) -> Option<ArchiveName> {
+        (self.0.lock().unwrap_or_else(PoisonError::into_inner)).clone()
+    }
+}
+
+struct Job {
+    shared: Arc<Shared>,
+    kept: BTreeMap<GuestId, LastArchive>,
+}
 
 impl Job {
     /// The name and the time of a new archive.
@@ -150,11 +172,11 @@ impl Job {
         start: UnixTime,
     ) -> Result<(ArchiveName, UnixTime)> {
         let mut random = [0; 8];
-        (self.0.random.fill(&mut random))
+        (self.shared.random.fill(&mut random))
             .map_err(|e| error::repository("cannot name an archive", e))?;
-        let namespace = &self.0.options.namespace;
+        let namespace = &self.shared.options.namespace;
         let group = group(namespace, kind, guest);
-        let time = time_after(&self.0, &group, start)?;
+        let time = time_after(&self.shared, &group, start)?;
         let name = archive_name(namespace, kind, guest, time, random)?;
         Ok((name, time))
     }
@@ -163,8 +185,9 @@ impl Job {
 impl BackupJob for Job {
     fn start_vm(&mut self, guest: &GuestId, start_time: UnixTime) -> Result<Box<dyn VmBackup>> {
         let (name, time) = self.archive(GuestKind::Qemu, guest, start_time)?;
-        let shared = Arc::clone(&self.0);
-        Ok(Box::new(RunningBackup::new(shared, name, time)))
+        let shared = Arc::clone(&self.shared);
+        let kept = self.kept.entry(guest.clone()).or_default().clone();
+        Ok(Box::new(RunningBackup::new(shared, name, time, kept)))
     }
 
     fn start_container(
@@ -173,9 +196,28 @@ impl BackupJob for Job {
         start_time: UnixTime,
     ) -> Result<Box<dyn ContainerBackup>> {
         let (name, time) = self.archive(GuestKind::Lxc, guest, start_time)?;
-        let shared = Arc::clone(&self.0);
-        let backup = RunningContainer::new(shared, name, time, start_time);
+        let shared = Arc::clone(&self.shared);
+        let kept = self.kept.entry(guest.clone()).or_default().clone();
+        let backup = RunningContainer::new(shared, name, time, start_time, kept);
         Ok(Box::new(backup))
+    }
+
+    fn keep_task_log(&mut self, log: &TaskLogFile<'_>) -> Result<()> {
+        let last = || self.kept.get(log.guest).and_then(LastArchive::get);
+        let Some(archive) = log.archive.cloned().or_else(last) else {
+            let line = format!(
+                "guest {} has no archive that its log could be kept with",
+                log.guest
+            );
+            self.shared.log.log(Level::Info, &line);
+            return Ok(());
+        };
+        // The backup is done; its log is not worth failing it.
+        if let Err(error) = keep_log(&self.shared, &archive, log.path) {
+            let line = format!("archive {archive} has no log: {}", error.chain());
+            self.shared.log.log(Level::Warn, &line);
+        }
+        Ok(())
     }
 
     fn finish(self: Box<Self>, _outcome: &Outcome) -> Result<()> {

@@ -17,6 +17,7 @@ use crate::lineage::{Base, Evidence, process, vmgenid};
 use crate::pace::Pace;
 use crate::panics::caught;
 use crate::progress::{Progress, value};
+use crate::provider::LastArchive;
 use crate::provider::Shared;
 
 /// One virtual machine's backup, from its name to its commit.
@@ -30,10 +31,16 @@ pub(crate) struct RunningBackup {
     fixed: BTreeMap<DeviceName, BitmapName>,
     announced: Option<Announced>,
     committed: bool,
+    kept: LastArchive,
 }
 
 impl RunningBackup {
-    pub(crate) fn new(shared: Arc<Shared>, name: ArchiveName, time: UnixTime) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        name: ArchiveName,
+        time: UnixTime,
+        kept: LastArchive,
+    ) -> Self {
         let incarnation = Incarnation::default();
         Self {
             shared,
@@ -44,6 +51,7 @@ impl RunningBackup {
             fixed: BTreeMap::new(),
             announced: None,
             committed: false,
+            kept,
         }
     }
 
@@ -191,6 +199,7 @@ impl VmBackup for RunningBackup {
         };
         let stats = archive.commit(configs, data, stats, &pace)?;
         self.committed = true;
+        self.kept.set(&self.name);
         let Stats {
             size,
             read,

@@ -1,5 +1,6 @@
 //! The types that are stored, one file each. Nothing outside this module knows a byte offset.
 
+pub(crate) mod attributes;
 pub(crate) mod bytes;
 pub(crate) mod config;
 pub(crate) mod envelope;

@@ -6,6 +6,7 @@
 //! at any offset. The crate knows no guest's host, no protocol, no clock and no environment: its
 //! caller passes time and [`Random`].
 
+mod attributes;
 mod error;
 mod format;
 mod heads;
@@ -24,7 +25,9 @@ mod verify;
 mod whole;
 mod writer;
 
+pub use attributes::ArchiveAttributes;
 pub use error::{Error, ErrorKind, Result};
+pub use format::attributes::{AttributeChange, TaskLogRecord, Verification, VerificationState};
 pub use format::config::{Config, FORMAT_VERSION};
 pub use format::head::{HeadName, HeadPlace};
 pub use format::id::{ChunkId, PackId};
@@ -44,5 +47,5 @@ pub use tree::{
     Attributes, NodeKind, Timestamp, TreeCounts, TreeDirectory, TreeFile, TreeNode, TreeReader,
     TreeRecord, TreeWriter, Witness, Witnessed, WitnessedDirectory, write_tree,
 };
-pub use verify::{Damage, Report, verify};
+pub use verify::{Damage, Report, keep_verification, verify};
 pub use writer::{Stored, Worker, Writer};

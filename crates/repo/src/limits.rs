@@ -30,6 +30,18 @@ pub const CONFIG_MAX: u64 = 64 << 10;
 pub const HEAD_MAX: u64 = 4 << 10;
 /// The most heads of one guest on one storage; all but the newest are removed by each backup.
 pub const HEADS_MAX: usize = 65_536;
+/// The longest notes of an archive.
+pub const NOTES_MAX: usize = 64 << 10;
+/// The longest text that an archive keeps of what its caller or a verification found wrong.
+pub const CALLER_ERROR_MAX: usize = 16 << 10;
+/// The longest task log of an archive.
+pub const TASK_LOG_MAX: usize = 16 << 20;
+/// The largest object with attributes.
+pub const ATTRIBUTE_MAX: u64 = 1 << 20;
+/// The most objects with attributes of one archive; each change removes those that do not count.
+pub const ATTRIBUTES_MAX: usize = 1024;
+/// How often attributes are read again that were replaced meanwhile.
+pub const ATTRIBUTE_TRIES: usize = 8;
 /// The most key slots of a repository.
 pub const KEY_SLOTS_MAX: usize = 64;
 /// The most files in the folder of key slots, readable or not.

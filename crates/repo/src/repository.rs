@@ -222,20 +222,33 @@ impl Repository {
         (index.len(), index.packs().len())
     }
 
-    /// The names of all snapshots, in order. A file with a name of another shape is none.
+    /// The names of all snapshots that are not forgotten, in order. A file with a name of another
+    /// shape is none.
     pub fn snapshots(&self) -> Result<Vec<SnapshotName>> {
-        self.snapshots_below(&"snapshots".parse()?)
+        self.remembered(None)
     }
 
-    /// The same of one group: a namespace, kind and guest.
+    /// The same of one group: a namespace, kind and guest, or a namespace.
     pub fn snapshots_of(&self, group: &str) -> Result<Vec<SnapshotName>> {
-        self.snapshots_below(&format!("snapshots/{group}").parse()?)
+        self.remembered(Some(group))
     }
 
-    fn snapshots_below(&self, folder: &FileName) -> Result<Vec<SnapshotName>> {
+    fn remembered(&self, group: Option<&str>) -> Result<Vec<SnapshotName>> {
+        let mut names = self.all_snapshots_of(group)?;
+        let forgotten = self.forgotten_of(group)?;
+        names.retain(|name| !forgotten.contains(name));
+        Ok(names)
+    }
+
+    /// The names of all snapshots of a group, or of all, forgotten ones too.
+    pub fn all_snapshots_of(&self, group: Option<&str>) -> Result<Vec<SnapshotName>> {
+        let folder: FileName = match group {
+            None => "snapshots".parse()?,
+            Some(group) => format!("snapshots/{group}").parse()?,
+        };
         *self.stale() = true;
         let mut names = Vec::new();
-        self.storage.list(folder, &mut |file, _| {
+        self.storage.list(&folder, &mut |file, _| {
             let text = file.as_str().strip_prefix("snapshots/").unwrap_or_default();
             names.extend(text.parse::<SnapshotName>());
             Ok(())
@@ -266,8 +279,15 @@ impl Repository {
         index.find(id).ok_or_else(|| index.absent(id))
     }
 
-    /// Reads one snapshot.
+    /// Reads one snapshot. `NotFound` if there is none of this name, or if it is forgotten.
     pub fn snapshot(&self, name: &SnapshotName) -> Result<Snapshot> {
+        let snapshot = self.any_snapshot(name)?;
+        self.check_remembered(name)?;
+        Ok(snapshot)
+    }
+
+    /// Reads one snapshot, also one that is forgotten.
+    pub fn any_snapshot(&self, name: &SnapshotName) -> Result<Snapshot> {
         let snapshot = self.listed_snapshot(name)?;
         *self.stale() = true;
         Ok(snapshot)

@@ -7,9 +7,10 @@ use std::ops::Range;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::format::attributes::{AttributeChange, Verification, VerificationState};
 use crate::format::id::{ChunkId, PackId};
 use crate::format::pack::Class;
-use crate::format::snapshot::Snapshot;
+use crate::format::snapshot::{Snapshot, SnapshotName};
 use crate::index::{Location, pack_file, pack_of, read_table};
 use crate::keys::Keys;
 use crate::map;
@@ -39,6 +40,8 @@ pub struct Report {
     pub snapshots: u64,
     /// Chunks that were read and proven.
     pub chunks: u64,
+    /// Of each snapshot that could be judged, whether it was found to be whole.
+    pub archives: Vec<(SnapshotName, Result<()>)>,
     /// Everything that is wrong: at most one entry for each file.
     pub damage: Vec<Damage>,
     /// What was not judged: the storage failed to read it, or it needs a newer program.
@@ -47,8 +50,7 @@ pub struct Report {
 
 impl Report {
     fn tell(&mut self, object: &impl ToString, error: Error) {
-        let unread = matches!(error.kind(), ErrorKind::Io | ErrorKind::Version);
-        let list = if unread {
+        let list = if unread(&error) {
             &mut self.unread
         } else {
             &mut self.damage
@@ -56,6 +58,52 @@ impl Report {
         let object = object.to_string();
         list.push(Damage { object, error });
     }
+}
+
+/// Whether an error says nothing of what is stored.
+fn unread(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Io | ErrorKind::Version)
+}
+
+/// Keeps what a verification found as an attribute of each archive that it judged. `time` is in
+/// seconds since the epoch, `program` a name and version.
+pub fn keep_verification(
+    repository: &Repository,
+    report: &Report,
+    time: i64,
+    program: &str,
+) -> Result<()> {
+    for (name, found) in &report.archives {
+        let problem = found.as_ref().err().map(|error| {
+            let mut chain = error.chain();
+            let mut end = chain.len().min(limits::CALLER_ERROR_MAX);
+            while !chain.is_char_boundary(end) {
+                end -= 1;
+            }
+            chain.truncate(end);
+            chain
+        });
+        let state = match problem {
+            None => VerificationState::Good,
+            Some(_) => VerificationState::Damaged,
+        };
+        let verification = Verification {
+            state,
+            time,
+            program: program.to_owned(),
+            problem,
+        };
+        let change = AttributeChange {
+            verification: Some(verification),
+            ..AttributeChange::default()
+        };
+        match repository.change_attributes(name, &change) {
+            // Its own record may be what is damaged: nothing can be said of it there.
+            Err(_) if found.is_err() => {}
+            kept => kept?,
+        }
+    }
+    Ok(())
 }
 
 /// Chunks that are handed to the threads together.
@@ -101,16 +149,33 @@ pub fn verify(repository: &Repository) -> Result<Report> {
         nodes: Vec::new(),
         waiting: Vec::new(),
     };
-    for name in repository.snapshots()? {
+    for name in repository.all_snapshots_of(None)? {
         let read = repository.listed_snapshot(&name);
         let result = read.and_then(|snapshot| {
             proof.snapshot(&snapshot)?;
             Ok(snapshot.tree.and_then(|tree| proof.witnesses(&tree).err()))
         });
         report.snapshots += u64::from(result.is_ok());
+        match &result {
+            Ok(_) => report.archives.push((name.clone(), Ok(()))),
+            Err(error) if unread(error) => {}
+            Err(error) => report.archives.push((name.clone(), Err(error.clone()))),
+        }
         match result {
             Ok(None) => {}
             Ok(Some(error)) | Err(error) => report.tell(&name, error),
+        }
+    }
+    for (name, attributes) in repository.attributes_of(None)? {
+        let log = attributes.and_then(|attributes| match &attributes.task_log {
+            Some(log) => repository.read_task_log(log).map(drop).map_err(|e| {
+                let what = "its task log cannot be read";
+                Error::with_source(e.kind(), what, e)
+            }),
+            None => Ok(()),
+        });
+        if let Err(error) = log {
+            report.tell(&format!("attributes/{name}"), error);
         }
     }
     report.chunks = proof.proven.count();

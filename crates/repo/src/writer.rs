@@ -98,11 +98,16 @@ impl Writer {
         self.stored.load(Ordering::Relaxed)
     }
 
+    /// Makes what was stored, and what of it a killed writer left behind, durable and indexed.
+    pub(crate) fn settle(&self) -> Result<()> {
+        self.put_open()?;
+        self.adopt()
+    }
+
     /// Makes what was stored durable and puts the snapshot: from here on there is an archive.
     /// The writer's identity, the number of its index objects and what the tree needs are filled in.
     pub fn commit(self, name: &SnapshotName, mut snapshot: Snapshot) -> Result<Snapshot> {
-        self.put_open()?;
-        self.adopt()?;
+        self.settle()?;
         snapshot.writer = hex(&self.id);
         snapshot.index_objects = lock(&self.done).objects;
         snapshot

@@ -269,8 +269,8 @@ fn newest(
     id_map: Option<&str>,
 ) -> Result<(SnapshotName, Arc<TreeReader>), String> {
     let repository = &shared.repository;
-    let names = repository.snapshots_of(group);
-    let mut names = names.map_err(|e| error::repository("cannot list archives", e).chain())?;
+    let failed = |e| error::repository("cannot list archives", e).chain();
+    let mut names = repository.snapshots_of(group).map_err(failed)?;
     names.sort_by_key(|name| archive_time(name.as_str()));
     let mut reasons = Vec::new();
     for name in names.into_iter().rev().take(BASES_TRIED_MAX) {
@@ -286,6 +286,10 @@ fn newest(
                 shared.log.log(Level::Warn, &reasons[reasons.len() - 1]);
             }
         }
+    }
+    let all = repository.all_snapshots_of(Some(group)).map_err(failed)?;
+    if reasons.is_empty() && !all.is_empty() {
+        reasons.push("the guest's archives were forgotten".to_owned());
     }
     if reasons.is_empty() {
         reasons.push("the guest has no archive to compare with".to_owned());

@@ -30,6 +30,7 @@ pub(crate) enum Kind {
     Snapshot,
     Slot,
     Head,
+    Attributes,
 }
 
 impl Kind {
@@ -39,6 +40,7 @@ impl Kind {
             Self::Snapshot => b'S',
             Self::Slot => b'K',
             Self::Head => b'H',
+            Self::Attributes => b'A',
         }
     }
 }

@@ -9,8 +9,17 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) const DRAFT: &str = "draft-1";
 /// What every snapshot with a directory tree needs.
 pub(crate) const TREES: &str = "trees-1";
+/// What a repository needs of its writers once an archive has attributes.
+pub(crate) const ATTRIBUTES: &str = "attributes-1";
 /// The features this program knows, of any class.
-const KNOWN: [&str; 2] = [DRAFT, TREES];
+const KNOWN: [&str; 3] = [DRAFT, TREES, ATTRIBUTES];
+
+/// What says so: an empty file.
+pub(crate) fn attributes_file() -> FileName {
+    format!("features/read_only_compatible-{ATTRIBUTES}")
+        .parse()
+        .expect("a constant name is valid")
+}
 
 /// Refuses a name that this program does not know. `object` is what needs it.
 pub(crate) fn require(object: &str, feature: &str) -> Result<()> {
