@@ -23,8 +23,19 @@ const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
         &["snapkeep-provider", "snapkeep-repo"],
     ),
     (
+        "snapkeep-bridge",
+        &[
+            "snapkeep-api",
+            "snapkeep-mount",
+            "snapkeep-tree",
+            "snapkeep-walk",
+        ],
+        &[],
+    ),
+    (
         "snapkeep",
         &[
+            "snapkeep-bridge",
             "snapkeep-nbd",
             "snapkeep-repo",
             "snapkeep-api",

@@ -1,0 +1,13 @@
+//! The bridge over a socket pair, with the provider in memory.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    clippy::wildcard_enum_match_arm,
+    reason = "it is a test, with values of JSON"
+)]
+
+mod calls;
+mod order;
+mod peer;
+mod vms;
