@@ -89,6 +89,14 @@ pub(crate) enum Verb {
     Restore(Restore),
     /// Read everything, and prove it.
     Verify,
+    /// Write notes for an archive.
+    Note(Note),
+    /// Keep archives from being forgotten.
+    Protect(Named),
+    /// Let archives be forgotten again.
+    Unprotect(Named),
+    /// Take archives out of all lists.
+    Forget(Forget),
     /// List, add and remove what opens the repository.
     #[command(subcommand)]
     Key(Key),
@@ -199,6 +207,45 @@ pub(crate) struct Show {
     /// Print the guest's configuration instead, byte for byte.
     #[arg(long, conflicts_with = "json")]
     pub(crate) guest_config: bool,
+    /// Print the log of the backup instead, as it was kept.
+    #[arg(long, conflicts_with_all = ["json", "guest_config"])]
+    pub(crate) log: bool,
+}
+
+/// `note`
+#[derive(Arguments, Debug)]
+#[command(group = clap::ArgGroup::new("notes").required(true))]
+pub(crate) struct Note {
+    /// The archive's name; or a guest's, for its newest archive.
+    pub(crate) archive: String,
+    /// The notes, in place of those that are there.
+    #[arg(group = "notes")]
+    pub(crate) text: Option<String>,
+    /// A file that holds the notes.
+    #[arg(long, group = "notes", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Remove the notes.
+    #[arg(long, group = "notes")]
+    pub(crate) remove: bool,
+}
+
+/// `protect` and `unprotect`
+#[derive(Arguments, Debug)]
+pub(crate) struct Named {
+    /// The archives' names; or guests', for their newest archives.
+    #[arg(required = true, value_name = "ARCHIVE")]
+    pub(crate) archives: Vec<String>,
+}
+
+/// `forget`
+#[derive(Arguments, Debug)]
+pub(crate) struct Forget {
+    /// The archives' whole names.
+    #[arg(required = true, value_name = "ARCHIVE")]
+    pub(crate) archives: Vec<String>,
+    /// Take back that they were forgotten.
+    #[arg(long)]
+    pub(crate) undo: bool,
 }
 
 /// `restore`

@@ -5,6 +5,7 @@ mod config;
 mod durable;
 mod extraction;
 mod failure;
+mod making;
 mod paced;
 mod progress;
 mod report;

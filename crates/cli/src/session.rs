@@ -12,7 +12,7 @@ use snapkeep_repo::{
 
 use crate::failure::{Code, fault, usage};
 use crate::secrets;
-use crate::settings::Settings;
+use crate::settings::{Secret, Settings};
 use crate::signals::Stop;
 use crate::watched::Watched;
 
@@ -174,6 +174,15 @@ pub(crate) const VM: &[GuestKind] = &[GuestKind::Qemu];
 pub(crate) const CONTAINER: &[GuestKind] = &[GuestKind::Lxc];
 
 fn open(folder: &Path, settings: &Settings) -> Result<(Arc<Watched>, Repository)> {
+    let storage = storage(folder)?;
+    let repository = repository(&storage, settings.secret.as_ref(), || {
+        Ok(Unlock::Passphrase(secrets::ask()?))
+    })?;
+    Ok((storage, repository))
+}
+
+/// The storage of a repository that is in this folder.
+pub(crate) fn storage(folder: &Path) -> Result<Arc<Watched>> {
     let storage = LocalStorage::open(folder).map_err(|e| {
         if e.kind() == ErrorKind::NotFound {
             let what = "there is no such folder (is its storage mounted? `snapkeep init` makes a new repository)";
@@ -181,20 +190,25 @@ fn open(folder: &Path, settings: &Settings) -> Result<(Arc<Watched>, Repository)
         }
         e.into()
     })?;
-    let storage = Arc::new(Watched::new(storage));
-    let random = Arc::new(SystemRandom);
+    Ok(Arc::new(Watched::new(storage)))
+}
+
+/// The repository on a storage. Without a secret, one that needs none; else `ask` is asked.
+pub(crate) fn repository(
+    storage: &Arc<Watched>,
+    secret: Option<&Secret>,
+    ask: impl FnOnce() -> Result<Unlock>,
+) -> Result<Repository> {
     let open = |unlock: &Unlock| {
-        let storage: Arc<dyn Storage> = Arc::clone(&storage) as _;
-        Repository::open(storage, Arc::clone(&random) as _, unlock)
+        let storage: Arc<dyn Storage> = Arc::clone(storage) as _;
+        Repository::open(storage, Arc::new(SystemRandom), unlock)
     };
-    let unlock = match &settings.secret {
+    let unlock = match secret {
         Some(secret) => secrets::unlock(secret)?,
         None => match open(&Unlock::Open) {
-            Ok(repository) => return Ok((storage, repository)),
-            Err(e) if e.kind() == ErrorKind::WrongKey => Unlock::Passphrase(secrets::ask()?),
-            Err(e) => return Err(e.into()),
+            Err(e) if e.kind() == ErrorKind::WrongKey => ask()?,
+            opened => return Ok(opened?),
         },
     };
-    let repository = open(&unlock)?;
-    Ok((storage, repository))
+    Ok(open(&unlock)?)
 }

@@ -1,5 +1,6 @@
 //! One module for each verb: what it does, what it prints.
 
+mod attributes;
 mod backup;
 mod cat;
 mod diff;
@@ -35,6 +36,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Verb::Show(show) => show::run(&settings()?, show, json)?,
         Verb::Restore(restore) => return restore::run(&settings()?, restore, json),
         Verb::Verify => return verify::run(&settings()?, json),
+        Verb::Note(note) => attributes::note(&settings()?, note, json)?,
+        Verb::Protect(named) => attributes::protect(&settings()?, named, true, json)?,
+        Verb::Unprotect(named) => attributes::protect(&settings()?, named, false, json)?,
+        Verb::Forget(wanted) => attributes::forget(&settings()?, wanted, json)?,
         Verb::Key(key) => key::run(&settings()?, key, json)?,
         Verb::Nbd(nbd) => nbd::run(&settings()?, nbd, json)?,
         Verb::Ls(ls) => ls::run(&settings()?, ls, json)?,

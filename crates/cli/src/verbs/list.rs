@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
-use snapkeep_repo::{ErrorKind, Snapshot, SnapshotName};
+use snapkeep_repo::{ArchiveAttributes, ErrorKind, Snapshot, SnapshotName};
 
 use crate::args::List;
 use crate::failure::{Code, fault};
@@ -13,6 +13,7 @@ use crate::report::{self, Report};
 use crate::session::{ANY, Session};
 use crate::settings::Settings;
 use crate::units::human;
+use crate::verbs::attributes::Attributes;
 
 #[derive(Serialize)]
 struct Archives {
@@ -41,6 +42,8 @@ pub(super) struct Entry {
     read_bytes: u64,
     new_bytes: u64,
     stored_bytes: u64,
+    #[serde(flatten)]
+    attributes: Attributes,
 }
 
 #[derive(Serialize)]
@@ -50,7 +53,12 @@ struct Damaged {
 }
 
 impl Entry {
-    pub(super) fn new(name: &str, snapshot: &Snapshot) -> Self {
+    /// `attributes` is what was found of them, nothing if there are none.
+    pub(super) fn new(
+        name: &str,
+        snapshot: &Snapshot,
+        attributes: Option<snapkeep_repo::Result<ArchiveAttributes>>,
+    ) -> Self {
         let mut parts = name.split('/').map(str::to_owned);
         let mut part = || parts.next().unwrap_or_default();
         let stats = snapshot.stats;
@@ -71,12 +79,13 @@ impl Entry {
             read_bytes: stats.read,
             new_bytes: stats.new,
             stored_bytes: stats.stored,
+            attributes: Attributes::new(attributes),
         }
     }
 
     pub(super) fn line(&self) -> String {
         format!(
-            "{}  {} in {}{}, read {}, stored {}",
+            "{}  {} in {}{}, read {}, stored {}{}",
             self.archive,
             human(self.size_bytes),
             match self.entries {
@@ -89,8 +98,14 @@ impl Entry {
                 Some(0) | None => String::new(),
             },
             human(self.read_bytes),
-            human(self.stored_bytes)
+            human(self.stored_bytes),
+            self.attributes.mark()
         )
+    }
+
+    /// What is known of it beside, each on a line.
+    pub(super) fn attribute_lines(&self) -> Vec<String> {
+        self.attributes.lines()
     }
 }
 
@@ -132,11 +147,14 @@ pub(super) fn run(settings: &Settings, list: &List, json: bool) -> Result<ExitCo
         archives: Vec::new(),
         damaged: Vec::new(),
     };
+    let mut attributes = session.repository.attributes_of(None)?;
     for name in names {
-        add(&mut found, &session, &name)?;
+        let attributes = attributes.remove(&name);
+        add(&mut found, &session, &name, attributes)?;
     }
     report::result(&found, json)?;
-    Ok(if found.damaged.is_empty() {
+    let told = (found.archives.iter()).all(|entry| entry.attributes.error().is_none());
+    Ok(if found.damaged.is_empty() && told {
         ExitCode::SUCCESS
     } else {
         Code::Damaged.into()
@@ -144,9 +162,17 @@ pub(super) fn run(settings: &Settings, list: &List, json: bool) -> Result<ExitCo
 }
 
 /// One that is damaged does not hide the others.
-fn add(found: &mut Archives, session: &Session, name: &SnapshotName) -> Result<()> {
-    match session.repository.snapshot(name) {
-        Ok(snapshot) => found.archives.push(Entry::new(name.as_str(), &snapshot)),
+fn add(
+    found: &mut Archives,
+    session: &Session,
+    name: &SnapshotName,
+    attributes: Option<snapkeep_repo::Result<ArchiveAttributes>>,
+) -> Result<()> {
+    match session.repository.any_snapshot(name) {
+        Ok(snapshot) => {
+            let entry = Entry::new(name.as_str(), &snapshot, attributes);
+            found.archives.push(entry);
+        }
         Err(e) if e.kind() == ErrorKind::Corrupt => found.damaged.push(Damaged {
             archive: name.to_string(),
             error: e.chain(),

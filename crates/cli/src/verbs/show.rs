@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::args::Show;
+use crate::failure::{Code, fault};
 use crate::report::{self, Report};
 use crate::session::{ANY, Session};
 use crate::settings::Settings;
@@ -31,6 +32,7 @@ struct Disk {
 impl Report for Shown {
     fn lines(&self) -> Vec<String> {
         let mut lines = vec![self.archive.line(), format!("  made by {}", self.program)];
+        lines.extend(self.archive.attribute_lines());
         for disk in &self.devices {
             let base = disk.base.as_ref();
             let base = base.map(|base| format!(", read incrementally to {base}"));
@@ -62,13 +64,25 @@ pub(super) fn run(settings: &Settings, show: &Show, json: bool) -> Result<()> {
             .with_context(|| format!("cannot read the guest's configuration in {name}"))?;
         return report::bytes(&config);
     }
+    let attributes = session.repository.attributes(&name.as_str().parse()?);
+    if show.log {
+        let attributes = attributes
+            .with_context(|| format!("cannot tell where the log of archive {name} is"))?;
+        let log = attributes.task_log.ok_or_else(|| {
+            let what = format!("no log was kept with archive {name}");
+            fault(Code::NotFound, what)
+        })?;
+        let log = (session.repository.read_task_log(&log))
+            .with_context(|| format!("cannot read the log of archive {name}"))?;
+        return report::bytes(&log);
+    }
     let devices = snapshot.disks.iter().map(|disk| Disk {
         device: disk.device.clone(),
         size_bytes: disk.size,
         base: disk.lineage.base.clone(),
     });
     let shown = Shown {
-        archive: Entry::new(name.as_str(), &snapshot),
+        archive: Entry::new(name.as_str(), &snapshot, Some(attributes)),
         devices: devices.collect(),
         guest_config_bytes: snapshot.guest_config.length,
         firewall_config_bytes: snapshot.firewall_config.as_ref().map(|blob| blob.length),

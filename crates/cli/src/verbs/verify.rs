@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Serialize;
-use snapkeep_repo::verify;
+use snapkeep_repo::{keep_verification, verify};
 
 use crate::failure::Code;
 use crate::progress::Progress;
@@ -73,6 +73,7 @@ pub(super) fn run(settings: &Settings, json: bool) -> Result<ExitCode> {
         let chain = unread.error.chain();
         remark(&format!("{} is not proven: {chain}", unread.object));
     }
+    keep(&session, &found);
     report::result(&verified, json)?;
     if let (true, Some(unread)) = (verified.damage.is_empty(), found.unread.into_iter().next()) {
         return Err(unread.error.into());
@@ -82,4 +83,17 @@ pub(super) fn run(settings: &Settings, json: bool) -> Result<ExitCode> {
     } else {
         Code::Damaged.into()
     })
+}
+
+/// Keeps with each archive what was found of it. What was found is told all the same if the
+/// repository cannot be written to.
+fn keep(session: &Session, found: &snapkeep_repo::Report) {
+    let program = concat!("snapkeep ", env!("CARGO_PKG_VERSION"));
+    let time = session.clock.now().0;
+    if let Err(error) = keep_verification(&session.repository, found, time, program) {
+        let chain = error.chain();
+        remark(&format!(
+            "what was found is not kept with the archives: {chain}"
+        ));
+    }
 }

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking and tells what it skips"
 )]
 
+mod attributes;
 mod backup;
 mod durable;
 mod init;
@@ -354,13 +355,17 @@ fn the_document_names_every_flag_and_no_other() {
     let document =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CLI.md")).unwrap();
     let folder = TempDir::new().unwrap();
-    let verbs: [&[&str]; 19] = [
+    let verbs: [&[&str]; 23] = [
         &[],
         &["init"],
         &["backup", "vm"],
         &["backup", "container"],
         &["list"],
         &["show"],
+        &["note"],
+        &["protect"],
+        &["unprotect"],
+        &["forget"],
         &["restore", "vm"],
         &["restore", "container"],
         &["ls"],

@@ -57,7 +57,7 @@ impl Shape {
         sorted.sort();
         assert_eq!(sorted, self.0.keys().collect::<Vec<_>>());
         for (key, held) in &self.0 {
-            if let Some(held) = held {
+            if let (Some(held), false) = (held, object[key].is_null()) {
                 held.check(&object[key]);
             }
         }

@@ -1,0 +1,106 @@
+//! A new repository, with a recovery kit that was read back and tried.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use snapkeep_api::Cancel;
+use snapkeep_repo::{LocalStorage, Protect, RecoveryKit, Repository, SystemRandom, Unlock, limits};
+
+use crate::failure::{Code, fault};
+use crate::secrets::NewSecret;
+use crate::watched::Watched;
+
+/// Hexadecimal digits of a key slot's name.
+const SLOT_NAME: usize = 16;
+
+/// Makes a repository in a folder that [`check_empty`] has passed; its id. Every place that a
+/// secret goes to was taken before: what is claimed and not written goes again.
+pub(crate) fn make(
+    folder: &Path,
+    protect: &Protect,
+    mut kit_file: NewSecret,
+    key_file: Option<NewSecret>,
+    cancel: &Cancel,
+) -> Result<String> {
+    let storage = Arc::new(Watched::new(LocalStorage::create(folder)?));
+    storage.obey(cancel.clone());
+    let random = Arc::new(SystemRandom);
+    let repository = Repository::init(
+        storage,
+        Arc::clone(&random) as _,
+        protect,
+        limits::CHUNK_DEFAULT,
+    )
+    .with_context(|| format!("cannot make the repository {}", folder.display()))?;
+    // From here on there is a repository: a first signal comes too late to keep its kit from it.
+    if let Some(file) = key_file {
+        file.keep();
+    }
+    let id = repository.config().repository.clone();
+    let text = format!(
+        "Recovery kit of the Snapkeep repository {id}.\nKeep it on paper, away from the repository. Whoever has it reads every archive.\n\n{}\n",
+        *repository.recovery_kit().to_text()
+    );
+    let written = kit_file.write(&text)?;
+    kit_file.keep();
+    let kit: RecoveryKit = written.parse()?;
+    let storage = LocalStorage::open(folder)?;
+    Repository::open(Arc::new(storage), random, &Unlock::Recovery(kit))
+        .context("the recovery kit that was written does not open the repository")?;
+    Ok(id)
+}
+
+/// A folder with something in it is somebody's already, unless it is what a killed `init` left:
+/// key slots of no repository, which open nothing, and files that did not get their names.
+pub(crate) fn check_empty(folder: &Path) -> Result<()> {
+    let cannot = || format!("cannot look into the folder {}", folder.display());
+    let refuse = |why: &str| {
+        let what = format!("cannot make a repository in {}: {why}", folder.display());
+        Err(fault(Code::Failed, what))
+    };
+    if fs::symlink_metadata(folder.join("config")).is_ok() {
+        return refuse("there is a repository in it already");
+    }
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(cannot)?,
+    };
+    for entry in entries {
+        let entry = entry.with_context(cannot)?;
+        let name = entry.file_name();
+        let left = if name == "keys" {
+            only_slots(&entry.path()).with_context(cannot)?
+        } else {
+            name == "lost+found" || is_unnamed(&name)
+        };
+        if !left {
+            return refuse("it is not empty");
+        }
+    }
+    Ok(())
+}
+
+/// Whether this is a folder with nothing but key slots in it.
+fn only_slots(keys: &Path) -> io::Result<bool> {
+    if !fs::symlink_metadata(keys)?.is_dir() {
+        return Ok(false);
+    }
+    for entry in fs::read_dir(keys)? {
+        let name = entry?.file_name();
+        let slot = name.len() == SLOT_NAME
+            && (name.as_encoded_bytes().iter()).all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if !slot && !is_unnamed(&name) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the storage wrote this file and was killed before it gave it its name.
+fn is_unnamed(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".put-")
+}

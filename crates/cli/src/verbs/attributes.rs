@@ -1,0 +1,262 @@
+//! `note`, `protect`, `unprotect` and `forget`: what is said of archives after their commit.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use serde::Serialize;
+use snapkeep_repo::{
+    ArchiveAttributes, AttributeChange, ErrorKind, SnapshotName, VerificationState, limits,
+};
+
+use crate::args::{Forget, Named, Note};
+use crate::failure::{Code, fault, usage};
+use crate::report::{self, Report};
+use crate::session::{ANY, Session};
+use crate::settings::Settings;
+
+/// Attributes of an archive, in a list and in `show`.
+#[derive(Serialize)]
+pub(super) struct Attributes {
+    notes: Option<String>,
+    /// Also if it cannot be told.
+    protected: bool,
+    verification: Option<Verified>,
+    /// Why the backup's caller took it for failed.
+    caller_error: Option<String>,
+    /// Whether the log of the backup was kept.
+    log: bool,
+    /// Why nothing is known of all this.
+    unreadable: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Verified {
+    damaged: bool,
+    /// In RFC 3339, UTC.
+    time_utc: String,
+    problem: Option<String>,
+}
+
+impl Attributes {
+    pub(super) fn new(found: Option<snapkeep_repo::Result<ArchiveAttributes>>) -> Self {
+        let (found, error) = match found.transpose() {
+            Ok(found) => (found.unwrap_or_default(), None),
+            Err(e) => (ArchiveAttributes::default(), Some(e.chain())),
+        };
+        Self {
+            notes: found.notes,
+            protected: found.protected || error.is_some(),
+            verification: found.verification.map(|verification| Verified {
+                damaged: verification.state == VerificationState::Damaged,
+                time_utc: Timestamp::from_second(verification.time)
+                    .map_or_else(|_| verification.time.to_string(), |time| time.to_string()),
+                problem: verification.problem,
+            }),
+            caller_error: found.caller_error,
+            log: found.task_log.is_some(),
+            unreadable: error,
+        }
+    }
+
+    pub(super) fn error(&self) -> Option<&str> {
+        self.unreadable.as_deref()
+    }
+
+    /// What stands behind an archive in a list.
+    pub(super) fn mark(&self) -> String {
+        let mut mark = String::new();
+        if let Some(error) = self.error() {
+            mark.push_str(", its notes and its protection cannot be read: ");
+            mark.push_str(error);
+            return mark;
+        }
+        if self.protected {
+            mark.push_str(", protected");
+        }
+        match &self.verification {
+            Some(Verified { damaged: true, .. }) => mark.push_str(", found damaged"),
+            Some(Verified { damaged: false, .. }) => mark.push_str(", verified"),
+            None => {}
+        }
+        if self.caller_error.is_some() {
+            mark.push_str(", its job failed");
+        }
+        if let Some(first) = self.notes.as_deref().and_then(|notes| notes.lines().next()) {
+            mark.push_str(": ");
+            mark.push_str(&plain(first));
+        }
+        mark
+    }
+
+    /// All of it, for `show`.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(found) = &self.verification {
+            let problem = found.problem.as_deref().map(plain);
+            lines.push(match (found.damaged, problem) {
+                (false, _) => format!("  verified at {}", found.time_utc),
+                (true, None) => format!("  found damaged at {}", found.time_utc),
+                (true, Some(problem)) => {
+                    format!("  found damaged at {}: {problem}", found.time_utc)
+                }
+            });
+        }
+        let error = self.caller_error.as_deref().map(plain);
+        lines.extend(error.map(|error| format!("  its job failed: {error}")));
+        let notes = self.notes.iter().flat_map(|notes| notes.lines());
+        lines.extend(notes.map(|line| format!("  note: {}", plain(line))));
+        lines
+    }
+}
+
+/// Text of somebody else's on a terminal.
+fn plain(text: &str) -> String {
+    let shown = |c: char| {
+        if c.is_control() && c != '\t' {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
+    text.chars().map(shown).collect()
+}
+
+#[derive(Serialize)]
+struct Noted {
+    archive: String,
+    notes: Option<String>,
+}
+
+impl Report for Noted {
+    fn lines(&self) -> Vec<String> {
+        let done = match self.notes {
+            Some(_) => "has new notes",
+            None => "has no notes",
+        };
+        vec![format!("{} {done}", self.archive)]
+    }
+}
+
+pub(super) fn note(settings: &Settings, note: &Note, json: bool) -> Result<()> {
+    let notes = match (&note.text, &note.file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(file)) => notes_in(file)?,
+        (None, None) => String::new(),
+    };
+    let session = Session::open(settings)?;
+    let (name, _) = session.archive(settings, &note.archive, ANY)?;
+    let change = AttributeChange {
+        notes: Some(notes.clone()),
+        ..AttributeChange::default()
+    };
+    session
+        .repository
+        .change_attributes(&name.as_str().parse()?, &change)?;
+    let noted = Noted {
+        archive: name.to_string(),
+        notes: Some(notes).filter(|notes| !notes.is_empty()),
+    };
+    report::result(&noted, json)
+}
+
+fn notes_in(file: &Path) -> Result<String> {
+    let mut text = Vec::new();
+    // One byte more shows that it is too long.
+    let limit = limits::NOTES_MAX as u64 + 1;
+    (File::open(file))
+        .and_then(|opened| opened.take(limit).read_to_end(&mut text))
+        .with_context(|| format!("cannot read the notes in {}", file.display()))?;
+    String::from_utf8(text)
+        .map_err(|_| usage(format!("the notes in {} are not UTF-8", file.display())))
+}
+
+#[derive(Serialize)]
+struct Protected {
+    archives: Vec<String>,
+    protected: bool,
+}
+
+impl Report for Protected {
+    fn lines(&self) -> Vec<String> {
+        let done = if self.protected {
+            "is protected"
+        } else {
+            "is not protected"
+        };
+        (self.archives.iter())
+            .map(|archive| format!("{archive} {done}"))
+            .collect()
+    }
+}
+
+pub(super) fn protect(
+    settings: &Settings,
+    named: &Named,
+    protected: bool,
+    json: bool,
+) -> Result<()> {
+    let session = Session::open(settings)?;
+    let mut archives = Vec::new();
+    for archive in &named.archives {
+        let (name, _) = session.archive(settings, archive, ANY)?;
+        (session.repository).protect(&name.as_str().parse()?, protected)?;
+        archives.push(name.to_string());
+    }
+    let done = Protected {
+        archives,
+        protected,
+    };
+    report::result(&done, json)
+}
+
+#[derive(Serialize)]
+struct Forgotten {
+    archives: Vec<String>,
+    forgotten: bool,
+}
+
+impl Report for Forgotten {
+    fn lines(&self) -> Vec<String> {
+        let done = if self.forgotten {
+            "is forgotten (its space is not freed yet)"
+        } else {
+            "is there again"
+        };
+        (self.archives.iter())
+            .map(|archive| format!("{archive} {done}"))
+            .collect()
+    }
+}
+
+/// Only whole names: the newest archive of a guest is the one that nobody wants to lose.
+pub(super) fn forget(settings: &Settings, wanted: &Forget, json: bool) -> Result<()> {
+    let session = Session::open(settings)?;
+    let missing = |archive: &str| {
+        let what = format!("there is no archive {archive}: `snapkeep list` shows what there is");
+        fault(Code::NotFound, what)
+    };
+    let mut names = Vec::new();
+    for archive in &wanted.archives {
+        let name: SnapshotName = archive.parse().map_err(|_bad_name| missing(archive))?;
+        match session.repository.any_snapshot(&name) {
+            Ok(_) => names.push(name),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(missing(archive)),
+            Err(e) => return Err(e).with_context(|| format!("cannot read archive {archive}")),
+        }
+    }
+    for name in &names {
+        if wanted.undo {
+            session.repository.take_back(name)?;
+        } else {
+            session.repository.forget(name)?;
+        }
+    }
+    let done = Forgotten {
+        archives: names.iter().map(SnapshotName::to_string).collect(),
+        forgotten: !wanted.undo,
+    };
+    report::result(&done, json)
+}
