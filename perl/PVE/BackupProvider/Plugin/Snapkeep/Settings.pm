@@ -1,0 +1,63 @@
+package PVE::BackupProvider::Plugin::Snapkeep::Settings;
+
+# What a section of storage.cfg means for the child: its program, its settings, and the files of secrets.
+
+use strict;
+use warnings;
+
+use constant PROGRAM => '/usr/bin/snapkeep';
+use constant SECRETS_FOLDER => '/etc/pve/priv/storage';
+
+# Properties whose values are contents of files, never kept in storage.cfg.
+use constant SECRETS => qw(snapkeep-passphrase snapkeep-key);
+
+# Tests keep their secrets elsewhere.
+our $secrets_folder = SECRETS_FOLDER;
+
+# The properties that are passed on as they are: name of a setting to name of a property.
+my %passed_on = (
+    repository => 'snapkeep-repository',
+    identity => 'snapkeep-identity',
+    vm_mechanism => 'snapkeep-vm-mechanism',
+    accept_unverified_regions => 'snapkeep-accept-unverified-regions',
+    container_restore => 'snapkeep-container-restore',
+    change_detection => 'snapkeep-change-detection',
+    workers => 'snapkeep-workers',
+);
+
+# The absolute path of the program.
+sub program {
+    my ($scfg) = @_;
+    my $path = $scfg->{'snapkeep-program'} // PROGRAM;
+    my ($clean) = $path =~ m!\A(/[^\0\n]+)\z!;
+    die "snapkeep-program '$path' is not an absolute path\n" if !defined($clean);
+    return $clean;
+}
+
+# The path of the file that holds a secret of a storage.
+sub secret_file {
+    my ($storeid, $name) = @_;
+    my ($id) = $storeid =~ m/\A([A-Za-z][A-Za-z0-9._-]*)\z/;
+    die "invalid storage ID '$storeid'\n" if !defined($id);
+    return "$secrets_folder/$id.$name";
+}
+
+# The settings of `hello`. Files of secrets are named only if they are there.
+sub settings {
+    my ($scfg, $storeid) = @_;
+
+    my $settings = { namespace => $scfg->{'snapkeep-namespace'} // 'pve' };
+    for my $key (keys %passed_on) {
+        my $value = $scfg->{ $passed_on{$key} };
+        $settings->{$key} = "$value" if defined($value);
+    }
+    my %file = (passphrase_file => 'snapkeep-passphrase', key_file => 'snapkeep-key');
+    for my $key (keys %file) {
+        my $path = secret_file($storeid, $file{$key});
+        $settings->{$key} = $path if -e $path;
+    }
+    $settings->{recovery_kit} = secret_file($storeid, 'snapkeep-recovery-kit');
+    return $settings;
+}
+
+1;

@@ -1,0 +1,20 @@
+package PVE::Storage;
+
+# What the plugin uses of it: a version, and the choice of what is pruned, here by `keep-last` alone.
+
+use strict;
+use warnings;
+
+use constant APIVER => 15;
+
+sub prune_mark_backup_group {
+    my ($group, $keep) = @_;
+    my $left = $keep->{'keep-all'} ? scalar(@$group) : delete($keep->{'keep-last'}) // 0;
+    for my $backup (sort { $b->{ctime} <=> $a->{ctime} } @$group) {
+        next if ($backup->{mark} // '') eq 'protected';
+        $backup->{mark} = $left-- > 0 ? 'keep' : 'remove';
+    }
+    return;
+}
+
+1;
