@@ -172,16 +172,16 @@ sub converse {
     $self->put($line, $until);
     while (1) {
         my $message = $self->next_message($until, $options{watch});
+        my $of = $message->{id} // '';
+        # The child could not read the call, and says why before it ends.
+        fail("$name: " . error_text($message->{error})) if $of eq '' && $message->{error};
         # Answers to a call of a process that was killed.
-        next if ($message->{id} // '') ne $id;
+        next if $of ne $id;
         if (exists($message->{log})) {
             $self->tell($message->{log}, $message->{message}) if !$options{quiet};
             next;
         }
-        if (my $error = $message->{error}) {
-            my $text = ref($error) eq 'HASH' ? $error->{message} : $error;
-            fail(PVE::BackupProvider::Plugin::Snapkeep::Clean::printable($text), 1);
-        }
+        fail(error_text($message->{error}), 1) if $message->{error};
         return $message->{result};
     }
 }
@@ -290,6 +290,12 @@ sub tell {
     my $text = PVE::BackupProvider::Plugin::Snapkeep::Clean::printable($message);
     $self->{log}->($level // 'err', $text) if length($text);
     return;
+}
+
+sub error_text {
+    my ($error) = @_;
+    my $text = ref($error) eq 'HASH' ? $error->{message} : $error;
+    return PVE::BackupProvider::Plugin::Snapkeep::Clean::printable($text);
 }
 
 sub one_line {
