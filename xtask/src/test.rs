@@ -29,6 +29,8 @@ struct Tally {
     crashes: Vec<String>,
     /// How many result lines of test programs were seen.
     programs: u64,
+    /// Failures that `prove` listed; its closing line counts them among all tests.
+    failed_in_perl: u64,
     /// What test programs wrote of the tests that failed, without the frames of backtraces.
     failures: Vec<String>,
     /// Whether a test program is telling that.
@@ -50,6 +52,12 @@ impl Tally {
             self.passed += count(result, "passed");
             self.failed += count(result, "failed");
             self.ignored += count(result, "ignored");
+        } else if let Some((_, result)) = line.split_once("(Wstat: ") {
+            self.failed_in_perl += number_after(result, "Failed: ");
+        } else if line.starts_with("Files=") {
+            self.programs += 1;
+            self.failed += self.failed_in_perl;
+            self.passed += number_after(line, "Tests=").saturating_sub(self.failed_in_perl);
         }
     }
 
@@ -145,6 +153,7 @@ fn run_steps(tally: &Shared, filter: &[String]) -> Result<()> {
         lock(tally).passed > 0,
         "no test ran: cargo test printed no result"
     );
+    step("perl", tally, &mut prove())?;
     step_of_one("tour", tally, &mut verb("tour"))?;
     // The build that the tests made.
     step_of_one("demo", tally, verb("demo").arg("--dev"))?;
@@ -156,6 +165,15 @@ fn run_steps(tally: &Shared, filter: &[String]) -> Result<()> {
 fn verb(name: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg(name).current_dir(root());
+    command
+}
+
+/// The tests of the classes for Proxmox VE. Each asks for taint checks by its first line.
+fn prove() -> Command {
+    let mut command = Command::new("prove");
+    command
+        .args(["-I", "perl/t/lib", "-I", "perl", "perl/t"])
+        .current_dir(root());
     command
 }
 
@@ -227,6 +245,13 @@ fn count(result: &str, word: &str) -> u64 {
         .unwrap_or(0)
 }
 
+/// The number right after `word` in a line of `prove`.
+fn number_after(line: &str, word: &str) -> u64 {
+    let rest = line.split_once(word).map_or("", |(_, rest)| rest);
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
 fn check_skips(tally: &Tally) -> Result<()> {
     for skip in &tally.skips {
         println!("skipped: {skip}");
@@ -285,6 +310,16 @@ mod tests {
         );
         assert_eq!(tally.summary(), "4 passed, 2 failed, 1 skipped");
         assert_eq!(tally.programs, 2);
+    }
+
+    #[test]
+    fn tests_in_perl_are_counted_with_the_others() {
+        let tally = tally(
+            "test result: ok. 3 passed; 0 failed; 0 ignored\n\
+             perl/t/faults.t          (Wstat: 256 (exited 1) Tests: 75 Failed: 2)\n  Failed test:  49\n\
+             Files=7, Tests=222,  8 wallclock secs ( 0.05 usr  0.02 sys +  1.76 cusr  0.65 csys =  2.48 CPU)\n",
+        );
+        assert_eq!(tally.summary(), "223 passed, 2 failed, 0 skipped");
     }
 
     #[test]

@@ -20,9 +20,10 @@ enum Proof {
     /// Programs of a QEMU that is not too old.
     Qemu(&'static [&'static str]),
     PythonModule(&'static str),
+    PerlModule(&'static str),
 }
 
-use Proof::{Mute, Programs, PythonModule, Qemu};
+use Proof::{Mute, PerlModule, Programs, PythonModule, Qemu};
 
 /// What the tests, the tour and the demo run.
 pub(super) const FOR_TESTS: &[Package] = &[
@@ -50,6 +51,8 @@ pub(super) const FOR_TESTS: &[Package] = &[
     Package::new("findutils", Programs(&["find"])),
     Package::new("util-linux", Programs(&["unshare", "nsenter", "fsfreeze"])),
     Package::new("mount", Programs(&["mount", "umount", "losetup"])),
+    Package::new("perl", Programs(&["perl", "prove"])),
+    Package::new("libjson-perl", PerlModule("JSON")),
     Package::new("python3", PythonModule("json")),
     Package::new("python3-cryptography", PythonModule("cryptography")),
     Package::new("python3-zstandard", PythonModule("zstandard")),
@@ -91,6 +94,14 @@ impl Package {
                     lack_of_qemu(program, capture(command.arg("--version")).ok().as_deref())
                 })
                 .collect(),
+            PerlModule(module) => {
+                let load = format!("-M{module}");
+                if succeeds(Command::new("perl").args([&load, "-e", "1"])) {
+                    Vec::new()
+                } else {
+                    vec![format!("perl with the module {module}")]
+                }
+            }
             PythonModule(module) => {
                 let import = format!("import {module}");
                 if succeeds(Command::new(python()).args(["-c", &import])) {
