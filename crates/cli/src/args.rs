@@ -118,6 +118,9 @@ pub(crate) enum Verb {
     /// Started by this program itself: the walker of a container's files.
     #[command(hide = true)]
     Walk,
+    /// Started by the plugin for Proxmox VE, which it serves over standard input.
+    #[command(hide = true)]
+    Provider,
     /// Started by this program itself: takes back what a killed backup left.
     #[command(hide = true)]
     Guard {

@@ -8,6 +8,7 @@ mod failure;
 mod making;
 mod paced;
 mod progress;
+mod provide;
 mod report;
 mod secrets;
 mod session;

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::args::{Args, Verb};
+use crate::provide;
 use crate::settings::Settings;
 
 /// Runs a verb; the exit code if it did not fail.
@@ -47,6 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Verb::Diff(diff) => return diff::run(&settings()?, diff, json),
         Verb::Mount(wanted) => mount::run(&settings()?, wanted, json)?,
         Verb::Walk => return own::walk(),
+        Verb::Provider => provide::run()?,
         Verb::Guard { watched } => own::guard(watched)?,
         Verb::Extract(wanted) => return extract::run(&settings()?, wanted, json),
         Verb::Find(find) => return find::run(&settings()?, find, json),
