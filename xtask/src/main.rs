@@ -12,6 +12,7 @@
 )]
 
 mod bench;
+mod deb;
 mod demo;
 mod follow;
 mod fuzz;
@@ -54,6 +55,11 @@ const VERBS: &[Verb] = &[
         name: "bench",
         help: "what a backup of a disk costs, beside other tools, as a report (trees: of file trees)",
         run: bench::run,
+    },
+    Verb {
+        name: "deb",
+        help: "the package for Debian and Proxmox VE (--profile dev; --check: install, use and purge it)",
+        run: deb::run,
     },
     Verb {
         name: "fuzz",

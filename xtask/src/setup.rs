@@ -13,10 +13,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use self::packages::{FOR_BENCH, FOR_TESTS, Package};
+use self::packages::{FOR_BENCH, FOR_CHECKS_OF_PACKAGES, FOR_PACKAGES, FOR_TESTS, Package};
 use crate::shell::{capture, cargo, succeeds};
 
-/// Installs what the tests need; with `--bench` also what the benchmark needs.
+/// Installs what the tests need; with `--bench` also what the benchmark needs; with `--deb` what
+/// makes and checks a package.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     ensure_components()?;
     match args {
@@ -24,13 +25,20 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         [flag] if flag == "--bench" => {
             ensure_installed(FOR_TESTS.iter().chain(FOR_BENCH), "setup --bench")
         }
-        _ => bail!("the only argument is --bench"),
+        [flag] if flag == "--deb" => for_packages(true),
+        _ => bail!("the arguments are --bench and --deb, one of them"),
     }
 }
 
 /// What a verb that runs the tools calls first.
 pub(crate) fn for_tests() -> Result<()> {
     ensure_installed(FOR_TESTS.iter(), "setup")
+}
+
+/// What `deb` calls first.
+pub(crate) fn for_packages(with_checks: bool) -> Result<()> {
+    let checks = FOR_CHECKS_OF_PACKAGES.iter().filter(|_| with_checks);
+    ensure_installed(FOR_PACKAGES.iter().chain(checks), "setup --deb")
 }
 
 /// The parts of the Rust toolchain that its smallest installation lacks; they belong
@@ -86,7 +94,7 @@ fn is_root() -> Result<bool> {
 }
 
 /// One field of os-release(5), without its quotes.
-fn os_release_field<'a>(text: &'a str, field: &str) -> Option<&'a str> {
+pub(crate) fn os_release_field<'a>(text: &'a str, field: &str) -> Option<&'a str> {
     text.lines()
         .filter_map(|line| line.split_once('='))
         .find(|(name, _)| *name == field)

@@ -115,6 +115,12 @@ pub(crate) enum Verb {
     Extract(Extract),
     /// Mount a repository, or one archive, read-only, until interrupted or unmounted.
     Mount(Mount),
+    /// For who makes a package: writes the manual pages and the shells' completions.
+    #[command(hide = true)]
+    Generate {
+        /// An empty or new folder.
+        folder: PathBuf,
+    },
     /// Started by this program itself: the walker of a container's files.
     #[command(hide = true)]
     Walk,

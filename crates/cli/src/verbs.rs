@@ -6,6 +6,7 @@ mod cat;
 mod diff;
 mod extract;
 mod find;
+mod generate;
 mod init;
 mod key;
 mod list;
@@ -47,6 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Verb::Cat(cat) => cat::run(&settings()?, cat, json)?,
         Verb::Diff(diff) => return diff::run(&settings()?, diff, json),
         Verb::Mount(wanted) => mount::run(&settings()?, wanted, json)?,
+        Verb::Generate { folder } => generate::run(folder)?,
         Verb::Walk => return own::walk(),
         Verb::Provider => provide::run()?,
         Verb::Guard { watched } => own::guard(watched)?,

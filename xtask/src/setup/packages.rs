@@ -65,6 +65,21 @@ pub(super) const FOR_BENCH: &[Package] = &[
     Package::new("zstd", Programs(&["zstd"])),
 ];
 
+/// What makes a package.
+pub(super) const FOR_PACKAGES: &[Package] = &[
+    Package::new("git", Programs(&["git"])),
+    Package::new("dpkg-dev", Programs(&["dpkg-shlibdeps"])),
+    Package::new("binutils", Programs(&["strip"])),
+];
+
+/// What checks one, besides.
+pub(super) const FOR_CHECKS_OF_PACKAGES: &[Package] = &[
+    Package::new("lintian", Programs(&["lintian"])),
+    Package::new("debootstrap", Programs(&["debootstrap"])),
+    Package::new("mount", Programs(&["mount", "umount"])),
+    Package::new("util-linux", Programs(&["unshare"])),
+];
+
 impl Package {
     const fn new(name: &'static str, proof: Proof) -> Self {
         Self { name, proof }
