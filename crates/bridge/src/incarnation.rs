@@ -1,6 +1,6 @@
 //! Which life of its QEMU a guest is in, as Proxmox VE keeps its processes.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,9 @@ use crate::limits;
 /// Where the files with the IDs of processes are; the second is a link to the first, or the other
 /// way round.
 const PID_FOLDERS: [&str; 2] = ["/run/qemu-server", "/var/run/qemu-server"];
+
+/// The flag of a socket that listens (`__SO_ACCEPTCON` of `net.h`).
+const ACCEPTS: u32 = 1 << 16;
 
 /// What can be learned of a guest. What cannot is none: then no bitmap is believed.
 pub(crate) fn incarnation(guest: &GuestId) -> Incarnation {
@@ -25,19 +28,19 @@ fn in_folder(folder: &Path, guest: &GuestId) -> Option<Incarnation> {
     let id: u32 = std::str::from_utf8(&id).ok()?.trim().parse().ok()?;
     let stat = read(format!("/proc/{id}/stat").as_ref())?;
     let start = start_time(&String::from_utf8_lossy(&stat))?;
+    // The file may be of a process that is gone, and the number another's by now.
+    if !listens(id, &folder.join(format!("{guest}.qmp"))) {
+        return None;
+    }
     let arguments = read(format!("/proc/{id}/cmdline").as_ref())?;
     let arguments: Vec<String> = arguments
         .split(|byte| *byte == 0)
         .map(|argument| String::from_utf8_lossy(argument).into_owned())
         .collect();
-    // The file may be of a process that is gone, and the number another's by now.
-    let options = || arguments.iter().zip(arguments.iter().skip(1));
-    if !options().any(|(option, value)| option == "-id" && value == guest.as_str()) {
-        return None;
-    }
     let boot = read("/proc/sys/kernel/random/boot_id".as_ref())?;
     let boot = uuid(std::str::from_utf8(&boot).ok()?.trim())?;
-    let mut devices = options().filter(|(option, _)| *option == "-device");
+    let options = arguments.iter().zip(arguments.iter().skip(1));
+    let mut devices = options.filter(|(option, _)| *option == "-device");
     Some(Incarnation {
         process: Some(Process { boot, id, start }),
         vmgenid: devices.find_map(|(_, device)| vmgenid(device)),
@@ -46,20 +49,49 @@ fn in_folder(folder: &Path, guest: &GuestId) -> Option<Incarnation> {
 
 /// A file that is not too long.
 fn read(path: &Path) -> Option<Vec<u8>> {
+    read_most(path, limits::PROC_BYTES_MAX)
+}
+
+fn read_most(path: &Path, max: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut file = File::open(path).ok()?.take(limits::PROC_BYTES_MAX);
+    let mut file = File::open(path).ok()?.take(max);
     file.read_to_end(&mut bytes).ok()?;
     (file.limit() > 0).then_some(bytes)
 }
 
-/// Field 22 of `/proc/PID/stat`, if field 2, the name, is QEMU's. The name is in parentheses, and may
-/// have some in it.
+/// Whether a process listens on the guest's monitor, which is at this path, below `/run` or `/var/run`.
+fn listens(id: u32, monitor: &Path) -> bool {
+    let plain = |path: &str| path.strip_prefix("/var").unwrap_or(path).to_owned();
+    let Some(monitor) = monitor.to_str().map(plain) else {
+        return false;
+    };
+    let Some(sockets) = read_most("/proc/net/unix".as_ref(), limits::SOCKETS_BYTES_MAX) else {
+        return false;
+    };
+    let sockets = String::from_utf8_lossy(&sockets);
+    // Address, count, protocol, flags, type, state, inode, path.
+    let open: Vec<String> = (sockets.lines())
+        .filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(3);
+            let flags = u32::from_str_radix(fields.next()?, 16).ok()?;
+            let inode = fields.nth(2)?;
+            let path = fields.next()?;
+            let it_is = flags & ACCEPTS != 0 && plain(path) == monitor;
+            it_is.then(|| format!("socket:[{inode}]"))
+        })
+        .collect();
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{id}/fd")) else {
+        return false;
+    };
+    descriptors
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .any(|to| open.iter().any(|socket| to.as_os_str() == socket.as_str()))
+}
+
+/// Field 22 of `/proc/PID/stat`. Field 2, the name, is in parentheses, and may have some in it.
 fn start_time(stat: &str) -> Option<u64> {
-    let (before, after) = stat.rsplit_once(')')?;
-    let (_, name) = before.split_once('(')?;
-    if !name.starts_with("qemu") && name != "kvm" {
-        return None;
-    }
+    let (_, after) = stat.rsplit_once(')')?;
     after.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
@@ -88,8 +120,7 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::process::CommandExt;
+    use std::os::unix::net::UnixListener;
     use std::process::{Child, Command, Stdio};
 
     use super::*;
@@ -103,17 +134,13 @@ mod tests {
         }
     }
 
-    /// A process that calls itself QEMU: it waits for the end of its input.
-    fn qemu(folder: &Path, arguments: &[&str]) -> Running {
-        let program = folder.join("qemu-x");
-        fs::copy("/bin/cat", &program).unwrap();
-        let child = Command::new(&program)
-            .arg0("kvm")
-            .arg("-")
-            .arg("--")
+    /// A process that waits for the end of its input, and has the monitor for its output.
+    fn qemu(monitor: UnixListener, arguments: &[&str]) -> Running {
+        let child = Command::new("cat")
+            .args(["-", "--"])
             .args(arguments)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(std::os::fd::OwnedFd::from(monitor))
             .stderr(Stdio::null())
             .spawn();
         Running(child.unwrap())
@@ -123,11 +150,9 @@ mod tests {
     fn a_running_guest_is_known_by_its_process_and_its_generation() {
         let folder = tempfile::tempdir().unwrap();
         let guest: GuestId = "100".parse().unwrap();
-        let id = "12345678-9abc-def0-1122-334455667788";
-        let running = qemu(
-            folder.path(),
-            &["-id", "100", "-device", &format!("vmgenid,guid={id}")],
-        );
+        let monitor = UnixListener::bind(folder.path().join("100.qmp")).unwrap();
+        let generation = "vmgenid,guid=12345678-9abc-def0-1122-334455667788";
+        let running = qemu(monitor, &["-device", generation]);
         let file = folder.path().join("100.pid");
         fs::write(&file, format!("{}\n", running.0.id())).unwrap();
         let found = in_folder(folder.path(), &guest).unwrap();
@@ -142,13 +167,22 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_no_qemu_is_no_guest() {
+    fn a_process_that_does_not_have_the_monitor_is_no_guest() {
         let folder = tempfile::tempdir().unwrap();
-        let own = std::process::id();
-        fs::write(folder.path().join("7.pid"), own.to_string()).unwrap();
-        assert_eq!(in_folder(folder.path(), &"7".parse().unwrap()), None);
-        fs::write(folder.path().join("7.pid"), "none").unwrap();
-        assert_eq!(in_folder(folder.path(), &"7".parse().unwrap()), None);
+        let guest: GuestId = "7".parse().unwrap();
+        let own = std::process::id().to_string();
+        let file = folder.path().join("7.pid");
+        fs::write(&file, &own).unwrap();
+        assert_eq!(in_folder(folder.path(), &guest), None);
+        let monitor = UnixListener::bind(folder.path().join("7.qmp")).unwrap();
+        assert!(in_folder(folder.path(), &guest).is_some());
+        fs::write(&file, "none").unwrap();
+        assert_eq!(in_folder(folder.path(), &guest), None);
+        // Somebody else has it.
+        let running = qemu(monitor, &[]);
+        fs::write(&file, &own).unwrap();
+        assert_eq!(in_folder(folder.path(), &guest), None);
+        drop(running);
     }
 
     #[test]

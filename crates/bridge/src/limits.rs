@@ -34,3 +34,6 @@ pub(crate) const STATUS: Duration = Duration::from_secs(4);
 
 /// The most that is read of a file in `/proc`, in bytes.
 pub(crate) const PROC_BYTES_MAX: u64 = 1 << 20;
+
+/// The most that is read of the list of all Unix sockets, in bytes: about 100,000 of them.
+pub(crate) const SOCKETS_BYTES_MAX: u64 = 16 << 20;
