@@ -46,6 +46,8 @@ pub struct Pull {
     peer: Peer,
     /// Until it is sent.
     request: Option<Vec<u8>>,
+    /// It still has to be told to begin.
+    inherited: bool,
     order: Order,
     links: Links,
     file: Option<Reading>,
@@ -78,10 +80,22 @@ impl Pull {
         Self::from(Peer::with_walker(socket, walker, options), request)
     }
 
+    /// Pulls from a walker that somebody else started, in the container's user namespace: the program
+    /// that calls [`run_walker`](crate::run_walker), with the other end of this Unix stream socket.
+    /// Nothing is sent before the first step is asked for, nor is it waited for.
+    pub fn inherited(socket: OwnedFd, request: &Request, options: Options) -> Result<Self> {
+        let pull = Self::new(socket, request, options)?;
+        Ok(Self {
+            inherited: true,
+            ..pull
+        })
+    }
+
     fn from(peer: Peer, request: &Request) -> Result<Self> {
         Ok(Self {
             peer,
             request: Some(encode_request(request)?),
+            inherited: false,
             order: Order::default(),
             links: Links::default(),
             file: None,
@@ -91,6 +105,10 @@ impl Pull {
     }
 
     fn step(&mut self, known: &mut dyn KnownTree) -> Result<Option<Step>> {
+        if self.inherited {
+            self.inherited = false;
+            self.peer.begin()?;
+        }
         while self.file.is_some() {
             self.skip()?;
         }

@@ -28,9 +28,9 @@ pub use spawn::{Command, Walker};
 
 /// What the parent says first.
 const NAMESPACE: u8 = b'n';
-const NO_NAMESPACE: u8 = b'-';
+pub(crate) const NO_NAMESPACE: u8 = b'-';
 /// The parent has written the map.
 const MAPPED: u8 = b'm';
 /// What the walker says; after "failed" comes why, up to the end.
-const READY: u8 = b'r';
-const FAILED: u8 = b'f';
+pub(crate) const READY: u8 = b'r';
+pub(crate) const FAILED: u8 = b'f';

@@ -10,8 +10,8 @@ use snapkeep_api::{Error, ErrorKind, Result};
 
 use super::{Options, broken};
 use crate::limits;
-use crate::stream::{Header, header};
-use crate::userns::Walker;
+use crate::stream::{Fault, Header, header};
+use crate::userns::{FAILED, NO_NAMESPACE, READY, Walker};
 
 /// The walker, as far as it can be heard.
 #[derive(Debug)]
@@ -48,6 +48,30 @@ impl Peer {
         Self {
             walker: Some(walker),
             ..Self::new(socket, options)
+        }
+    }
+
+    /// Has a walker begin that is where it belongs.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        self.send(&[NO_NAMESPACE])?;
+        self.fill(1)?;
+        self.start += 1;
+        match self.buffer[self.start - 1] {
+            READY => Ok(()),
+            FAILED => {
+                // It says why, and hangs up.
+                while self.end - self.start < limits::WHY_BYTES_MAX {
+                    match self.receive(None) {
+                        Ok(received) => self.end += received,
+                        Err(_) => break,
+                    }
+                }
+                let why = String::from_utf8_lossy(&self.buffer[self.start..self.end]);
+                let why: String = why.chars().flat_map(char::escape_debug).collect();
+                let what = format!("the walker cannot start: {why}");
+                Err(Error::new(ErrorKind::Source, what))
+            }
+            _ => Err(broken(Fault("it is no walker"))),
         }
     }
 
