@@ -25,10 +25,18 @@ pub(crate) enum Call {
     BackupVmQueryIncremental(QueryIncremental),
     BackupVmRegions(VmRegions),
     BackupVm(BackupVm),
+    BackupContainerPrepare(ContainerPrepare),
+    BackupContainer(BackupContainer),
     BackupHandleLogFile(LogFile),
     ArchiveGetGuestConfig(OfArchive),
     ArchiveGetFirewallConfig(OfArchive),
     RestoreGetMechanism(OfArchive),
+    RestoreVmInit(OfArchive),
+    RestoreVmVolumeInit(OfVolume),
+    RestoreVmVolumeCleanup(OfVolume),
+    RestoreVmCleanup(OfArchive),
+    RestoreContainerInit(OfArchive),
+    RestoreContainerCleanup(OfArchive),
     Storage(StorageCall),
 }
 
@@ -46,10 +54,18 @@ impl Call {
             "backup_vm_query_incremental" => Self::BackupVmQueryIncremental(args.read()?),
             "backup_vm_regions" => Self::BackupVmRegions(args.read()?),
             "backup_vm" => Self::BackupVm(args.read()?),
+            "backup_container_prepare" => Self::BackupContainerPrepare(args.read()?),
+            "backup_container" => Self::BackupContainer(args.read()?),
             "backup_handle_log_file" => Self::BackupHandleLogFile(args.read()?),
             "archive_get_guest_config" => Self::ArchiveGetGuestConfig(args.read()?),
             "archive_get_firewall_config" => Self::ArchiveGetFirewallConfig(args.read()?),
             "restore_get_mechanism" => Self::RestoreGetMechanism(args.read()?),
+            "restore_vm_init" => Self::RestoreVmInit(args.read()?),
+            "restore_vm_volume_init" => Self::RestoreVmVolumeInit(args.read()?),
+            "restore_vm_volume_cleanup" => Self::RestoreVmVolumeCleanup(args.read()?),
+            "restore_vm_cleanup" => Self::RestoreVmCleanup(args.read()?),
+            "restore_container_init" => Self::RestoreContainerInit(args.read()?),
+            "restore_container_cleanup" => Self::RestoreContainerCleanup(args.read()?),
             "storage_check" => Self::Storage(StorageCall::Check),
             "storage_create" => Self::Storage(StorageCall::Create),
             "storage_status" => Self::Storage(StorageCall::Status),
@@ -211,6 +227,32 @@ pub(crate) struct VolumeArgs {
 }
 
 #[derive(Debug, Deserialize)]
+pub(crate) struct ContainerPrepare {
+    #[serde(deserialize_with = "vmid")]
+    pub(crate) vmid: GuestId,
+    #[serde(deserialize_with = "number")]
+    pub(crate) walker_fd: u64,
+    pub(crate) directory: PathBuf,
+    pub(crate) sources: Vec<String>,
+    #[serde(default, deserialize_with = "optional_bytes")]
+    pub(crate) firewall_config: Option<Vec<u8>>,
+    #[serde(default, deserialize_with = "optional_number")]
+    pub(crate) bandwidth_limit: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct BackupContainer {
+    #[serde(deserialize_with = "vmid")]
+    pub(crate) vmid: GuestId,
+    #[serde(deserialize_with = "number")]
+    pub(crate) pid: u32,
+    #[serde(deserialize_with = "bytes")]
+    pub(crate) guest_config: Vec<u8>,
+    #[serde(default)]
+    pub(crate) exclude: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
 pub(crate) struct LogFile {
     #[serde(deserialize_with = "vmid")]
     pub(crate) vmid: GuestId,
@@ -221,6 +263,14 @@ pub(crate) struct LogFile {
 pub(crate) struct OfArchive {
     #[serde(deserialize_with = "shown")]
     pub(crate) volname: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct OfVolume {
+    #[serde(deserialize_with = "shown")]
+    pub(crate) volname: String,
+    #[serde(deserialize_with = "device")]
+    pub(crate) device: DeviceName,
 }
 
 #[derive(Deserialize)]
@@ -405,8 +455,8 @@ mod tests {
     #[test]
     fn a_volume_has_its_name_with_or_without_its_folder() {
         for name in ["backup/vzdump-qemu-1", "vzdump-qemu-1"] {
-            let Call::RestoreGetMechanism(of) =
-                parse("restore_get_mechanism", json!({"volname": name})).unwrap()
+            let Call::RestoreVmInit(of) =
+                parse("restore_vm_init", json!({"volname": name})).unwrap()
             else {
                 panic!("another call");
             };

@@ -6,8 +6,10 @@ use snapkeep_api::{
     GuestKind, Outcome, Result, UnixTime, VmMechanism,
 };
 
-use crate::call::{BackupVm, QueryIncremental, VmRegions};
+use crate::call::{BackupContainer, BackupVm, ContainerPrepare, QueryIncremental, VmRegions};
+use crate::container::Container;
 use crate::incarnation::incarnation;
+use crate::interrupt::Interrupt;
 use crate::process::Process;
 use crate::vm::Vm;
 
@@ -23,6 +25,7 @@ pub(crate) struct Guest {
 
 enum Running {
     Vm(Vm),
+    Container(Container),
 }
 
 impl Guest {
@@ -39,8 +42,9 @@ impl Guest {
                 (backup.archive_name().clone(), Running::Vm(Vm::new(backup)))
             }
             GuestKind::Lxc => {
-                let what = "containers are not backed up yet";
-                return Err(Error::new(ErrorKind::Unsupported, what));
+                let backup = job.start_container(id, time)?;
+                let archive = backup.archive_name().clone();
+                (archive, Running::Container(Container::new(backup)))
             }
         };
         Ok(Self {
@@ -78,7 +82,10 @@ impl Guest {
                 VmMechanism::FileHandle => "file-handle",
                 VmMechanism::Nbd => "nbd",
             }),
-            (Running::Vm(_), GuestKind::Lxc) => Err(other_kind(&self.id)),
+            (Running::Container(_), GuestKind::Lxc) => Ok("directory"),
+            (Running::Vm(_), GuestKind::Lxc) | (Running::Container(_), GuestKind::Qemu) => {
+                Err(other_kind(&self.id))
+            }
         }
     }
 
@@ -112,14 +119,36 @@ impl Guest {
         self.ran(result)
     }
 
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "a container, which comes next, is none"
-    )]
     fn vm(&mut self) -> Result<&mut Vm> {
         match &mut self.running {
             Running::Vm(vm) => Ok(vm),
+            Running::Container(_) => Err(other_kind(&self.id)),
         }
+    }
+
+    fn container(&mut self) -> Result<&mut Container> {
+        match &mut self.running {
+            Running::Container(container) => Ok(container),
+            Running::Vm(_) => Err(other_kind(&self.id)),
+        }
+    }
+
+    /// Takes what a container's backup needs of the host.
+    pub(crate) fn prepare(&mut self, args: ContainerPrepare, starter: &Process) -> Result<()> {
+        self.container()?.prepare(args, starter)
+    }
+
+    /// Reads a container and commits its archive.
+    pub(crate) fn run_container(
+        &mut self,
+        args: &BackupContainer,
+        interrupt: &Interrupt,
+    ) -> Result<BackupStats> {
+        self.failed = Some("it ended in a panic".to_owned());
+        let result = self
+            .container()
+            .and_then(|container| container.run(args, interrupt));
+        self.ran(result)
     }
 
     fn ran(&mut self, result: Result<BackupStats>) -> Result<BackupStats> {
@@ -134,6 +163,7 @@ impl Guest {
     pub(crate) fn finish(self, outcome: &Outcome) -> Result<()> {
         match self.running {
             Running::Vm(vm) => vm.finish(outcome),
+            Running::Container(container) => container.finish(outcome),
         }
     }
 }

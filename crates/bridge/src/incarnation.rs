@@ -29,7 +29,7 @@ fn in_folder(folder: &Path, guest: &GuestId) -> Option<Incarnation> {
     let stat = read(format!("/proc/{id}/stat").as_ref())?;
     let start = start_time(&String::from_utf8_lossy(&stat))?;
     // The file may be of a process that is gone, and the number another's by now.
-    if !listens(id, &folder.join(format!("{guest}.qmp"))) {
+    if !listens(id, &folder.join(format!("{guest}."))) {
         return None;
     }
     let arguments = read(format!("/proc/{id}/cmdline").as_ref())?;
@@ -59,10 +59,11 @@ fn read_most(path: &Path, max: u64) -> Option<Vec<u8>> {
     (file.limit() > 0).then_some(bytes)
 }
 
-/// Whether a process listens on the guest's monitor, which is at this path, below `/run` or `/var/run`.
-fn listens(id: u32, monitor: &Path) -> bool {
+/// Whether a process listens on the guest's monitor, or another of its sockets: their paths begin
+/// with this one, below `/run` or `/var/run`.
+fn listens(id: u32, beginning: &Path) -> bool {
     let plain = |path: &str| path.strip_prefix("/var").unwrap_or(path).to_owned();
-    let Some(monitor) = monitor.to_str().map(plain) else {
+    let Some(beginning) = beginning.to_str().map(plain) else {
         return false;
     };
     let Some(sockets) = read_most("/proc/net/unix".as_ref(), limits::SOCKETS_BYTES_MAX) else {
@@ -76,7 +77,7 @@ fn listens(id: u32, monitor: &Path) -> bool {
             let flags = u32::from_str_radix(fields.next()?, 16).ok()?;
             let inode = fields.nth(2)?;
             let path = fields.next()?;
-            let it_is = flags & ACCEPTS != 0 && plain(path) == monitor;
+            let it_is = flags & ACCEPTS != 0 && plain(path).starts_with(&beginning);
             it_is.then(|| format!("socket:[{inode}]"))
         })
         .collect();

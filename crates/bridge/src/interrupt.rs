@@ -28,7 +28,6 @@ impl Interrupt {
     }
 
     /// Something of the running call that can be ended alone, and ends with everything.
-    #[expect(dead_code, reason = "for containers, which come next")]
     pub(crate) fn part(&self) -> Cancel {
         let cancel = Cancel::new();
         let mut part = self.part.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,6 +11,7 @@
 
 mod backend;
 mod call;
+mod container;
 mod conversation;
 mod guest;
 mod incarnation;
@@ -21,6 +22,9 @@ mod log;
 mod message;
 mod process;
 mod regions;
+mod restore;
+mod run_folder;
+mod served;
 mod session;
 mod vm;
 

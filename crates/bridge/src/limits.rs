@@ -37,3 +37,9 @@ pub(crate) const PROC_BYTES_MAX: u64 = 1 << 20;
 
 /// The most that is read of the list of all Unix sockets, in bytes: about 100,000 of them.
 pub(crate) const SOCKETS_BYTES_MAX: u64 = 16 << 20;
+
+/// The most restores at once: a process of Proxmox VE does one.
+pub(crate) const RESTORES_MAX: usize = 16;
+
+/// The most folders that are looked at for what the dead left.
+pub(crate) const RUN_FOLDERS_MAX: usize = 10_000;

@@ -39,7 +39,6 @@ impl Process {
             .map_err(|e| failed(e.into()))
     }
 
-    #[expect(dead_code, reason = "for containers, which come next")]
     pub(crate) fn id(&self) -> u32 {
         self.id
     }

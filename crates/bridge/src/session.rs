@@ -10,7 +10,7 @@ use snapkeep_api::{
     Archive, BitmapName, Error, ErrorKind, GuestKind, Level, Outcome, Provider, Result, TaskLog,
 };
 
-use crate::backend::{Backend, Hello, StorageCall};
+use crate::backend::{Backend, ContainerMechanism, Hello, StorageCall};
 use crate::call::{BackupInit, Call};
 use crate::conversation::said;
 use crate::guest::Guest;
@@ -20,6 +20,7 @@ use crate::limits;
 use crate::log::Log;
 use crate::message::encode;
 use crate::process::Process;
+use crate::restore::Restores;
 
 /// The version of the conversation.
 const VERSION: u32 = 1;
@@ -31,6 +32,7 @@ pub(crate) struct Session {
     greeted: Option<Greeted>,
     provider: Option<Box<dyn Provider>>,
     jobs: Jobs,
+    restores: Restores,
 }
 
 /// What `hello` said.
@@ -44,6 +46,7 @@ impl Session {
     pub(crate) fn new(backend: Arc<dyn Backend>, log: Arc<Log>, interrupt: Arc<Interrupt>) -> Self {
         Self {
             jobs: Jobs::new(Arc::clone(&log)),
+            restores: Restores::new(backend.run_folder(), Arc::clone(&log)),
             backend,
             log,
             interrupt,
@@ -63,6 +66,7 @@ impl Session {
     }
 
     /// Makes a call.
+    #[expect(clippy::too_many_lines, reason = "it has an arm for each call")]
     pub(crate) fn call(&mut self, call: Call) -> Result<Value> {
         if let Call::Hello(hello) = call {
             return self.hello(&hello);
@@ -114,6 +118,17 @@ impl Session {
                 self.jobs.committed();
                 Ok(json!({"archive-size": stats.archive_size}))
             }
+            Call::BackupContainerPrepare(args) => {
+                let starter = Arc::clone(&greeted.starter);
+                self.jobs.guest(&args.vmid)?.prepare(args, &starter)?;
+                Ok(Value::Null)
+            }
+            Call::BackupContainer(args) => {
+                let guest = self.jobs.guest(&args.vmid)?;
+                let stats = guest.run_container(&args, &self.interrupt)?;
+                self.jobs.committed();
+                Ok(json!({"archive-size": stats.archive_size}))
+            }
             Call::BackupHandleLogFile(args) => {
                 self.jobs.keep_log(&args)?;
                 Ok(Value::Null)
@@ -132,6 +147,33 @@ impl Session {
                     GuestKind::Lxc => self.backend.container_restore().as_str(),
                 };
                 Ok(json!([mechanism, kind.as_str()]))
+            }
+            Call::RestoreVmInit(of) => {
+                let restore = self.archive(&of.volname)?.restore_vm()?;
+                self.restores.begin_vm(&of.volname, restore)
+            }
+            Call::RestoreVmVolumeInit(of) => {
+                let path = self.restores.open(&of.volname, &of.device)?;
+                Ok(json!({"qemu-img-path": path}))
+            }
+            Call::RestoreVmVolumeCleanup(of) => {
+                self.restores.close(&of.volname, &of.device)?;
+                Ok(Value::Null)
+            }
+            Call::RestoreContainerInit(of) => {
+                let restore = self.archive(&of.volname)?.restore_container()?;
+                let mechanism = self.backend.container_restore();
+                let cancel = self.interrupt.all();
+                let path =
+                    (self.restores).begin_container(&of.volname, restore, mechanism, &cancel)?;
+                Ok(match mechanism {
+                    ContainerMechanism::Tar => json!({"tar-path": path}),
+                    ContainerMechanism::Directory => json!({"archive-directory": path}),
+                })
+            }
+            Call::RestoreVmCleanup(of) | Call::RestoreContainerCleanup(of) => {
+                self.restores.end(&of.volname)?;
+                Ok(Value::Null)
             }
             Call::Storage(call) => self.storage(call),
         }
@@ -223,8 +265,13 @@ impl Session {
     /// Takes down what is left.
     pub(crate) fn end(&mut self) {
         let outcome = Outcome::Failure("the process that made the backup is gone".to_owned());
-        let end = AssertUnwindSafe(|| self.jobs.finish(&outcome));
-        match catch_unwind(end) {
+        self.told(|session| session.jobs.finish(&outcome));
+        self.told(|session| session.restores.end_all());
+    }
+
+    /// Does something whose failure must not keep the rest from being done.
+    fn told(&mut self, end: impl FnOnce(&mut Self) -> Result<()>) {
+        match catch_unwind(AssertUnwindSafe(|| end(self))) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.log.log(Level::Error, &error.chain()),
             Err(panic) => self.log.log(Level::Error, said(&*panic)),

@@ -2,12 +2,15 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::print_stderr,
     clippy::needless_pass_by_value,
     clippy::wildcard_enum_match_arm,
     reason = "it is a test, with values of JSON"
 )]
 
 mod calls;
+mod containers;
 mod order;
 mod peer;
+mod restores;
 mod vms;
