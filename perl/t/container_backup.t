@@ -88,4 +88,9 @@ script(backup_cleanup => { error => 'nothing was committed' });
 ok(!eval { $provider->backup_cleanup(101, 'lxc', 1, {}); 1 }, 'its end is no success');
 is($@, "nothing was committed\n", 'as the child says; the answer for the fork was skipped');
 
+# Or in the middle of a line: the task gets the rest of it.
+script(backup_cleanup => { raw => qq(ding"}\n) });
+$provider->backup_container_prepare(101, $info);
+ok(eval { $provider->backup_cleanup(101, 'lxc', 1, {}); 1 }, 'the rest of a line that the fork began to read is skipped');
+
 done_testing();

@@ -45,12 +45,22 @@ for my $name (sort keys %of) {
     calls();
     script(backup_vm => { log => [['info', 'reading']], hang => 1 });
     local $provider->{bridge}->{log} = sub { kill('TERM', $$) };
+    open(my $copy, '+<&', $provider->{bridge}->{socket}) or die $!;
     ok(!eval { $provider->backup_vm(100, '', {}, {}); 1 }, 'a signal ends a call');
     is($@, "interrupted by signal\n", 'with what its handler died with');
-    is((grep { $_->{call} eq 'cancelled' } calls()), 1, 'and the child sees its end at once');
+    is((grep { $_->{call} eq 'cancelled' } calls()), 1, 'and the child sees its end, whoever holds a copy of the socket');
     script();
     ok(eval { $provider->backup_cleanup(100, 'qemu', 0, { error => 'interrupted' }); 1 }, 'the cleanup is no trouble');
     $provider->backup_handle_log_file(100, '/nowhere');
+}
+
+# SIGPIPE's handler of a task would tell of a user who interrupted it.
+{
+    my $bridge = provider()->{bridge};
+    $bridge->call('job_init', { start_time => 1 });
+    shutdown($bridge->{socket}, 1);
+    ok(!eval { $bridge->put("x\n", undef); 1 }, 'what nobody reads cannot be sent');
+    like($@->{snapkeep}, qr/ended early/, 'and is no interruption');
 }
 
 {
