@@ -51,7 +51,7 @@ sub properties {
         },
         'snapkeep-namespace' => {
             type => 'string',
-            pattern => '[a-z0-9][a-z0-9._-]{0,62}',
+            pattern => '[a-z0-9-]{1,32}',
             default => 'pve',
             description => 'Part of the repository that this cluster writes. Clusters that share a repository'
                 . ' need different ones.',
