@@ -1,50 +1,20 @@
 //! Base64 (RFC 4648, section 4): how bytes are written in a message.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
 /// Bytes as text, on one line.
 pub(crate) fn encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for at in 0..4 {
-            if at > group.len() {
-                text.push('=');
-            } else {
-                let index = (bits >> (18 - 6 * at)) & 63;
-                text.push(char::from(ALPHABET[index as usize]));
-            }
-        }
-    }
-    text
+    BASE64_STANDARD.encode(bytes)
 }
 
 /// The bytes, unless the text is not exactly what [`encode`] makes of them. Ends of lines, with which
 /// encoders of mails break it, are skipped.
 fn decode(text: &str) -> Option<Vec<u8>> {
     let text: Vec<u8> = text.bytes().filter(|byte| *byte != b'\n').collect();
-    let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
-    if !text.len().is_multiple_of(4) || padding > 2 {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0_u32, 0);
-    for byte in &text[..text.len() - padding] {
-        let index = ALPHABET.iter().position(|known| known == byte)?;
-        bits = bits << 6 | u32::try_from(index).ok()?;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push(u8::try_from(bits >> count & 0xff).ok()?);
-            bits &= (1 << count) - 1;
-        }
-    }
-    // What is left over belongs to no byte.
-    (bits == 0).then_some(bytes)
+    BASE64_STANDARD.decode(text).ok()
 }
 
 /// Bytes of a message.
