@@ -1,7 +1,7 @@
 //! What a server that stops owes its clients.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -59,14 +59,17 @@ fn a_server_that_stops_answers_what_it_was_asked() {
     };
     let client = Client::connect(server.address(), &options).unwrap();
     let mut idle = UnixStream::connect(path).unwrap();
+    // Greeted, it has been accepted: one that still waits is not let go but cut off.
+    idle.read_exact(&mut [0; 18]).unwrap();
     let mut buffer = vec![0; 4096];
     thread::scope(|scope| {
         let reading = scope.spawn(|| client.read_at(0, &mut buffer));
         gate.entered.wait();
         let stopping = scope.spawn(|| server.stop());
         // Whoever asked for nothing is let go at once: then the end has begun.
-        io::copy(&mut idle, &mut io::sink()).unwrap();
+        let let_go = io::copy(&mut idle, &mut io::sink());
         gate.opened.wait();
+        let_go.unwrap();
         reading.join().unwrap().unwrap();
         stopping.join().unwrap();
     });
