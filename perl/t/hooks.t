@@ -33,7 +33,7 @@ sub printed {
 my $scfg = scfg('snapkeep-create' => 1);
 my $secret = "hunter\x{fc}";
 utf8::upgrade($secret);
-like(printed(sub { $plugin->on_add_hook(STOREID, $scfg, 'snapkeep-passphrase' => $secret) }),
+like(printed(sub { $plugin->on_add_hook(STOREID, $scfg, password => $secret) }),
     qr/recovery kit .*store\.snapkeep-recovery-kit/, 'where the recovery kit is, is told');
 like($scfg->{'snapkeep-identity'}, qr/\A[0-9a-f]{16}\z/, 'a storage has an identity');
 ok(!exists($scfg->{'snapkeep-create'}), 'that it was made is not kept');
@@ -51,7 +51,7 @@ is(opened(calls()), 'storage_check', 'one that is there is opened');
 
 # Changes.
 script(storage_check => { error => 'wrong passphrase' });
-ok(!eval { $plugin->on_update_hook_full(STOREID, $scfg, {}, undef, { 'snapkeep-passphrase' => 'new' }); 1 }, 'a wrong one');
+ok(!eval { $plugin->on_update_hook_full(STOREID, $scfg, {}, undef, { password => 'new' }); 1 }, 'a wrong one');
 like($@, qr/wrong passphrase\n\z/, 'is refused');
 is(content($passphrase), "hunter\xc3\xbc\n", 'and the old one is still there');
 script();
@@ -59,11 +59,16 @@ $plugin->on_update_hook_full(STOREID, $scfg, { content => 'backup' }, undef, {})
 is(content($passphrase), "hunter\xc3\xbc\n", 'other changes leave it');
 ok(!eval { $plugin->on_update_hook_full(STOREID, $scfg, {}, undef, { 'snapkeep-key' => 'k' }); 1 }, 'a key beside it is refused');
 is(content($key), undef, 'and not kept');
-$plugin->on_update_hook_full(STOREID, $scfg, {}, ['snapkeep-passphrase'], { 'snapkeep-passphrase' => undef, 'snapkeep-key' => "k\n" });
+$plugin->on_update_hook_full(STOREID, $scfg, {}, ['password'], { password => undef, 'snapkeep-key' => "k\n" });
 is(content($passphrase), undef, 'one may take the place');
 is(content($key), "k\n", 'of the other');
 $plugin->on_update_hook(STOREID, {}, 'snapkeep-key' => 'k2');
 is(content($key), "k2\n", 'also as older versions call it');
+$PVE::Storage::config->{ids}->{+STOREID} = $scfg;
+script(storage_check => { error => 'wrong key' });
+ok(!eval { $plugin->on_update_hook(STOREID, {}, 'snapkeep-key' => 'k3'); 1 }, 'a wrong one is refused there too');
+is(content($key), "k2\n", 'and not kept');
+script();
 
 # Failures to add.
 script(storage_create => { error => 'the folder is not empty' });

@@ -27,8 +27,10 @@ is($plugin->type(), 'snapkeep', 'its type');
 my ($properties, $options) = ($plugin->properties(), $plugin->options());
 is_deeply([grep { $_ !~ m/\Asnapkeep-/ } keys %$properties], [], 'no property of ours can clash');
 is_deeply([grep { !$options->{$_} } keys %$properties], [], 'each property is an option');
+my @shared = qw(content disable max-protected-backups nodes password prune-backups shared);
+is_deeply([grep { !$properties->{$_} } sort keys %$options], \@shared, 'an option that is no property of ours is a known one');
 my $sensitive = $plugin->plugindata()->{'sensitive-properties'};
-is_deeply([sort keys %$sensitive], ['snapkeep-key', 'snapkeep-passphrase'], 'what is secret is said to be');
+is_deeply([sort keys %$sensitive], ['password', 'snapkeep-key'], 'what is secret is said to be');
 ok($options->{$_}->{optional}, "$_ is optional") for keys %$sensitive;
 
 # Names.

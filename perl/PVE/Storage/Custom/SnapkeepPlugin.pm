@@ -36,11 +36,12 @@ sub plugindata {
     return {
         content => [{ backup => 1, none => 1 }, { backup => 1 }],
         features => { 'backup-provider' => 1 },
-        'sensitive-properties' => { 'snapkeep-passphrase' => 1, 'snapkeep-key' => 1 },
+        'sensitive-properties' => { password => 1, 'snapkeep-key' => 1 },
     };
 }
 
-# Names of properties are shared by all plugins: a clash would end every command.
+# Names of properties are shared by all plugins: a clash would end every command. `password`, the passphrase, is the
+# interface's own, which CIFS declares and others use too.
 sub properties {
     return {
         'snapkeep-repository' => {
@@ -60,11 +61,6 @@ sub properties {
             type => 'string',
             pattern => '[0-9a-f]{16}',
             description => 'Made when the storage is added; dirty bitmaps are trusted by it.',
-        },
-        'snapkeep-passphrase' => {
-            type => 'string',
-            maxLength => 1024,
-            description => 'Passphrase of the repository.',
         },
         'snapkeep-key' => {
             type => 'string',
@@ -117,7 +113,7 @@ sub properties {
 
 # Sensitive ones are taken out before required ones are looked for, so they are optional.
 sub options {
-    my @changeable = qw(snapkeep-passphrase snapkeep-key snapkeep-vm-mechanism snapkeep-accept-unverified-regions
+    my @changeable = qw(password snapkeep-key snapkeep-vm-mechanism snapkeep-accept-unverified-regions
         snapkeep-container-restore snapkeep-change-detection snapkeep-workers snapkeep-program nodes disable shared
         content prune-backups max-protected-backups);
     my @fixed = qw(snapkeep-namespace snapkeep-identity snapkeep-create);
@@ -136,7 +132,7 @@ sub on_add_hook {
     my $create = delete $scfg->{'snapkeep-create'};
     $scfg->{'snapkeep-identity'} //= _new_identity();
     my $given = grep { defined($sensitive{$_}) } PVE::BackupProvider::Plugin::Snapkeep::Settings::SECRETS;
-    die "a new repository needs a snapkeep-passphrase or a snapkeep-key\n" if $create && !$given;
+    die "a new repository needs a password or a snapkeep-key\n" if $create && !$given;
     _with_secrets(
         $storeid,
         \%sensitive,
@@ -156,9 +152,11 @@ sub on_update_hook_full {
     return $class->_update($storeid, { %$scfg, ($update // {})->%* }, $sensitive // {});
 }
 
+# Before, what does not change has to be looked up, to see whether a new secret opens the repository.
 sub on_update_hook {
     my ($class, $storeid, $update, %sensitive) = @_;
-    return $class->_update($storeid, $update, \%sensitive);
+    my $scfg = PVE::Storage::storage_config(PVE::Storage::config(), $storeid, 1) // {};
+    return $class->_update($storeid, { %$scfg, %$update }, \%sensitive);
 }
 
 sub _update {
@@ -192,7 +190,7 @@ sub _with_secrets {
     my $done = eval {
         _put_secret($storeid, $_, $sensitive->{$_}) for @names;
         my @there = grep { -e _secret_file($storeid, $_) } PVE::BackupProvider::Plugin::Snapkeep::Settings::SECRETS;
-        die "give either a snapkeep-passphrase or a snapkeep-key, not both\n" if @there > 1;
+        die "give either a password or a snapkeep-key, not both\n" if @there > 1;
         $check->();
         1;
     };

@@ -1,11 +1,17 @@
 package PVE::Storage;
 
-# What the plugin uses of it: a version, and the choice of what is pruned, here by `keep-last` alone.
+# What the plugin uses of it: a version, the configuration, and the choice of what is pruned, here by `keep-last` alone.
 
 use strict;
 use warnings;
 
 use constant APIVER => 15;
+
+our $config = { ids => {} };
+
+sub config { return $config; }
+
+sub storage_config { my ($cfg, $storeid) = @_; return $cfg->{ids}->{$storeid}; }
 
 sub prune_mark_backup_group {
     my ($group, $keep) = @_;

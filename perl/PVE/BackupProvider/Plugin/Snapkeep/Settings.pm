@@ -8,8 +8,11 @@ use warnings;
 use constant PROGRAM => '/usr/bin/snapkeep';
 use constant SECRETS_FOLDER => '/etc/pve/priv/storage';
 
-# Properties whose values are contents of files, never kept in storage.cfg.
-use constant SECRETS => qw(snapkeep-passphrase snapkeep-key);
+# Properties whose values are contents of files, never kept in storage.cfg. `pvesm` asks for what is named `password`.
+use constant SECRETS => qw(password snapkeep-key);
+
+# What the file of a secret is named by, after the storage.
+my %file_of = (password => 'snapkeep-passphrase', 'snapkeep-key' => 'snapkeep-key');
 
 # Tests keep their secrets elsewhere.
 our $secrets_folder = SECRETS_FOLDER;
@@ -34,12 +37,13 @@ sub program {
     return $clean;
 }
 
-# The path of the file that holds a secret of a storage.
+# The path of the file that holds a secret of a storage, by its property; any other name is that of a file.
 sub secret_file {
     my ($storeid, $name) = @_;
     my ($id) = $storeid =~ m/\A([A-Za-z][A-Za-z0-9._-]*)\z/;
     die "invalid storage ID '$storeid'\n" if !defined($id);
-    return "$secrets_folder/$id.$name";
+    my $file = $file_of{$name} // $name;
+    return "$secrets_folder/$id.$file";
 }
 
 # The settings of `hello`. Files of secrets are named only if they are there.
@@ -51,7 +55,7 @@ sub settings {
         my $value = $scfg->{ $passed_on{$key} };
         $settings->{$key} = "$value" if defined($value);
     }
-    my %file = (passphrase_file => 'snapkeep-passphrase', key_file => 'snapkeep-key');
+    my %file = (passphrase_file => 'password', key_file => 'snapkeep-key');
     for my $key (keys %file) {
         my $path = secret_file($storeid, $file{$key});
         $settings->{$key} = $path if -e $path;
