@@ -1,13 +1,45 @@
 //! `docs/PROVIDER_API.md`: every proof it names is a test that is there, every row that needs a
-//! proof has one, and every method of the contract's traits is listed.
+//! proof has one, every method of Proxmox VE's class has a row, and every method of the contract's
+//! traits is listed.
 
 use super::File;
 
 const DOCUMENT: &str = "docs/PROVIDER_API.md";
 const CONTRACT: &str = "crates/api/src/";
 const KIT: &str = "crates/api/src/conformance/";
-/// What a row may say instead of a test: the capability that brings one.
-const LATER: [&str; 2] = ["containers", "bridge"];
+const PERL_TESTS: &str = "perl/t/";
+/// The methods of Proxmox VE's class `PVE::BackupProvider::Plugin::Base`: those of version 5 of the
+/// series that introduced it, and those that were shipped. A storage plugin has `new_backup_provider`.
+const METHODS: [&str; 28] = [
+    "archive_get_firewall_config",
+    "archive_get_guest_config",
+    "backup_cleanup",
+    "backup_container",
+    "backup_container_prepare",
+    "backup_get_archive_name",
+    "backup_get_mechanism",
+    "backup_get_task_size",
+    "backup_handle_log_file",
+    "backup_hook",
+    "backup_init",
+    "backup_vm",
+    "backup_vm_query_incremental",
+    "job_cleanup",
+    "job_hook",
+    "job_init",
+    "new",
+    "new_backup_provider",
+    "provider_name",
+    "restore_container_cleanup",
+    "restore_container_init",
+    "restore_get_firewall_config",
+    "restore_get_guest_config",
+    "restore_get_mechanism",
+    "restore_vm_cleanup",
+    "restore_vm_init",
+    "restore_vm_volume_cleanup",
+    "restore_vm_volume_init",
+];
 
 /// What is wrong with the document. Nothing to check while there is none.
 pub(super) fn unproven(files: &[File]) -> Vec<String> {
@@ -15,7 +47,14 @@ pub(super) fn unproven(files: &[File]) -> Vec<String> {
         return Vec::new();
     };
     let text = document.text();
-    let mut found = missing_proofs(&text, files);
+    let (mut found, proven) = missing_proofs(&text, files);
+    for method in METHODS {
+        if !proven.contains(&format!("`{method}`")) {
+            found.push(format!(
+                "{DOCUMENT}: the method {method} of Proxmox VE's class has no row with a proof"
+            ));
+        }
+    }
     let methods = files
         .iter()
         .filter(|file| file.path.starts_with(CONTRACT) && !file.path.starts_with(KIT))
@@ -30,9 +69,11 @@ pub(super) fn unproven(files: &[File]) -> Vec<String> {
     found
 }
 
-/// The rows of tables with a column `Proof` whose proof is missing or not there.
-fn missing_proofs(text: &str, files: &[File]) -> Vec<String> {
+/// The rows of tables with a column `Proof` whose proof is missing or not there; and the first cells of
+/// all the others.
+fn missing_proofs(text: &str, files: &[File]) -> (Vec<String>, String) {
     let mut found = Vec::new();
+    let mut proven = String::new();
     let mut column = None;
     for (number, line) in (1..).zip(text.lines()) {
         if !line.starts_with('|') {
@@ -51,26 +92,36 @@ fn missing_proofs(text: &str, files: &[File]) -> Vec<String> {
             continue;
         }
         let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
-        let prose: String = cell.split('`').step_by(2).collect();
-        if names.is_empty() && !LATER.iter().any(|later| prose.contains(later)) {
+        let absent = names.iter().filter(|name| !is_test(name, files));
+        let absent: Vec<_> = absent
+            .map(|name| format!("{DOCUMENT}:{number}: there is no test {name}"))
+            .collect();
+        if names.is_empty() {
             found.push(format!(
-                "{DOCUMENT}:{number}: a proof is a test in backquotes, or one of {LATER:?}"
+                "{DOCUMENT}:{number}: a proof is a test in backquotes"
             ));
+        } else if absent.is_empty() {
+            proven.push_str(cells[0]);
         }
-        for name in names.iter().filter(|name| !is_test(name, files)) {
-            found.push(format!("{DOCUMENT}:{number}: there is no test {name}"));
-        }
+        found.extend(absent);
     }
-    found
+    (found, proven)
 }
 
 /// Whether a name is a property of the kit, or a test: `CRATE/PATH.rs::NAME`, the path from
-/// `crates/` on.
+/// `crates/` on, or `perl/t/FILE.t::NAME`, the name as it is written there.
 fn is_test(name: &str, files: &[File]) -> bool {
     match name.split_once("::") {
         None => (files.iter())
             .filter(|file| file.path.starts_with(KIT))
             .any(|file| file.text().contains(&format!("fn {name}(factory: Factory"))),
+        Some((path, name)) if path.starts_with(PERL_TESTS) => (files.iter())
+            .filter(|file| file.path == path && file.has_extension("t"))
+            .any(|file| {
+                let text = file.text();
+                let mut code = text.lines().filter(|line| !line.trim().starts_with('#'));
+                code.any(|line| line.contains(&format!("'{name}'")))
+            }),
         Some((path, name)) => (files.iter())
             .filter(|file| file.path == format!("crates/{path}"))
             .any(|file| {
@@ -101,7 +152,7 @@ fn methods(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::file;
-    use super::{CONTRACT, DOCUMENT, KIT, unproven};
+    use super::{CONTRACT, DOCUMENT, KIT, METHODS, unproven};
 
     fn found(document: &str) -> Vec<String> {
         let files = [
@@ -118,16 +169,25 @@ mod tests {
                 "crates/a/tests/b.rs",
                 "#[test]\nfn it_does() {\n\nfn help() {\n",
             ),
+            file(
+                "perl/t/a.t",
+                "# 'not this'\nis(f(), 1, 'it is one');\nis(f(), 2, \"nor this\");\n",
+            ),
         ];
         unproven(&files)
     }
 
     const GOOD: &str = "`Vm::run`\n\n| What | Proof |\n| --- | --- |\n| a | `it_holds` |\n\
-                        | b | `a/tests/b.rs::it_does`, bridge |\n| c | containers |\n";
+                        | b | `a/tests/b.rs::it_does`, `perl/t/a.t::it is one` |\n| METHODS | `it_holds` |\n";
+
+    fn good() -> String {
+        let methods: Vec<_> = METHODS.iter().map(|name| format!("`{name}`")).collect();
+        GOOD.replace("METHODS", &methods.join(" "))
+    }
 
     #[test]
     fn a_proof_that_is_there_is_enough() {
-        assert_eq!(found(GOOD), Vec::<String>::new());
+        assert_eq!(found(&good()), Vec::<String>::new());
     }
 
     #[test]
@@ -136,10 +196,15 @@ mod tests {
             "`it_holds_not`",
             "`a/tests/b.rs::help`",
             "`a/tests/c.rs::it_does`",
+            "`perl/t/a.t::it is`",
+            "`perl/t/a.t::not this`",
+            "`perl/t/a.t::nor this`",
+            "`perl/t/b.t::it is one`",
             "sure",
+            "bridge",
             "",
         ] {
-            let found = found(&GOOD.replace("`it_holds`", bad));
+            let found = found(&good().replace("| a | `it_holds`", &format!("| a | {bad}")));
             assert_eq!(found.len(), 1, "{bad}: {found:?}");
             assert!(
                 found[0].starts_with("docs/PROVIDER_API.md:5: "),
@@ -150,8 +215,19 @@ mod tests {
 
     #[test]
     fn a_method_that_is_not_listed_is_found() {
-        let found = found(&GOOD.replace("`Vm::run`", "`Vm::ran`"));
+        let found = found(&good().replace("`Vm::run`", "`Vm::ran`"));
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].contains("Vm::run"), "{found:?}");
+    }
+
+    #[test]
+    fn a_method_without_a_row_that_is_proven_is_found() {
+        for (from, to) in [("`job_hook`", "job_hook"), ("`job_hook`", "`Vm::job_hook`")] {
+            let found = found(&good().replace(from, to));
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].contains("job_hook"), "{found:?}");
+        }
+        let unproven = good().replace(" | `it_holds` |\n", " | `it_holds_not` |\n");
+        assert_eq!(found(&unproven).len(), 2 + METHODS.len());
     }
 }
