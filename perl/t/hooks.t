@@ -79,9 +79,14 @@ ok(!eval { $plugin->on_add_hook('third', scfg('snapkeep-create' => 1)); 1 }, 'a 
 # Removal.
 open(my $kit, '>', folder() . '/secrets/' . STOREID . '.snapkeep-recovery-kit');
 close($kit);
+mkdir(folder() . '/memory') or die;
+my ($own, $other) = map { folder() . "/memory/pve+vm+100+" . STOREID . ".$_" } $scfg->{'snapkeep-identity'}, 'f' x 16;
+for my $path ($own, $other) { open(my $file, '>', $path) or die; close($file) }
 $plugin->on_delete_hook(STOREID, $scfg);
 $plugin->on_delete_hook(STOREID, $scfg);
 ok(!-e $key, 'secrets are removed');
+ok(!-e $own, 'and what is remembered of its backups');
+ok(-e $other, 'not what another storage of this ID remembers');
 ok(-e folder() . '/secrets/' . STOREID . '.snapkeep-recovery-kit', 'the recovery kit is not');
 ok(!eval { $plugin->on_delete_hook('../x', $scfg); 1 }, 'a strange storage ID is refused');
 

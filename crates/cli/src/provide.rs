@@ -1,6 +1,7 @@
 //! The program as Proxmox VE's plugin starts it: the bridge over a repository.
 
 mod archives;
+mod memory;
 mod names;
 mod settings;
 mod status;
@@ -135,7 +136,7 @@ impl Backend for Program {
         let repository = self.repository(&cancel)?;
         let options = Options {
             namespace: settings.namespace.clone(),
-            storage: settings.lineage.clone(),
+            storage: settings.bitmap_storage(),
             workers: settings.workers,
             mechanism: settings.mechanism,
             accept_unverified_regions: settings.accept_unverified_regions,

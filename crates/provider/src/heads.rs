@@ -1,15 +1,17 @@
 //! What a backup announces of bitmaps with fixed names, before the guest is read.
 
-use snapkeep_api::{ArchiveName, Level, Result, StorageId};
+use snapkeep_api::{ArchiveName, Error, Level, Result};
 use snapkeep_repo::{HeadPlace, Repository, SnapshotName};
 
 use crate::error;
+use crate::memory::BitmapStorage;
 use crate::provider::Shared;
 
 /// An announced archive. From its head on, the archives before it are no base any more: should
 /// this backup be killed, nobody knows what became of the bitmaps, and the disks are read again.
 #[derive(Debug)]
 pub(crate) struct Announced {
+    storage: BitmapStorage,
     place: HeadPlace,
     /// What the head before named, or why that cannot be told.
     previous: Result<Option<SnapshotName>, String>,
@@ -18,17 +20,25 @@ pub(crate) struct Announced {
 impl Announced {
     /// Writes a head that names the archive. Without it nothing may be read: the bitmaps would
     /// become relative to this archive while the head named another.
-    pub(crate) fn new(shared: &Shared, storage: &StorageId, archive: &ArchiveName) -> Result<Self> {
-        let failed = |e| {
-            let what =
-                format!("cannot announce archive {archive} to later backups of storage {storage}");
-            error::repository(what, e)
-        };
+    pub(crate) fn new(
+        shared: &Shared,
+        storage: &BitmapStorage,
+        archive: &ArchiveName,
+    ) -> Result<Self> {
+        let id = &storage.id;
+        let what = format!("cannot announce archive {archive} to later backups of storage {id}");
+        let failed = |e| error::repository(what.clone(), e);
         let archive: SnapshotName = archive.as_str().parse().map_err(failed)?;
-        let place = HeadPlace::new(&archive, storage.as_str()).map_err(failed)?;
-        let previous = shared.repository.latest_head(&place).map_err(|e| e.chain());
-        let announced = Self { place, previous };
-        announced.put(shared, &archive).map_err(failed)?;
+        let place = HeadPlace::new(&archive, id.as_str()).map_err(failed)?;
+        let previous = previous(shared, storage, &place);
+        let announced = Self {
+            storage: storage.clone(),
+            place,
+            previous,
+        };
+        announced
+            .put(shared, &archive)
+            .map_err(|e| Error::with_source(e.kind(), what.clone(), e))?;
         Ok(announced)
     }
 
@@ -37,7 +47,7 @@ impl Announced {
         match &self.previous {
             Ok(Some(archive)) => Ok(archive),
             Ok(None) => Err("no earlier backup is known of this storage".to_owned()),
-            Err(why) => Err(format!("its head cannot be read: {why}")),
+            Err(why) => Err(why.clone()),
         }
     }
 
@@ -55,13 +65,48 @@ impl Announced {
         }
     }
 
-    fn put(&self, shared: &Shared, archive: &SnapshotName) -> snapkeep_repo::Result<()> {
+    fn put(&self, shared: &Shared, archive: &SnapshotName) -> Result<()> {
         let repository: &Repository = &shared.repository;
-        let head = repository.put_head(&self.place, archive)?;
+        let head = (repository.put_head(&self.place, archive))
+            .map_err(|e| error::repository("cannot write a head", e))?;
+        (self.storage.memory).remember(self.place.as_str(), &head.to_string())?;
         if let Err(error) = repository.remove_heads_before(&self.place, &head) {
             let line = format!("cannot remove old heads: {}", error.chain());
             shared.log.log(Level::Warn, &line);
         }
         Ok(())
+    }
+}
+
+/// The archive of the newest head, if that is the one that is remembered.
+fn previous(
+    shared: &Shared,
+    storage: &BitmapStorage,
+    place: &HeadPlace,
+) -> Result<Option<SnapshotName>, String> {
+    let newest = (shared.repository.latest_head(place))
+        .map_err(|e| format!("its head cannot be read: {}", e.chain()))?;
+    let remembered = (storage.memory.remembered(place.as_str())).map_err(|e| {
+        format!(
+            "what is remembered of its head cannot be read: {}",
+            e.chain()
+        )
+    })?;
+    match (newest, remembered) {
+        (None, None) => Ok(None),
+        (Some((head, archive)), Some(remembered)) if head.to_string() == remembered => {
+            Ok(Some(archive))
+        }
+        (Some(_), None) => Err("no backup of this guest is remembered here".to_owned()),
+        (newest, Some(remembered)) => {
+            let found = newest.map_or("none".to_owned(), |(head, _)| head.to_string());
+            let line = format!(
+                "the newest head of this guest is {found}, but {remembered} is remembered: the \
+                 repository was put back from another time or replaced, or somebody else backs \
+                 the guest up to it by this storage"
+            );
+            shared.log.log(Level::Warn, &line);
+            Err("its head is not the one that is remembered".to_owned())
+        }
     }
 }

@@ -11,6 +11,7 @@ mod error;
 mod heads;
 mod limits;
 mod lineage;
+mod memory;
 mod names;
 mod order;
 mod pace;
@@ -23,5 +24,6 @@ mod tree;
 mod vm;
 
 pub use catalogue::{ArchiveEntry, Catalogue, DamagedArchive, Listed};
+pub use memory::{BitmapStorage, HeadMemory};
 pub use names::{Namespace, archive_name, group};
 pub use provider::{ChangeDetection, Observer, Options, RepositoryProvider};

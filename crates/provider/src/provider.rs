@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use snapkeep_api::{
     Archive, ArchiveName, BackupJob, Cancel, Clock, ContainerBackup, GuestId, GuestKind, Level,
-    Outcome, Provider, Result, StorageId, TaskLog, TaskLogFile, UnixTime, VmBackup, VmMechanism,
+    Outcome, Provider, Result, TaskLog, TaskLogFile, UnixTime, VmBackup, VmMechanism,
 };
 use snapkeep_repo::{Random, Repository};
 
 use crate::archive::keep_log;
 use crate::container::RunningContainer;
 use crate::error;
+use crate::memory::BitmapStorage;
 use crate::names::{Namespace, archive_name, group};
 use crate::order::time_after;
 use crate::restore::StoredArchive;
@@ -23,8 +24,8 @@ pub struct Options {
     /// The part of the repository that this host or cluster writes.
     pub namespace: Namespace,
     /// The storage, where the host has such names. Dirty bitmaps with fixed names are believed
-    /// only with it, and it must not change while the guests' bitmaps live.
-    pub storage: Option<StorageId>,
+    /// only with it.
+    pub storage: Option<BitmapStorage>,
     /// Threads that read, hash, compress and encrypt: 1 to 64, what is outside counts as the next.
     pub workers: usize,
     /// How virtual machines' snapshot access is asked for.

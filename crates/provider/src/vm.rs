@@ -65,7 +65,7 @@ impl RunningBackup {
         let storage = self.shared.options.storage.as_ref();
         Lineage {
             base: base.map(|base| base.archive.as_str().to_owned()),
-            storage: storage.map(|id| id.as_str().to_owned()),
+            storage: storage.map(|storage| storage.id.as_str().to_owned()),
             bitmap: bitmap.map(|name| name.as_str().to_owned()),
             process: process(&self.incarnation),
             vmgenid: vmgenid(&self.incarnation),
@@ -137,7 +137,9 @@ impl VmBackup for RunningBackup {
             repository: &shared.repository,
             archive: &self.name,
             incarnation,
-            storage: options.storage.as_ref().zip(self.announced.as_ref()),
+            storage: (options.storage.as_ref())
+                .map(|storage| &storage.id)
+                .zip(self.announced.as_ref()),
         };
         let unverified =
             options.mechanism == VmMechanism::FileHandle && !options.accept_unverified_regions;

@@ -2,11 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::sync::Arc;
 
 use snapkeep_api::{Level, Provider, SteppingClock, TaskLog, UnixTime, VmMechanism, conformance};
 use snapkeep_provider::{ChangeDetection, Options, RepositoryProvider};
 use snapkeep_repo::{MemoryStorage, Protect, Repository, SystemRandom};
+
+use support::bitmap_storage;
 
 struct Quiet;
 
@@ -46,7 +50,7 @@ fn provider(mechanism: VmMechanism, change_detection: ChangeDetection) -> Box<dy
     let repository = Repository::init(storage, Arc::clone(&random) as _, &Protect::Open, 64 << 10);
     let options = Options {
         namespace: "main".parse().unwrap(),
-        storage: Some("store".parse().unwrap()),
+        storage: Some(bitmap_storage("store")),
         workers: 3,
         mechanism,
         accept_unverified_regions: true,

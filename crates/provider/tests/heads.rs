@@ -10,7 +10,7 @@ use std::sync::Arc;
 use snapkeep_api::{BitmapMode, Level};
 use snapkeep_repo::{FileName, MemoryStorage, Storage};
 
-use support::{End, Log, Vm, process, provider, repository_storage, restored};
+use support::{End, Log, Vm, memory, process, provider, repository_storage, restored};
 
 /// A guest, backed up once by storage `one`.
 fn backed_up() -> (Arc<MemoryStorage>, Vm, support::Done) {
@@ -197,18 +197,54 @@ fn a_head_that_came_back_from_an_older_time_is_not_believed() {
     assert_eq!(next(&storage, &mut vm), BitmapMode::New);
 }
 
-/// What docs/THREATS.md says must be done.
 #[test]
-fn a_rolled_back_repository_without_its_heads_is_backed_up_in_full() {
+fn a_repository_that_was_put_back_is_recognised_and_told() {
     let (storage, mut vm, _) = backed_up();
     let earlier = Arc::new(storage.fork());
     assert_eq!(next(&storage, &mut vm), BitmapMode::Reuse);
     vm.write(5, 0xa5);
-    for head in heads(&earlier) {
-        earlier.remove(&head).unwrap();
-    }
-    assert_eq!(next(&earlier, &mut vm), BitmapMode::New);
+    let log = Log::default();
+    let provider = provider(&earlier, "main", Some("one"), &log);
+    let done = vm.back_up(&provider, "one", End::Committed);
+    assert_eq!(done.mode, BitmapMode::New);
+    assert!(restored(&provider, &done.archive) == vm.disk);
+    let told = |(level, line): &(Level, String)| {
+        *level == Level::Warn && line.contains("was put back from another time")
+    };
+    assert!(log.lines().iter().any(told), "{:?}", log.lines());
     assert_eq!(next(&earlier, &mut vm), BitmapMode::Reuse);
+    // And where it was put back from lies the other way round.
+    assert_eq!(next(&storage, &mut vm), BitmapMode::New);
+}
+
+#[test]
+fn another_repository_under_the_same_storage_is_no_base() {
+    let (storage, mut vm, _) = backed_up();
+    let other = repository_storage();
+    assert_eq!(next(&other, &mut vm), BitmapMode::New);
+    assert_eq!(next(&other, &mut vm), BitmapMode::Reuse);
+    assert_eq!(next(&storage, &mut vm), BitmapMode::New);
+}
+
+#[test]
+fn a_host_that_remembers_nothing_believes_no_head() {
+    let (storage, mut vm, _) = backed_up();
+    let log = Log::default();
+    let elsewhere = storage.clone();
+    let done = std::thread::scope(|scope| {
+        // Another thread has another memory.
+        let run = || {
+            let provider = provider(&elsewhere, "main", Some("one"), &log);
+            vm.back_up(&provider, "one", End::Committed)
+        };
+        scope.spawn(run).join().unwrap()
+    });
+    assert_eq!(done.mode, BitmapMode::New);
+    assert!(
+        (log.lines().iter())
+            .any(|(_, line)| line.contains("no backup of this guest is remembered"))
+    );
+    assert_eq!(next(&storage, &mut vm), BitmapMode::New);
 }
 
 #[test]
@@ -256,7 +292,9 @@ fn a_base_that_lost_a_pack_is_no_base() {
     for (_, pack) in packs {
         let copy = Arc::new(storage.fork());
         copy.remove(&pack).unwrap();
+        let remembered = memory().0.lock().unwrap().clone();
         assert_eq!(next(&copy, &mut vm.clone()), BitmapMode::New, "{pack}");
+        *memory().0.lock().unwrap() = remembered;
     }
     assert_eq!(next(&storage, &mut vm), BitmapMode::Reuse);
 }
@@ -296,16 +334,21 @@ impl Dice {
 #[test]
 fn no_order_of_events_makes_a_wrong_archive() {
     let mut reused = 0;
-    for seed in 0..12 {
+    for seed in 0..24 {
         let mut dice = Dice(seed * 977 + 5);
-        let storage = repository_storage();
+        let mut storage = repository_storage();
         let mut vm = Vm::new(6);
         vm.incarnation.vmgenid = Some([1; 16]).filter(|_| seed % 2 == 0);
         let mut saved = vm.clone();
         let mut archives: Vec<(snapkeep_api::ArchiveName, Vec<u8>)> = Vec::new();
+        let mut copy = (Arc::new(storage.fork()), archives.clone());
         for step in 0..40 {
             let value = u8::try_from(100 + step).unwrap();
-            match dice.below(8) {
+            match dice.below(9) {
+                8 if dice.below(2) == 0 => {
+                    copy = (Arc::new(storage.fork()), archives.clone());
+                }
+                8 => (storage, archives) = (Arc::new(copy.0.fork()), copy.1.clone()),
                 0 => saved = vm.clone(),
                 1 if dice.below(2) == 0 => vm.roll_back(&saved),
                 2 if archives.len() > 1 => {

@@ -10,10 +10,10 @@ use crate::storage::{FileName, read_all};
 use crate::{Error, ErrorKind, Result, limits, random};
 
 impl Repository {
-    /// The archive that the newest head of a place names; `None` if the place has no head.
+    /// The newest head of a place, and the archive that it names; `None` if the place has no head.
     /// `Corrupt` if it cannot be told: two heads have the highest sequence (then two hosts wrote
     /// at once), the newest is damaged, or something else lies in the place.
-    pub fn latest_head(&self, place: &HeadPlace) -> Result<Option<SnapshotName>> {
+    pub fn latest_head(&self, place: &HeadPlace) -> Result<Option<(HeadName, SnapshotName)>> {
         let mut heads = Vec::new();
         for file in self.head_files(place)? {
             heads.push(place.parse(&file)?);
@@ -32,7 +32,8 @@ impl Repository {
         }
         let sealed = read_all(&*self.storage, &newest.file, limits::HEAD_MAX)?;
         let body = envelope::open(&self.keys, Kind::Head, &newest.file, &sealed)?;
-        head::decode(place, newest, &self.config().repository, &body).map(Some)
+        let archive = head::decode(place, newest, &self.config().repository, &body)?;
+        Ok(Some((newest.clone(), archive)))
     }
 
     /// Writes a head that counts more than all others of its place.

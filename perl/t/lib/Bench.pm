@@ -27,6 +27,7 @@ my $folder = untainted(tempdir('snapkeep-perl-XXXXXXXX', TMPDIR => 1, CLEANUP =>
 chmod(0755, $folder);
 mkdir("$folder/secrets");
 $PVE::BackupProvider::Plugin::Snapkeep::Settings::secrets_folder = "$folder/secrets";
+$PVE::BackupProvider::Plugin::Snapkeep::Settings::memory_folder = "$folder/memory";
 my @logs;
 
 # Nothing may wait for ever.

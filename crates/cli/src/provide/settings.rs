@@ -1,13 +1,15 @@
 //! What a storage of Proxmox VE is configured with, as its plugin passes it (docs/BRIDGE.md).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
 use snapkeep_api::{Error, ErrorKind, Result, StorageId, VmMechanism};
 use snapkeep_bridge::ContainerMechanism;
-use snapkeep_provider::{ChangeDetection, Namespace};
+use snapkeep_provider::{BitmapStorage, ChangeDetection, Namespace};
 
+use super::memory::MemoryFolder;
 use crate::settings::Secret;
 
 /// Where what is mounted appears, and notes of the storages' states are.
@@ -21,6 +23,8 @@ pub(crate) struct StorageSettings {
     pub(crate) namespace: Namespace,
     /// The storage ID with what tells it from another that had the same; `None` believes no bitmap.
     pub(crate) lineage: Option<StorageId>,
+    /// Where heads are remembered; without it no bitmap is believed either.
+    pub(crate) memory: Option<PathBuf>,
     pub(crate) secret: Option<Secret>,
     pub(crate) recovery_kit: Option<PathBuf>,
     pub(crate) mechanism: VmMechanism,
@@ -36,6 +40,7 @@ struct Raw {
     repository: PathBuf,
     namespace: Option<String>,
     identity: Option<String>,
+    memory_folder: Option<PathBuf>,
     passphrase_file: Option<PathBuf>,
     key_file: Option<PathBuf>,
     recovery_kit: Option<PathBuf>,
@@ -133,6 +138,7 @@ impl StorageSettings {
             repository: raw.repository,
             namespace: raw.namespace.as_deref().unwrap_or("main").parse()?,
             lineage,
+            memory: raw.memory_folder,
             secret,
             recovery_kit: raw.recovery_kit,
             mechanism: match raw.vm_mechanism {
@@ -155,6 +161,15 @@ impl StorageSettings {
             run: raw.run_folder.unwrap_or_else(|| RUN.into()),
             storage,
         })
+    }
+}
+
+impl StorageSettings {
+    /// What bitmaps are believed by, where both parts of it are known.
+    pub(crate) fn bitmap_storage(&self) -> Option<BitmapStorage> {
+        let (id, folder) = self.lineage.clone().zip(self.memory.clone())?;
+        let memory = Arc::new(MemoryFolder::new(folder));
+        Some(BitmapStorage { id, memory })
     }
 }
 
@@ -181,7 +196,11 @@ mod tests {
         assert_eq!(settings.workers, 3);
         assert_eq!(settings.mechanism, VmMechanism::FileHandle);
         assert!(settings.accept_unverified_regions);
-        assert_eq!(settings.lineage.unwrap().as_str(), "store.0123456789abcdef");
+        assert_eq!(
+            settings.lineage.as_ref().unwrap().as_str(),
+            "store.0123456789abcdef"
+        );
+        assert!(settings.bitmap_storage().is_none(), "nothing is remembered");
     }
 
     #[test]

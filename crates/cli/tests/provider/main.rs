@@ -92,6 +92,7 @@ fn settings(folder: &TempDir) -> Value {
     fs::write(path("passphrase"), "correct horse\n").unwrap();
     json!({"repository": path("repository"), "passphrase_file": path("passphrase"),
            "recovery_kit": path("kit"), "run_folder": path("run"), "identity": "0123456789abcdef",
+           "memory_folder": path("memory"),
            "vm_mechanism": "file-handle", "workers": "2"})
 }
 

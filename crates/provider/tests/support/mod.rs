@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex};
 
 use snapkeep_api::{
     ArchiveName, BackupStats, BitmapInfo, BitmapMode, BitmapName, BitmapRequest, DeviceName,
-    Incarnation, Level, Outcome, Process, Provider, Region, SnapshotAccess, SystemClock, TaskLog,
-    UnixTime, VmMechanism, VmSource, Volume, VolumeInfo,
+    Incarnation, Level, Outcome, Process, Provider, Region, Result, SnapshotAccess, SystemClock,
+    TaskLog, UnixTime, VmMechanism, VmSource, Volume, VolumeInfo,
 };
-use snapkeep_provider::{Options, RepositoryProvider};
+use snapkeep_provider::{BitmapStorage, HeadMemory, Options, RepositoryProvider};
 use snapkeep_repo::{MemoryStorage, Protect, Repository, Storage, SystemRandom, Unlock};
 
 /// Bytes that one bit of a bitmap stands for.
@@ -57,7 +57,7 @@ pub(crate) fn provider(
     let repository = Repository::open(files, Arc::clone(&random) as _, &Unlock::Open).unwrap();
     let options = Options {
         namespace: namespace.parse().unwrap(),
-        storage: id.map(|id| id.parse().unwrap()),
+        storage: id.map(bitmap_storage),
         workers: 2,
         mechanism: VmMechanism::FileHandle,
         accept_unverified_regions: true,
@@ -65,6 +65,35 @@ pub(crate) fn provider(
     };
     let (clock, log) = (Arc::new(SystemClock::new()), Arc::new(log.clone()));
     RepositoryProvider::new(Arc::new(repository), random, clock, log, options)
+}
+
+/// A storage whose hosts share one memory, which is that of the test.
+pub(crate) fn bitmap_storage(id: &str) -> BitmapStorage {
+    BitmapStorage {
+        id: id.parse().unwrap(),
+        memory: memory(),
+    }
+}
+
+/// What the hosts of this test remember.
+pub(crate) fn memory() -> Arc<Memory> {
+    thread_local!(static MEMORY: Arc<Memory> = Arc::default());
+    MEMORY.with(Arc::clone)
+}
+
+/// Remembers heads by their places.
+#[derive(Debug, Default)]
+pub(crate) struct Memory(pub(crate) Mutex<BTreeMap<String, String>>);
+
+impl HeadMemory for Memory {
+    fn remembered(&self, place: &str) -> Result<Option<String>> {
+        Ok(self.0.lock().unwrap().get(place).cloned())
+    }
+
+    fn remember(&self, place: &str, head: &str) -> Result<()> {
+        (self.0.lock().unwrap()).insert(place.to_owned(), head.to_owned());
+        Ok(())
+    }
 }
 
 /// The next second: each backup starts later than the one before.

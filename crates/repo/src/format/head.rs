@@ -31,6 +31,11 @@ impl HeadPlace {
         &self.0
     }
 
+    /// The folder.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
     pub(crate) fn head(&self, sequence: u64, random: [u8; 8]) -> HeadName {
         let random = u64::from_be_bytes(random);
         let file = format!("{}/{sequence:016x}-{random:016x}", self.0).parse();

@@ -181,6 +181,7 @@ pub(crate) fn holds(repository: &Arc<Repository>, told: &Told) -> Result<(), Str
         return Err(format!("{}: {}", damage.object, damage.error.chain()));
     }
     let latest = repository.latest_head(&place()).map_err(|e| e.chain())?;
+    let latest = latest.map(|(_, archive)| archive);
     if told.head.is_some() && latest < told.head {
         return Err(format!("{latest:?} is the newest head"));
     }

@@ -175,6 +175,9 @@ sub _update {
 sub on_delete_hook {
     my ($class, $storeid, $scfg) = @_;
     _put_secret($storeid, $_, undef) for PVE::BackupProvider::Plugin::Snapkeep::Settings::SECRETS;
+    unlink(PVE::BackupProvider::Plugin::Snapkeep::Settings::memory_files($scfg, $storeid));
+    my $kit = _secret_file($storeid, 'snapkeep-recovery-kit');
+    print "The recovery kit $kit is left: copy it to a safe place, then delete it.\n" if -e $kit;
     return;
 }
 

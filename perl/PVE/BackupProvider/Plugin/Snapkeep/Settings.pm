@@ -7,6 +7,8 @@ use warnings;
 
 use constant PROGRAM => '/usr/bin/snapkeep';
 use constant SECRETS_FOLDER => '/etc/pve/priv/storage';
+# Where the hosts of a cluster remember the newest backup of each guest.
+use constant MEMORY_FOLDER => '/etc/pve/priv/snapkeep';
 
 # Properties whose values are contents of files, never kept in storage.cfg. `pvesm` asks for what is named `password`.
 use constant SECRETS => qw(password snapkeep-key);
@@ -14,8 +16,9 @@ use constant SECRETS => qw(password snapkeep-key);
 # What the file of a secret is named by, after the storage.
 my %file_of = (password => 'snapkeep-passphrase', 'snapkeep-key' => 'snapkeep-key');
 
-# Tests keep their secrets elsewhere.
+# Tests keep theirs elsewhere.
 our $secrets_folder = SECRETS_FOLDER;
+our $memory_folder = MEMORY_FOLDER;
 
 # The properties that are passed on as they are: name of a setting to name of a property.
 my %passed_on = (
@@ -61,7 +64,20 @@ sub settings {
         $settings->{$key} = $path if -e $path;
     }
     $settings->{recovery_kit} = secret_file($storeid, 'snapkeep-recovery-kit');
+    $settings->{memory_folder} = $memory_folder;
     return $settings;
+}
+
+# The files of what is remembered by this storage; another one of the same ID has another identity.
+sub memory_files {
+    my ($scfg, $storeid) = @_;
+    my $identity = $scfg->{'snapkeep-identity'} // return;
+    my @files;
+    opendir(my $dir, $memory_folder) or return;
+    for my $name (readdir($dir)) {
+        push @files, "$memory_folder/$1" if $name =~ m/\A([a-z0-9+-]+\+\Q$storeid.$identity\E)\z/;
+    }
+    return @files;
 }
 
 1;

@@ -1,0 +1,106 @@
+//! The heads that a cluster remembers: a small file for each guest, in a folder that all of its
+//! hosts see. On Proxmox VE that is below `/etc/pve`, which knows neither links nor files without a
+//! name, so a file is written beside and renamed.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use snapkeep_api::{Error, ErrorKind, Result};
+use snapkeep_provider::HeadMemory;
+
+use crate::durable::write_whole;
+
+/// More bytes than the name of a head has.
+const HEAD_MAX: u64 = 1024;
+
+/// A folder of remembered heads.
+#[derive(Debug)]
+pub(super) struct MemoryFolder(PathBuf);
+
+impl MemoryFolder {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self(folder)
+    }
+
+    /// `heads/NAMESPACE/KIND/GUEST/STORAGE` without its first part; no name has a `+`.
+    fn file(&self, place: &str) -> PathBuf {
+        let place = place.strip_prefix("heads/").unwrap_or(place);
+        self.0.join(place.replace('/', "+"))
+    }
+}
+
+impl HeadMemory for MemoryFolder {
+    fn remembered(&self, place: &str) -> Result<Option<String>> {
+        let path = self.file(place);
+        let read = || -> io::Result<String> {
+            let mut text = String::new();
+            let file = File::open(&path)?;
+            file.take(HEAD_MAX).read_to_string(&mut text)?;
+            Ok(text)
+        };
+        match read() {
+            Ok(text) => Ok(Some(text.trim_end().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", &path, error)),
+        }
+    }
+
+    fn remember(&self, place: &str, head: &str) -> Result<()> {
+        let path = self.file(place);
+        (fs::DirBuilder::new().recursive(true).mode(0o700))
+            .create(&self.0)
+            .map_err(|error| failed("make the folder of", &path, error))?;
+        write_whole(&path, true, |file| Ok(writeln!(file, "{head}")?))
+            .map_err(|error| failed("write", &path, error))
+    }
+}
+
+fn failed(doing: &str, path: &Path, error: impl Into<anyhow::Error>) -> Error {
+    let what = format!(
+        "cannot {doing} {}, which remembers the guest's newest head: {:#}",
+        path.display(),
+        error.into()
+    );
+    Error::new(ErrorKind::Target, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: &str = "heads/pve/vm/100/store.0123456789abcdef";
+
+    #[test]
+    fn the_last_head_of_each_place_is_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = MemoryFolder::new(folder.path().join("not/yet/there"));
+        assert_eq!(memory.remembered(PLACE).unwrap(), None);
+        for head in ["heads/a/0-1", "heads/a/1-2"] {
+            memory.remember(PLACE, head).unwrap();
+            assert_eq!(memory.remembered(PLACE).unwrap().unwrap(), head);
+        }
+        let other = "heads/pve/vm/101/store.0123456789abcdef";
+        assert_eq!(memory.remembered(other).unwrap(), None);
+        memory.remember(other, "heads/b/0-3").unwrap();
+        assert_eq!(memory.remembered(PLACE).unwrap().unwrap(), "heads/a/1-2");
+        let left = fs::read_dir(&memory.0).unwrap().count();
+        assert_eq!(left, 2, "what was written beside is renamed");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let memory = MemoryFolder::new(file.clone());
+        let error = memory.remember(PLACE, "h").unwrap_err();
+        assert!(
+            error.chain().contains(file.to_str().unwrap()),
+            "{}",
+            error.chain()
+        );
+        assert!(memory.remembered(PLACE).is_err());
+    }
+}
