@@ -8,7 +8,7 @@ mod support;
 use std::sync::Arc;
 
 use snapkeep_api::{BitmapMode, Level};
-use snapkeep_repo::{FileName, MemoryStorage, Storage};
+use snapkeep_repo::{FileName, MemoryStorage, Repository, Storage, SystemRandom, Unlock};
 
 use support::{End, Log, Vm, memory, process, provider, repository_storage, restored};
 
@@ -92,6 +92,23 @@ fn a_bitmap_whose_archive_was_deleted_is_not_used() {
     vm.write(1, 0x10);
     let second = vm.back_up(&one(&storage), "one", End::Committed);
     remove_archive(&storage, &second.archive);
+    assert_eq!(next(&storage, &mut vm), BitmapMode::New);
+    assert_eq!(next(&storage, &mut vm), BitmapMode::Reuse);
+}
+
+#[test]
+fn a_bitmap_whose_archive_was_forgotten_is_not_used() {
+    let (storage, mut vm, first) = backed_up();
+    vm.write(1, 0x10);
+    let forget = |archive: &snapkeep_api::ArchiveName| {
+        let random = Arc::new(SystemRandom);
+        let files = Arc::clone(&storage) as Arc<dyn Storage>;
+        let repository = Repository::open(files, random, &Unlock::Open).unwrap();
+        repository
+            .forget(&archive.as_str().parse().unwrap())
+            .unwrap();
+    };
+    forget(&first.archive);
     assert_eq!(next(&storage, &mut vm), BitmapMode::New);
     assert_eq!(next(&storage, &mut vm), BitmapMode::Reuse);
 }

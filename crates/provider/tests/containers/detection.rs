@@ -52,6 +52,22 @@ fn another_namespaces_archive_is_no_base() {
 }
 
 #[test]
+fn a_forgotten_archive_is_no_base_until_it_is_taken_back() {
+    let host = Host::new(METADATA);
+    let tree = some();
+    let (only, first) = host.keep(&tree);
+    let name = only.as_str().parse().unwrap();
+    host.repository().forget(&name).unwrap();
+    let (second, stats) = host.keep(&tree);
+    assert_eq!((stats.read, stats.new), (first.read, 0));
+    host.expect(&second, &tree);
+    let second = second.as_str().parse().unwrap();
+    host.repository().forget(&second).unwrap();
+    host.repository().take_back(&name).unwrap();
+    assert_eq!(host.keep(&tree).1.read, 0);
+}
+
+#[test]
 fn a_base_of_which_nothing_may_be_believed_is_passed_over() {
     let host = Host::new(METADATA);
     let mut tree = some();
