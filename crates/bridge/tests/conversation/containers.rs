@@ -4,21 +4,13 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use snapkeep_api::VmMechanism;
 
 use crate::peer::{Memory, Peer};
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
+use crate::tools::Running;
 
 fn begun() -> (Peer, snapkeep_api::memory::MemoryProvider, String) {
     let memory = Memory::new(VmMechanism::Nbd);

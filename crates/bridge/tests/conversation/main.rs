@@ -10,7 +10,11 @@
 
 mod calls;
 mod containers;
+mod killed;
+mod mapped;
 mod order;
 mod peer;
 mod restores;
+mod tools;
 mod vms;
+mod walker;

@@ -11,9 +11,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use snapkeep_api::memory::MemoryProvider;
 use snapkeep_api::{
-    Archive, ArchiveName, BackupJob, BackupStats, BitmapRequest, Cancel, DeviceName, Error,
-    ErrorKind, GuestId, Incarnation, Level, Outcome, Provider, Result, TaskLog, TaskLogFile,
-    UnixTime, VmBackup, VmMechanism, VmSource, VolumeInfo,
+    Archive, ArchiveName, BackupJob, BackupStats, BitmapRequest, Cancel, ContainerBackup,
+    ContainerSource, DeviceName, Error, ErrorKind, GuestId, Incarnation, Level, Outcome, Provider,
+    Result, TaskLog, TaskLogFile, UnixTime, VmBackup, VmMechanism, VmSource, VolumeInfo,
 };
 use snapkeep_bridge::{Backend, ContainerMechanism, Hello, StorageCall, serve};
 
@@ -153,9 +153,10 @@ impl BackupJob for Told<Box<dyn BackupJob>> {
         &mut self,
         guest: &GuestId,
         time: UnixTime,
-    ) -> Result<Box<dyn snapkeep_api::ContainerBackup>> {
+    ) -> Result<Box<dyn ContainerBackup>> {
         self.event(format!("start {guest}"));
-        self.inner.start_container(guest, time)
+        let inner = self.inner.start_container(guest, time)?;
+        Ok(Box::new(self.told(inner)))
     }
 
     fn keep_task_log(&mut self, log: &TaskLogFile<'_>) -> Result<()> {
@@ -220,6 +221,25 @@ impl VmBackup for Told<Box<dyn VmBackup>> {
             return Err(Error::new(ErrorKind::Cancelled, "it was cancelled"));
         }
         self.inner.run(vm)
+    }
+
+    fn finish(self: Box<Self>, outcome: &Outcome) -> Result<()> {
+        self.event(format!("end {outcome:?}"));
+        self.inner.finish(outcome)
+    }
+}
+
+impl ContainerBackup for Told<Box<dyn ContainerBackup>> {
+    fn archive_name(&self) -> &ArchiveName {
+        self.inner.archive_name()
+    }
+
+    fn run(&mut self, container: ContainerSource<'_>) -> Result<BackupStats> {
+        let map = container
+            .id_map
+            .map_or("none".to_owned(), ToString::to_string);
+        self.event(format!("walk {map}"));
+        self.inner.run(container)
     }
 
     fn finish(self: Box<Self>, outcome: &Outcome) -> Result<()> {
@@ -326,6 +346,11 @@ impl Peer {
 
     /// Goes away; what the provider was asked.
     pub(crate) fn end(mut self) -> Vec<String> {
+        self.ended_by_us()
+    }
+
+    /// The same, where something else is still wanted of it.
+    pub(crate) fn ended_by_us(&mut self) -> Vec<String> {
         self.socket.shutdown(Shutdown::Both).unwrap();
         self.ended()
     }

@@ -16,22 +16,10 @@ use snapkeep_bridge::ContainerMechanism;
 use tempfile::TempDir;
 
 use crate::peer::{Memory, Peer};
+use crate::tools::can_mount;
 
 /// Not a multiple of a cluster.
 const SIZE: u64 = (1 << 20) + 512;
-
-/// Whether something can be mounted here, and the tool is; a skip is told.
-fn are_here(test: &str, tool: &str) -> bool {
-    let fuse = rustix::process::geteuid().is_root() && Path::new("/dev/fuse").exists();
-    let missing = if fuse { tool } else { "root and /dev/fuse" };
-    if fuse && Command::new(tool).arg("--version").output().is_ok() {
-        return true;
-    }
-    let ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    assert!(!ci, "{test} needs {missing}");
-    eprintln!("SKIP: {test}: needs {missing}");
-    false
-}
 
 fn memory(folder: &TempDir) -> Memory {
     let mut memory = Memory::new(VmMechanism::FileHandle);
@@ -92,7 +80,7 @@ fn run(program: &str, arguments: &[&str]) -> String {
 
 #[test]
 fn a_volume_is_a_file_that_qemu_img_takes() {
-    if !are_here("a_volume_is_a_file_that_qemu_img_takes", "qemu-img") {
+    if !can_mount("a_volume_is_a_file_that_qemu_img_takes", &["qemu-img"]) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -149,7 +137,7 @@ fn a_volume_is_a_file_that_qemu_img_takes() {
 
 #[test]
 fn what_is_mounted_goes_with_the_conversation() {
-    if !are_here("what_is_mounted_goes_with_the_conversation", "qemu-img") {
+    if !can_mount("what_is_mounted_goes_with_the_conversation", &["qemu-img"]) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -193,7 +181,7 @@ fn container(memory: &Memory) -> String {
 
 #[test]
 fn a_container_is_a_folder_or_a_tar_archive() {
-    if !are_here("a_container_is_a_folder_or_a_tar_archive", "tar") {
+    if !can_mount("a_container_is_a_folder_or_a_tar_archive", &["tar"]) {
         return;
     }
     for mechanism in [ContainerMechanism::Directory, ContainerMechanism::Tar] {
