@@ -1,7 +1,7 @@
 //! Restores: what is mounted for them, and that it goes whatever the caller forgets.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -9,7 +9,7 @@ use snapkeep_api::tree::{Timestamp, TreeReader};
 use snapkeep_api::{Cancel, ContainerRestore, DeviceName, Error, ErrorKind, Result, VmRestore};
 use snapkeep_mount::{Node, VolumeFile};
 
-use crate::backend::ContainerMechanism;
+use crate::backend::{Backend, ContainerMechanism};
 use crate::limits;
 use crate::log::Log;
 use crate::run_folder::RunFolder;
@@ -20,7 +20,7 @@ const TAR_NAME: &str = "tree.tar";
 
 /// The restores that were begun and not ended, by the names of their archives.
 pub(crate) struct Restores {
-    base: PathBuf,
+    backend: Arc<dyn Backend>,
     log: Arc<Log>,
     all: BTreeMap<String, Restore>,
     /// After all that is mounted in it.
@@ -40,9 +40,9 @@ enum Restore {
 }
 
 impl Restores {
-    pub(crate) fn new(base: PathBuf, log: Arc<Log>) -> Self {
+    pub(crate) fn new(backend: Arc<dyn Backend>, log: Arc<Log>) -> Self {
         Self {
-            base,
+            backend,
             log,
             all: BTreeMap::new(),
             folder: None,
@@ -77,7 +77,7 @@ impl Restores {
         let file = format!("{device}.raw");
         let volume = VolumeFile::new(restore.open_volume(device)?, Timestamp::default());
         let root = folder_of(&file, volume)?;
-        let folder = run_folder(&mut self.folder, &self.base)?;
+        let folder = run_folder(&mut self.folder, &*self.backend)?;
         let served = Served::new(folder, root, false, &log)?;
         let path = served.path().join(file);
         open.insert(device.clone(), served);
@@ -107,7 +107,7 @@ impl Restores {
             ContainerMechanism::Directory => Node::Tree(reader),
             ContainerMechanism::Tar => folder_of(TAR_NAME, Tar::open(reader, cancel, &self.log)?)?,
         };
-        let folder = run_folder(&mut self.folder, &self.base)?;
+        let folder = run_folder(&mut self.folder, &*self.backend)?;
         let for_others = mechanism == ContainerMechanism::Tar;
         let served = Served::new(folder, root, for_others, &self.log)?;
         let path = match mechanism {
@@ -171,9 +171,14 @@ impl Restore {
     }
 }
 
-fn run_folder<'a>(folder: &'a mut Option<RunFolder>, base: &Path) -> Result<&'a mut RunFolder> {
+/// The folder of this process, made where the settings say: they come with `hello`, so later than
+/// what is begun with them.
+fn run_folder<'a>(
+    folder: &'a mut Option<RunFolder>,
+    backend: &dyn Backend,
+) -> Result<&'a mut RunFolder> {
     if folder.is_none() {
-        *folder = Some(RunFolder::new(base)?);
+        *folder = Some(RunFolder::new(&backend.run_folder())?);
     }
     let none = || Error::new(ErrorKind::Target, "there is no folder to mount in");
     folder.as_mut().ok_or_else(none)

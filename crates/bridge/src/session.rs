@@ -46,7 +46,7 @@ impl Session {
     pub(crate) fn new(backend: Arc<dyn Backend>, log: Arc<Log>, interrupt: Arc<Interrupt>) -> Self {
         Self {
             jobs: Jobs::new(Arc::clone(&log)),
-            restores: Restores::new(backend.run_folder(), Arc::clone(&log)),
+            restores: Restores::new(Arc::clone(&backend), Arc::clone(&log)),
             backend,
             log,
             interrupt,
