@@ -6,6 +6,10 @@
     reason = "arguments are made where they are passed, and a test fails by panicking"
 )]
 
+mod killed;
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -59,10 +63,7 @@ impl Caller {
 
     /// What the call returns, or the kind and the message of its error.
     fn call(&mut self, call: &str, args: Value) -> Result<Value, (String, String)> {
-        self.number += 1;
-        let id = format!("{}-{}", std::process::id(), self.number);
-        let line = format!("{}\n", json!({"id": id, "call": call, "args": args}));
-        self.socket.get_mut().write_all(line.as_bytes()).unwrap();
+        let id = self.send(call, args);
         loop {
             let mut line = String::new();
             self.socket.read_line(&mut line).unwrap();
@@ -78,6 +79,15 @@ impl Caller {
             }
             return Ok(answer["result"].clone());
         }
+    }
+
+    /// Writes the call, and waits for nothing; its id.
+    fn send(&mut self, call: &str, args: Value) -> String {
+        self.number += 1;
+        let id = format!("{}-{}", std::process::id(), self.number);
+        let line = format!("{}\n", json!({"id": id, "call": call, "args": args}));
+        self.socket.get_mut().write_all(line.as_bytes()).unwrap();
+        id
     }
 
     /// Ends the conversation; the program ends too, well.

@@ -33,6 +33,20 @@ impl Namespace {
         namespace
     }
 
+    /// The process in it.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// What becomes a program of the host, run by its root user, who may not come to where it lies.
+    pub(crate) fn program(&self, program: &str, args: &[&str]) -> Command {
+        let line = "exec 9< \"$0\"; exec nsenter --user=\"$1\" --setuid 0 --setgid 0 /proc/self/fd/9 \"${@:2}\"";
+        let mut command = Command::new("bash");
+        command.args(["-c", line, program, &self.file("ns/user")]);
+        command.args(args);
+        command
+    }
+
     fn file(&self, name: &str) -> String {
         format!("/proc/{}/{name}", self.0.id())
     }
