@@ -30,3 +30,4 @@ mod vm;
 
 pub use backend::{Backend, ContainerMechanism, Hello, StorageCall};
 pub use conversation::serve;
+pub use run_folder::{FoundFolder, remove_run_folder, run_folders};

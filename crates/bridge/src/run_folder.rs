@@ -70,7 +70,12 @@ fn check(base: &Path) -> Result<()> {
     };
     let found = fs::symlink_metadata(base).map_err(|e| {
         let what = format!("{} cannot be looked at", base.display());
-        Error::with_source(ErrorKind::Target, what, e)
+        let kind = if e.kind() == io::ErrorKind::NotFound {
+            ErrorKind::NotFound
+        } else {
+            ErrorKind::Target
+        };
+        Error::with_source(kind, what, e)
     })?;
     if !found.is_dir() {
         return Err(unusable("it is no folder"));
@@ -84,27 +89,75 @@ fn check(base: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Only empty folders and mounts that nobody serves are removed.
-fn remove_stale(base: &Path) -> io::Result<()> {
+/// A folder of a process that served the plugin for Proxmox VE.
+#[derive(Clone, Debug)]
+pub struct FoundFolder {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The process, as the folder's name tells.
+    pub process: u32,
+    /// Whether that process lives.
+    pub lives: bool,
+}
+
+/// The folders in the run folder of a storage, of the living and the dead. `Invalid` if others could
+/// have put something in the way; `NotFound` if there is no such folder.
+pub fn run_folders(base: &Path) -> Result<Vec<FoundFolder>> {
+    check(base)?;
+    found(base).map_err(|e| {
+        let what = format!("{} cannot be looked at", base.display());
+        Error::with_source(ErrorKind::Target, what, e)
+    })
+}
+
+/// Removes the folder of a process that is gone, with what it left mounted. Only empty folders and
+/// mounts that nobody serves are removed: an error names what is left.
+pub fn remove_run_folder(folder: &FoundFolder) -> Result<()> {
+    let path = &folder.path;
+    let failed = |e: io::Error| {
+        let what = format!("{} is not removed", path.display());
+        Error::with_source(ErrorKind::Target, what, e)
+    };
+    let name = path.file_name().and_then(|name| name.to_str());
+    let owner = name.and_then(owner);
+    if owner.is_none_or(|(id, start)| start_time(id) == Some(start)) {
+        return Err(failed(io::Error::other("it is of a process that lives")));
+    }
+    let inside = fs::read_dir(path).map_err(failed)?;
+    let mut first = None;
+    for target in inside.take(limits::RUN_FOLDERS_MAX) {
+        let target = target.map_err(failed)?.path();
+        let removed =
+            snapkeep_mount::cleanup(&target).and_then(|_| fs::remove_dir(target).map_err(failed));
+        first = first.or(removed.err());
+    }
+    match first {
+        Some(e) => Err(e),
+        None => fs::remove_dir(path).map_err(failed),
+    }
+}
+
+fn found(base: &Path) -> io::Result<Vec<FoundFolder>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(base)?.take(limits::RUN_FOLDERS_MAX) {
         let entry = entry?;
         let name = entry.file_name();
         let owner = name.to_str().and_then(owner);
-        let Some((id, start)) = owner else {
-            continue;
-        };
-        if start_time(id) == Some(start) {
-            continue;
+        if let Some((process, start)) = owner {
+            found.push(FoundFolder {
+                path: entry.path(),
+                process,
+                lives: start_time(process) == Some(start),
+            });
         }
-        let Ok(inside) = fs::read_dir(entry.path()) else {
-            continue;
-        };
-        for target in inside.take(limits::RUN_FOLDERS_MAX).flatten() {
-            // One that is still in use in some way is tried again the next time.
-            snapkeep_mount::cleanup(&target.path()).ok();
-            fs::remove_dir(target.path()).ok();
-        }
-        fs::remove_dir(entry.path()).ok();
+    }
+    Ok(found)
+}
+
+fn remove_stale(base: &Path) -> io::Result<()> {
+    for folder in found(base)?.iter().filter(|folder| !folder.lives) {
+        // What is still in use in some way is tried again the next time.
+        remove_run_folder(folder).ok();
     }
     Ok(())
 }

@@ -22,6 +22,7 @@
 //! [`cleanup`] removes it.
 
 mod cursor;
+mod found;
 mod fs;
 mod holes;
 mod inode;
@@ -34,6 +35,7 @@ mod problems;
 mod table;
 mod target;
 
+pub use found::{Found, Service, found};
 pub use mounted::{Mounted, Options, Unmounted, Waited, mount};
 pub use node::{FixedFolder, Folder, Node, RandomRead, VolumeFile};
 pub use problems::OnProblem;

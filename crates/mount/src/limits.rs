@@ -1,5 +1,7 @@
 //! How much of anything there may be, in bytes unless said otherwise.
 
+use std::time::Duration;
+
 /// The longest read that the kernel may ask for, and how far it reads ahead.
 pub(crate) const READ_MAX: u32 = 1 << 20;
 /// How many entries of a folder are asked for at a time.
@@ -29,3 +31,5 @@ pub(crate) const THREADS: (usize, usize) = (4, 16);
 pub(crate) const BACKGROUND_MAX: u16 = 32;
 /// The list of mounts that the kernel gives.
 pub(crate) const MOUNTS_MAX: u64 = 16 << 20;
+/// How long the program behind a mount may take to say that it is there.
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(5);

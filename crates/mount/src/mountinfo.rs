@@ -1,9 +1,11 @@
 //! What is mounted where, as the kernel lists it (`proc_pid_mountinfo(5)`).
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use crate::limits::MOUNTS_MAX;
 
@@ -17,32 +19,56 @@ pub(crate) struct Mount {
 
 /// What is mounted at this absolute path, the topmost if there are several.
 pub(crate) fn mounted_at(path: &Path) -> io::Result<Option<Mount>> {
-    let mut text = Vec::new();
-    let mut file = File::open("/proc/self/mountinfo")?.take(MOUNTS_MAX);
-    file.read_to_end(&mut text)?;
-    if file.limit() == 0 {
-        return Err(io::Error::other("the list of mounts is longer than 16 MiB"));
-    }
+    let text = table()?;
     let path = path.as_os_str().as_bytes();
     Ok(text
         .rsplit(|b| *b == b'\n')
         .find_map(|line| mount(line, path)))
 }
 
+/// Where file systems of this kind are mounted, each path once: where they are the topmost.
+pub(crate) fn all_of(file_system: &str) -> io::Result<Vec<PathBuf>> {
+    let text = table()?;
+    let mut topmost = BTreeMap::new();
+    for line in text.split(|b| *b == b'\n') {
+        if let Some((point, mount)) = parse(line) {
+            topmost.insert(point, mount.file_system);
+        }
+    }
+    let ours = topmost.into_iter().filter(|(_, kind)| kind == file_system);
+    Ok(ours
+        .map(|(point, _)| PathBuf::from(OsString::from_vec(point)))
+        .collect())
+}
+
+fn table() -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut file = File::open("/proc/self/mountinfo")?.take(MOUNTS_MAX);
+    file.read_to_end(&mut text)?;
+    if file.limit() == 0 {
+        return Err(io::Error::other("the list of mounts is longer than 16 MiB"));
+    }
+    Ok(text)
+}
+
 /// The mount that a line is about, if that is at this path.
 fn mount(line: &[u8], path: &[u8]) -> Option<Mount> {
+    let (point, mount) = parse(line)?;
+    (point == path).then_some(mount)
+}
+
+/// The mount that a line is about, and where it is.
+fn parse(line: &[u8]) -> Option<(Vec<u8>, Mount)> {
     let mut fields = line.split(|b| *b == b' ');
     let device = fields.nth(2)?;
-    let point = fields.nth(1)?;
-    if unescaped(point) != path {
-        return None;
-    }
+    let point = unescaped(fields.nth(1)?);
     let file_system = fields.skip_while(|field| *field != b"-").nth(1)?;
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    Some(Mount {
+    let mount = Mount {
         device: text(device),
         file_system: text(file_system),
-    })
+    };
+    Some((point, mount))
 }
 
 /// Spaces, tabs, ends of lines and backslashes are written as three octal digits.
