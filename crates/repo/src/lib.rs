@@ -40,8 +40,8 @@ pub use random::{Random, SystemRandom};
 pub use reader::{DiskReader, Leaf};
 pub use repository::{Protect, Repository};
 pub use storage::{
-    Counted, Entry, FaultPoint, Faulty, FileName, Files, LocalStorage, MemoryStorage, Storage,
-    SystemFiles, Tally,
+    Counted, Entry, FaultPoint, Faulty, FileName, Files, LeftFile, LocalStorage, MemoryStorage,
+    Storage, SystemFiles, Tally, left_files, remove_left_file,
 };
 pub use tree::{
     Attributes, NodeKind, Timestamp, TreeCounts, TreeDirectory, TreeFile, TreeNode, TreeReader,

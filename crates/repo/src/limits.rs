@@ -70,6 +70,10 @@ pub const FILES_MAX: usize = 16_777_216;
 /// The most names that a local storage tries for a temporary file before it gives up: those that
 /// killed processes of the same number left behind stay.
 pub const TEMPORARY_NAMES_MAX: u64 = 65_536;
+/// How deep the folders of a repository lie that are looked through for temporary files.
+pub const FOLDER_DEPTH_MAX: usize = 8;
+/// A temporary file that nobody has written to for so long, in seconds, may be removed.
+pub const TEMPORARY_AGE_SECONDS: u64 = 86_400;
 /// Unreadable files that an opened repository remembers to tell of.
 pub const PROBLEMS_MAX: usize = 64;
 /// The largest node of a directory tree.

@@ -9,12 +9,14 @@ use crate::{Error, ErrorKind, Result};
 mod counted;
 mod faulty;
 mod files;
+mod left;
 mod local;
 mod memory;
 
 pub use counted::{Counted, Tally};
 pub use faulty::{FaultPoint, Faulty};
 pub use files::{Entry, Files, SystemFiles};
+pub use left::{LeftFile, left_files, remove_left_file};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 

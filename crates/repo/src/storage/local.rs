@@ -14,7 +14,7 @@ use crate::{Error, ErrorKind, Result, limits};
 
 /// Temporary names begin with this; a name of a repository never begins with a dot, so no listing
 /// shows them.
-const TEMPORARY: &str = ".put-";
+pub(super) const TEMPORARY: &str = ".put-";
 
 /// A storage in a folder.
 #[derive(Debug)]
