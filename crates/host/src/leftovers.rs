@@ -7,14 +7,14 @@
 use std::fs::File;
 use std::io::{self, ErrorKind as IoKind, Read};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use snapkeep_api::{Error, ErrorKind, Level, Result, TaskLog};
 
 use crate::fleecing::{FOLDER, IMAGE, LOCK, SOCKET, open_folder};
-use crate::limits::{DISKS_MAX, SWEEP_ENTRIES_MAX, SWEPT_MAX};
+use crate::limits::{DISKS_MAX, FOLDERS_TOLD_MAX, SWEEP_ENTRIES_MAX, SWEPT_MAX};
 use crate::process;
 use crate::restore::lock::is_in_use;
 
@@ -97,53 +97,139 @@ pub(crate) fn sweep(parent: &Path, log: &dyn TaskLog) {
     }
 }
 
+/// What a folder with the name of a backup's is.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// It is gone, or no folder.
+    Nothing,
+    /// A backup that runs has it.
+    Running {
+        process: Option<u32>,
+        /// What names its QEMU.
+        of: String,
+    },
+    /// Its backup is dead, and a QEMU that lives may use it.
+    OfQemu { process: Option<u32> },
+    /// A dead backup left it, and nobody uses it.
+    Left(Left),
+}
+
+/// A folder that a dead backup left.
+#[derive(Debug)]
+pub(crate) struct Left {
+    folder: PathBuf,
+    handle: OwnedFd,
+    /// None is there before one is made, and after it was removed.
+    lock: Option<File>,
+    files: Vec<String>,
+    blocks: u64,
+}
+
+impl Left {
+    /// Bytes of disk space that its images have.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.blocks * 512
+    }
+
+    /// Removes it; whether it was there.
+    pub(crate) fn remove(self) -> io::Result<bool> {
+        if self.lock.is_none() {
+            return remove_without_lock(&self.handle, &self.folder);
+        }
+        empty(&self.handle, &self.files)?;
+        rustix::fs::rmdir(&self.folder)?;
+        Ok(true)
+    }
+}
+
+/// The folders in a fleecing folder that have names of backups'; a few of very many.
+pub(crate) fn folders(parent: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in std::fs::read_dir(parent)?.take(SWEEP_ENTRIES_MAX) {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with(FOLDER)) {
+            folders.push(entry.path());
+        }
+        if folders.len() == FOLDERS_TOLD_MAX {
+            break;
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+/// Looks what a folder is; changes nothing. `PermissionDenied` if it is closed to this user.
+pub(crate) fn look(folder: &Path) -> io::Result<Found> {
+    let handle = match open_folder(folder) {
+        Ok(handle) => handle,
+        Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => {
+            return Ok(Found::Nothing);
+        }
+        Err(e) => return Err(e),
+    };
+    let mut left = Left {
+        folder: folder.to_owned(),
+        handle,
+        lock: None,
+        files: Vec::new(),
+        blocks: 0,
+    };
+    let lock = match open_regular(&left.handle, LOCK) {
+        Ok(lock) => lock,
+        Err(e) if e.kind() == IoKind::NotFound => return Ok(Found::Left(left)),
+        Err(e) => return Err(e),
+    };
+    let taken = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
+    let mut line = Vec::new();
+    (&lock).take(LINE_MAX).read_to_end(&mut line)?;
+    let line = String::from_utf8_lossy(&line).into_owned();
+    match taken {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let process = process::lock_holder(&lock);
+            return Ok(Found::Running { process, of: line });
+        }
+        Err(e) => return Err(e.into()),
+    }
+    if process::lives(&line) {
+        let process = process::named(&line);
+        return Ok(Found::OfQemu { process });
+    }
+    left.lock = Some(lock);
+    left.files = files(&left.handle)?;
+    for name in left.files.iter().filter(|name| name.starts_with(IMAGE)) {
+        let image = open_regular(&left.handle, name)?;
+        if is_in_use(&image)? {
+            return Ok(Found::OfQemu { process: None });
+        }
+        left.blocks += u64::try_from(rustix::fs::fstat(&image)?.st_blocks).unwrap_or(0);
+    }
+    Ok(Found::Left(left))
+}
+
 /// Removes one folder, unless a backup or a QEMU uses it, or it is somebody else's. How many bytes
 /// it had.
 fn sweep_one(folder: &Path) -> io::Result<Option<u64>> {
-    let handle = match open_folder(folder) {
-        Ok(handle) => handle,
-        Err(e)
-            if matches!(
-                e.kind(),
-                IoKind::NotFound | IoKind::NotADirectory | IoKind::PermissionDenied
-            ) =>
-        {
-            return Ok(None);
+    match look(folder) {
+        Ok(Found::Left(left)) => {
+            let bytes = left.bytes();
+            Ok(left.remove()?.then_some(bytes))
         }
-        Err(e) => return Err(e),
-    };
-    let lock = match lock(&handle) {
-        Ok(lock) => lock,
-        Err(e) if e.kind() == IoKind::NotFound => return remove_without_lock(&handle, folder),
-        Err(e) if e.kind() == IoKind::WouldBlock => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let mut line = Vec::new();
-    (&lock).take(LINE_MAX).read_to_end(&mut line)?;
-    if std::str::from_utf8(&line).is_ok_and(process::lives) {
-        return Ok(None);
+        Ok(Found::Nothing | Found::Running { .. } | Found::OfQemu { .. }) => Ok(None),
+        // It is another user's, who sweeps it.
+        Err(e) if e.kind() == IoKind::PermissionDenied => Ok(None),
+        Err(e) => Err(e),
     }
-    let files = files(&handle)?;
-    let mut blocks = 0;
-    for name in files.iter().filter(|name| name.starts_with(IMAGE)) {
-        let image = open_regular(&handle, name)?;
-        if is_in_use(&image)? {
-            return Ok(None);
-        }
-        blocks += u64::try_from(rustix::fs::fstat(&image)?.st_blocks).unwrap_or(0);
-    }
-    empty(&handle, &files)?;
-    rustix::fs::rmdir(folder)?;
-    Ok(Some(blocks * 512))
 }
 
 /// What has no lock is just being made, or was almost removed: then it is empty.
-fn remove_without_lock(handle: &OwnedFd, folder: &Path) -> io::Result<Option<u64>> {
+fn remove_without_lock(handle: &OwnedFd, folder: &Path) -> io::Result<bool> {
     match rustix::fs::rmdir(folder) {
-        Ok(()) => Ok(Some(0)),
-        Err(Errno::NOENT) => Ok(None),
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
         Err(_) if rustix::fs::accessat(handle, LOCK, Access::EXISTS, AtFlags::empty()).is_ok() => {
-            Ok(None)
+            Ok(false)
         }
         Err(Errno::NOTEMPTY) => Err(io::Error::other("it has files and no lock")),
         Err(e) => Err(e.into()),

@@ -7,6 +7,7 @@ mod backup;
 pub mod container;
 mod detach;
 mod disks;
+pub mod doctor;
 mod edges;
 mod fleecing;
 mod freeze;

@@ -33,6 +33,12 @@ pub const NEW_FOLDERS_MAX: usize = 100;
 pub const SWEEP_ENTRIES_MAX: usize = 100_000;
 /// Folders of dead backups that one backup removes.
 pub const SWEPT_MAX: usize = 64;
+/// File locks of the machine that are looked through for one's holder.
+pub const FILE_LOCKS_MAX: usize = 1 << 20;
+/// Open files of one process that are looked through for one.
+pub const OPEN_FILES_MAX: usize = 1 << 20;
+/// Folders of backups that are told of in one fleecing folder.
+pub const FOLDERS_TOLD_MAX: usize = 1000;
 /// Commands that QEMU may refuse while something is led past a filter, because it changed meanwhile.
 pub const DETACH_REFUSALS_MAX: usize = 3;
 /// Looks at block nodes that change all the time.
@@ -62,6 +68,19 @@ pub struct Timeouts {
     /// To answer again after it fell silent with something of a backup in it; what is there then
     /// stays until the next backup.
     pub reconnect: Duration,
+}
+
+impl Timeouts {
+    /// For who looks at many monitors, of which one may belong to a QEMU that stands still. There
+    /// is no second try.
+    pub fn doctor() -> Self {
+        Self {
+            greeting: Duration::from_secs(5),
+            command: Duration::from_secs(10),
+            reconnect: Duration::ZERO,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Timeouts {

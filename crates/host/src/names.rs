@@ -5,6 +5,8 @@
 
 use snapkeep_api::{ArchiveName, BitmapName, DeviceName, Result};
 
+/// How the names of all nodes, exports and jobs of ours begin.
+pub(crate) const OURS: &str = "snapkeep-";
 /// A node that is there while this program keeps the guest paused.
 pub(crate) const PAUSED_MARK: &str = "snapkeep-paused";
 

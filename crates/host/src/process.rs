@@ -1,8 +1,13 @@
 //! Whose process answers a monitor, and what that process may do.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 
 use snapkeep_api::Process;
+
+use crate::limits::{FILE_LOCKS_MAX, OPEN_FILES_MAX};
 
 /// The process at the other end of a monitor's socket.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +41,41 @@ impl Owner {
             Err(e) => e.kind() == std::io::ErrorKind::NotFound,
         }
     }
+}
+
+/// The process that holds the exclusive lock of an open file (`flock`), as the kernel lists it. That
+/// list may name another device than the file itself does, so the process is asked for the file.
+pub(crate) fn lock_holder(file: &File) -> Option<u32> {
+    let about = file.metadata().ok()?;
+    let of = format!(":{}", about.ino());
+    let has_it = |process: &u32| {
+        let open = std::fs::read_dir(format!("/proc/{process}/fd"));
+        let mut open = open.into_iter().flatten().take(OPEN_FILES_MAX).flatten();
+        open.any(|entry| {
+            let found = std::fs::metadata(entry.path());
+            found.is_ok_and(|found| (found.dev(), found.ino()) == (about.dev(), about.ino()))
+        })
+    };
+    BufReader::new(File::open("/proc/locks").ok()?)
+        .lines()
+        .take(FILE_LOCKS_MAX)
+        .map_while(std::io::Result::ok)
+        .filter_map(|line| holder(&line, &of))
+        .find(has_it)
+}
+
+/// A line is `NUMBER: KIND MODE ACCESS PROCESS DEVICE:INODE START END`.
+fn holder(line: &str, inode: &str) -> Option<u32> {
+    let mut parts = line.split_ascii_whitespace().skip(1);
+    let (kind, _mode, access) = (parts.next()?, parts.next()?, parts.next()?);
+    let (process, of) = (parts.next()?, parts.next()?);
+    let found = kind == "FLOCK" && access == "WRITE" && of.ends_with(inode);
+    found.then(|| process.parse().ok()).flatten()
+}
+
+/// The process that a line names, there or not.
+pub(crate) fn named(line: &str) -> Option<u32> {
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Whether the process that a line names is there.
@@ -155,6 +195,21 @@ mod tests {
         assert!(owner.process.is_none(), "{owner:?}");
         let user = rustix::process::geteuid().as_raw();
         assert_eq!(owner.user.map(|(user, _)| user), Some(user));
+    }
+
+    #[test]
+    fn the_holder_of_a_lock_is_found_among_others() {
+        let line = "7: FLOCK  ADVISORY  WRITE 4242 00:2a:1234 0 EOF";
+        assert_eq!(holder(line, ":1234"), Some(4242));
+        for other in [
+            "7: FLOCK  ADVISORY  WRITE 4242 00:2a:12345 0 EOF",
+            "7: FLOCK  ADVISORY  READ 4242 00:2a:1234 0 EOF",
+            "7: POSIX  ADVISORY  WRITE 4242 00:2a:1234 0 EOF",
+            "7: -> FLOCK  ADVISORY  WRITE 4242 00:2a:1234 0 EOF",
+            "",
+        ] {
+            assert_eq!(holder(other, ":1234"), None, "{other}");
+        }
     }
 
     #[test]

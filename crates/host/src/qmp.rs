@@ -5,7 +5,8 @@
 //! knows are dropped when they come.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind as IoKind, Read, Write};
+use std::error::Error as _;
+use std::io::{self, ErrorKind as IoKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -325,14 +326,21 @@ impl Monitor {
     }
 }
 
+/// Whether a connection failed because no process listens at the socket: a QEMU does as long as it
+/// lives.
+pub(crate) fn nobody_listens(error: &Error) -> bool {
+    let cause = error.source().and_then(|e| e.downcast_ref::<io::Error>());
+    cause.is_some_and(|e| matches!(e.kind(), IoKind::ConnectionRefused | IoKind::NotFound))
+}
+
 /// Connects without waiting for ever: a Unix socket whose queue of callers is full blocks.
-fn open(socket: &Path, clock: &dyn Clock, deadline: Duration) -> Result<UnixStream> {
+pub(crate) fn open(socket: &Path, clock: &dyn Clock, deadline: Duration) -> Result<UnixStream> {
     let failed = |e: rustix::io::Errno| {
         let what = format!(
             "cannot connect to the monitor {}: is QEMU running, and is this its QMP socket?",
             socket.display()
         );
-        Error::with_source(ErrorKind::Unavailable, what, std::io::Error::from(e))
+        Error::with_source(ErrorKind::Unavailable, what, io::Error::from(e))
     };
     let address = SocketAddrUnix::new(socket).map_err(|_| {
         let what = format!("{} is too long for a Unix socket", socket.display());

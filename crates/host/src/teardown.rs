@@ -154,7 +154,7 @@ fn close_exports(qemu: &mut Qemu) -> Result<(), Failure> {
     }
 }
 
-fn our_exports(qemu: &mut Qemu) -> Result<Vec<String>, Failure> {
+pub(crate) fn our_exports(qemu: &mut Qemu) -> Result<Vec<String>, Failure> {
     let exports = qemu.execute("query-block-exports", json!({}))?;
     let exports = exports.as_array().into_iter().flatten().take(LEFTOVERS_MAX);
     let ids = exports.filter_map(|export| export["id"].as_str());

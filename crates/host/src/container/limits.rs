@@ -24,6 +24,8 @@ pub const MOUNT_TABLE_BYTES_MAX: u64 = 16 << 20;
 pub const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// A journal, in bytes.
 pub const JOURNAL_BYTES_MAX: u64 = 256 << 10;
+/// Journals in one folder of states.
+pub const JOURNALS_MAX: usize = 10_000;
 /// Things that one backup has changed and has to take back.
 pub const STEPS_MAX: usize = 16;
 /// Subvolumes in a subvolume whose names are told.
