@@ -17,7 +17,7 @@ use container::{BackupContainer, Cat, Diff, Extract, Find, Ls, Mount, RestoreCon
 /// Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 damage was found; 4 cancelled;
 /// 5 a repository, archive, guest, disk or file is not there; 6 the key does not open the repository,
 /// or its format is newer than this program; 7 done, but not all could be read or written; 8 `diff`
-/// found differences.
+/// found differences; 9 `doctor` found what is still there, or could not look everywhere.
 #[derive(Debug, Parser)]
 #[command(name = "snapkeep", version)]
 pub(crate) struct Args {
@@ -89,6 +89,8 @@ pub(crate) enum Verb {
     Restore(Restore),
     /// Read everything, and prove it.
     Verify,
+    /// Find what killed jobs left on this host.
+    Doctor(Doctor),
     /// Write notes for an archive.
     Note(Note),
     /// Keep archives from being forgotten.
@@ -313,6 +315,28 @@ pub(crate) enum Key {
         /// Its name, as `key list` shows it.
         name: String,
     },
+}
+
+/// `doctor`
+#[derive(Arguments, Debug)]
+pub(crate) struct Doctor {
+    /// Heal what a killed job of ours left. What a job uses, or another product made, is let alone.
+    #[arg(long)]
+    pub(crate) heal: bool,
+    /// The socket of a QEMU's monitor; may be given more than once [default: those of Proxmox VE and
+    /// of the configuration's guests, as far as they run].
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) qmp: Vec<PathBuf>,
+    /// A folder that backups were given with --fleecing; may be given more than once [default:
+    /// /var/tmp, and those of the configuration].
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) fleecing: Vec<PathBuf>,
+    /// Where restores of Proxmox VE are mounted [default: /run/snapkeep].
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) run_folder: Option<PathBuf>,
+    /// Of all other mounts only those below this folder [default: /].
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) mounts: Option<PathBuf>,
 }
 
 /// `nbd`

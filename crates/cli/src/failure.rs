@@ -23,6 +23,8 @@ pub(crate) enum Code {
     Partial = 7,
     /// What was compared is different.
     Different = 8,
+    /// `doctor` found what is still there.
+    Left = 9,
 }
 
 impl Code {
@@ -37,6 +39,7 @@ impl Code {
             Self::Locked => "locked",
             Self::Partial => "partial",
             Self::Different => "different",
+            Self::Left => "left",
         }
     }
 

@@ -24,6 +24,7 @@ use crate::making;
 use crate::secrets::{self, NewSecret};
 use crate::session;
 use crate::settings::Secret;
+pub(crate) use settings::RUN;
 use settings::StorageSettings;
 
 /// Serves the Perl side, which is at the other end of standard input.
@@ -183,7 +184,7 @@ impl Backend for Program {
     }
 
     fn run_folder(&self) -> PathBuf {
-        (self.settings.get()).map_or_else(|| settings::RUN.into(), |settings| settings.run.clone())
+        (self.settings.get()).map_or_else(|| RUN.into(), |settings| settings.run.clone())
     }
 }
 
@@ -194,7 +195,7 @@ fn told(error: &anyhow::Error) -> Error {
         Code::Damaged => ErrorKind::Corrupt,
         Code::Cancelled => ErrorKind::Cancelled,
         Code::Usage | Code::Locked => ErrorKind::Invalid,
-        Code::Failed | Code::Partial | Code::Different => ErrorKind::Target,
+        Code::Failed | Code::Partial | Code::Different | Code::Left => ErrorKind::Target,
     };
     Error::new(kind, format!("{error:#}"))
 }

@@ -4,6 +4,7 @@ mod attributes;
 mod backup;
 mod cat;
 mod diff;
+mod doctor;
 mod extract;
 mod find;
 mod generate;
@@ -37,6 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Verb::List(list) => return list::run(&settings()?, list, json),
         Verb::Show(show) => show::run(&settings()?, show, json)?,
         Verb::Restore(restore) => return restore::run(&settings()?, restore, json),
+        Verb::Doctor(doctor) => return doctor::run(&settings()?, doctor, json),
         Verb::Verify => return verify::run(&settings()?, json),
         Verb::Note(note) => attributes::note(&settings()?, note, json)?,
         Verb::Protect(named) => attributes::protect(&settings()?, named, true, json)?,

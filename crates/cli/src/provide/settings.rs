@@ -13,7 +13,7 @@ use super::memory::MemoryFolder;
 use crate::settings::Secret;
 
 /// Where what is mounted appears, and notes of the storages' states are.
-pub(super) const RUN: &str = "/run/snapkeep";
+pub(crate) const RUN: &str = "/run/snapkeep";
 
 /// A storage's configuration.
 #[derive(Debug)]

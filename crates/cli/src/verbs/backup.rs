@@ -16,6 +16,8 @@ use crate::args::{Backup, OfGuest};
 use crate::failure::usage;
 use crate::settings::Settings;
 
+pub(super) use vm::FLEECING;
+
 pub(super) fn run(settings: &Settings, backup: &Backup, json: bool) -> Result<ExitCode> {
     match backup {
         Backup::Vm(wanted) => vm::run(settings, wanted, json),

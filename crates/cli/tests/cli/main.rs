@@ -355,7 +355,7 @@ fn the_document_names_every_flag_and_no_other() {
     let document =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CLI.md")).unwrap();
     let folder = TempDir::new().unwrap();
-    let verbs: [&[&str]; 23] = [
+    let verbs: [&[&str]; 24] = [
         &[],
         &["init"],
         &["backup", "vm"],
@@ -375,6 +375,7 @@ fn the_document_names_every_flag_and_no_other() {
         &["extract"],
         &["mount"],
         &["verify"],
+        &["doctor"],
         &["key", "list"],
         &["key", "add"],
         &["key", "remove"],

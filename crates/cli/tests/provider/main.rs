@@ -6,6 +6,7 @@
     reason = "arguments are made where they are passed, and a test fails by panicking"
 )]
 
+mod doctored;
 mod killed;
 #[path = "../support/mod.rs"]
 mod support;

@@ -21,7 +21,7 @@ use super::Kept;
 
 /// Where old data goes that a guest overwrites during a backup, if no place is named: a file
 /// system that outlives a restart is seldom one in memory.
-const FLEECING: &str = "/var/tmp";
+pub(crate) const FLEECING: &str = "/var/tmp";
 
 #[derive(Serialize)]
 struct Done {
