@@ -168,6 +168,24 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_that_was_migrated_has_another_process_and_its_generation() {
+        let guest: GuestId = "100".parse().unwrap();
+        let device = "vmgenid,guid=12345678-9abc-def0-1122-334455667788";
+        // Two nodes have a folder each.
+        let nodes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let found = nodes.each_ref().map(|node| {
+            let monitor = UnixListener::bind(node.path().join("100.qmp")).unwrap();
+            let running = qemu(monitor, &["-device", device]);
+            fs::write(node.path().join("100.pid"), running.0.id().to_string()).unwrap();
+            in_folder(node.path(), &guest).unwrap()
+        });
+        assert_ne!(found[0].process, found[1].process);
+        assert_eq!(found[0].vmgenid, found[1].vmgenid);
+        // Where it came from there is none any more, though its files are.
+        assert_eq!(in_folder(nodes[0].path(), &guest), None);
+    }
+
+    #[test]
     fn a_process_that_does_not_have_the_monitor_is_no_guest() {
         let folder = tempfile::tempdir().unwrap();
         let guest: GuestId = "7".parse().unwrap();

@@ -8,6 +8,7 @@
 
 mod doctored;
 mod killed;
+mod lineage;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -71,8 +72,9 @@ impl Caller {
             let answer: Value = serde_json::from_str(&line).unwrap();
             assert_eq!(answer["id"], id.as_str(), "{answer}");
             let text = |value: &Value| value.as_str().unwrap().to_owned();
-            if answer.get("log").is_some() {
-                self.logged.push(text(&answer["message"]));
+            if let Some(level) = answer["log"].as_str() {
+                let line = format!("{level} {}", text(&answer["message"]));
+                self.logged.push(line);
                 continue;
             }
             if let Some(error) = answer.get("error") {

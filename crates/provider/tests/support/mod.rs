@@ -111,6 +111,8 @@ pub(crate) enum End {
     FailedLater,
     /// A read fails.
     Failed,
+    /// Well or not, as the provider finds out.
+    Either,
     /// The provider's process is killed before it commits, and somebody tells QEMU that the backup
     /// was a success.
     Killed,
@@ -178,6 +180,17 @@ impl Vm {
 
     /// One backup through a storage's own bitmap.
     pub(crate) fn back_up(&mut self, provider: &dyn Provider, storage: &str, end: End) -> Done {
+        self.back_up_late(provider, storage, end, || {})
+    }
+
+    /// The same, where something happens after the provider has chosen the bitmaps.
+    pub(crate) fn back_up_late(
+        &mut self,
+        provider: &dyn Provider,
+        storage: &str,
+        end: End,
+        meanwhile: impl FnOnce(),
+    ) -> Done {
         let name: BitmapName = format!("snapshot-access:{storage}").parse().unwrap();
         let now = next_second();
         let mut job = provider.start_job(now).unwrap();
@@ -191,6 +204,7 @@ impl Vm {
         let bitmaps = vec![bitmap];
         let volumes = BTreeMap::from([(device(), VolumeInfo { size, bitmaps })]);
         let requests = backup.choose_bitmaps(&self.incarnation, &volumes).unwrap();
+        meanwhile();
         let old = self.bitmaps.remove(&name);
         let all: BTreeSet<usize> = (0..self.disk.len() / CLUSTER).collect();
         let (mode, dirty) = match (requests.get(&device()), old) {
@@ -214,21 +228,17 @@ impl Vm {
         };
         let stats = backup.run(source);
         let good = matches!(end, End::Committed | End::FailedLater);
-        assert_eq!(stats.is_ok(), good, "{stats:?}");
-        let kept = if end == End::Failed {
-            dirty
-        } else {
-            BTreeSet::new()
-        };
+        assert!(end == End::Either || stats.is_ok() == good, "{stats:?}");
+        let failed = end == End::Failed || end == End::Either && stats.is_err();
+        let kept = if failed { dirty } else { BTreeSet::new() };
         if mode != BitmapMode::None {
             self.bitmaps.insert(name, kept);
         }
         if end != End::Killed {
-            let outcome = match end {
-                End::Committed => Outcome::Success,
-                End::Failed | End::FailedLater | End::Killed => {
-                    Outcome::Failure("it failed".to_owned())
-                }
+            let outcome = if stats.is_ok() && end != End::FailedLater {
+                Outcome::Success
+            } else {
+                Outcome::Failure("it failed".to_owned())
             };
             backup.finish(&outcome).unwrap();
             job.finish(&outcome).unwrap();
