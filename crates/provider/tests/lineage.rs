@@ -1,11 +1,7 @@
 //! What may have happened to a guest, its storage and its archives since its last backup: whether its
 //! dirty bitmap is used then, and that the task log says why not. Each archive is the disk as it was.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "it is a test that counts"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -106,6 +102,8 @@ impl Scene {
 
 /// What happened; how the disk is read then; what the log says of it, and of which level.
 type Row = (&'static str, fn(&mut Scene), BitmapMode, &'static str);
+/// What happens to an archive.
+type Loss = (&'static str, fn(&Scene));
 
 const NOT_REMEMBERED: &str = "its head is not the one that is remembered";
 
@@ -338,7 +336,7 @@ fn try_restored(provider: &dyn Provider, archive: &ArchiveName) -> Option<Vec<u8
 
 #[test]
 fn a_base_that_goes_after_it_was_chosen_makes_no_wrong_archive() {
-    let happens: [(&str, fn(&Scene)); 3] = [
+    let happens: [Loss; 3] = [
         ("forgotten", Scene::forget),
         ("deleted", Scene::delete),
         ("damaged", Scene::damage),
