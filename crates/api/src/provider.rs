@@ -68,4 +68,7 @@ pub struct BackupStats {
     /// How many entries of a container should be in the archive and are not, or not whole: more
     /// than 0 is a partial archive.
     pub left_out: u64,
+    /// Whether nobody counted what was read, new, stored and left out, as classes in Perl do not:
+    /// then those are 0.
+    pub uncounted: bool,
 }

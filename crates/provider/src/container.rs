@@ -127,6 +127,7 @@ impl ContainerBackup for RunningContainer {
             new,
             stored,
             left_out: problems.left_out,
+            uncounted: false,
         })
     }
 

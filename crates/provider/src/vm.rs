@@ -220,6 +220,7 @@ impl VmBackup for RunningBackup {
             new,
             stored,
             left_out: 0,
+            uncounted: false,
         })
     }
 

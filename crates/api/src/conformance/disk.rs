@@ -36,6 +36,13 @@ pub(super) enum Fault {
     Discard,
 }
 
+impl Fault {
+    /// Whether it is met only by who asks which regions to read.
+    pub(super) fn is_of_a_list(self) -> bool {
+        matches!(self, Self::List | Self::ListCut | Self::Bitmap)
+    }
+}
+
 /// A disk, and what was written to it since its last backup.
 #[derive(Clone)]
 pub(super) struct Disk {
@@ -115,6 +122,7 @@ impl Disk {
             file: Arc::new(file.try_clone().map_err(failed)?),
             regions: regions.iter().flatten().copied().collect(),
             listed: Arc::default(),
+            failed: Arc::default(),
         };
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         // A disk without dirty regions is never read at all.
@@ -166,9 +174,15 @@ pub(super) struct Trap {
     regions: Vec<Region>,
     /// Whether the list was taken to its end.
     listed: Arc<AtomicBool>,
+    /// Whether the list was taken to where it fails.
+    failed: Arc<AtomicBool>,
 }
 
 impl Trap {
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     pub(super) fn was_listed(&self) -> bool {
         self.listed.load(Ordering::Relaxed)
     }
@@ -218,6 +232,9 @@ impl Iterator for Regions {
             self.trap.listed.store(true, Ordering::Relaxed);
             return None;
         };
+        if middle && self.fault.is_of_a_list() {
+            self.trap.failed.store(true, Ordering::Relaxed);
+        }
         let cut = match (self.fault, &region) {
             (Fault::Read, Ok(region)) if middle => self.cut_file(region.offset()),
             (Fault::List | Fault::Bitmap, _) if middle => {

@@ -37,6 +37,9 @@ pub(super) struct Seen {
     /// The devices with a reused bitmap of which the provider does not know the whole: the list of
     /// regions was not taken to its end, or block status not asked for all of the export.
     pub(super) unasked: usize,
+    /// Whether a list of regions, or of a bitmap's bits, was asked for where it fails. Who reads all
+    /// of a disk without asking is right, too.
+    pub(super) list_failed: bool,
 }
 
 impl Finished {
@@ -113,9 +116,10 @@ pub(super) fn offer(
     Ok(volumes)
 }
 
-/// The one bitmap that the kit's disks have.
+/// The one bitmap that the kit's disks have, named as Proxmox VE names that of a storage
+/// `conformance`.
 pub(super) fn bitmap() -> Result<BitmapName> {
-    name("snapkeep-conformance")
+    name("snapshot-access:conformance")
 }
 
 /// Hands these disks over, by the mechanism that was asked for and by what was chosen of their
@@ -147,6 +151,7 @@ pub(super) fn run(
             for ((_, mode), trap) in modes.iter().zip(traps) {
                 seen.kept += trap.kept().map_err(|e| text(&e))?;
                 seen.unasked += usize::from(*mode == BitmapMode::Reuse && !trap.was_listed());
+                seen.list_failed |= trap.has_failed();
             }
             Ok((ran, seen))
         }
@@ -156,17 +161,19 @@ pub(super) fn run(
             let volumes = by_nbd(&modes, &exports, &bitmap).map_err(|e| text(&e))?;
             let ran = backup.run(VmSource { volumes, ..source });
             exports.verdict()?;
-            let (bytes, counted) = (exports.bytes_read(), ran.as_ref().map(|stats| stats.read));
-            if counted.is_ok_and(|counted| counted != bytes) {
-                return Err(format!(
-                    "{bytes} bytes were read, but counted as {counted:?}"
-                ));
+            let bytes = exports.bytes_read();
+            let counted = (ran.as_ref().ok()).filter(|stats| !stats.uncounted);
+            if let Some(counted) = counted.map(|stats| stats.read)
+                && counted != bytes
+            {
+                return Err(format!("{bytes} bytes were read, but counted as {counted}"));
             }
             let (kept, unasked) = (exports.bytes_kept(), exports.unasked());
             let seen = Seen {
                 reused,
                 kept,
                 unasked,
+                list_failed: exports.list_failed(),
             };
             Ok((ran, seen))
         }

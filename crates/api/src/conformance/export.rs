@@ -96,6 +96,12 @@ impl Exports {
         self.watched.iter().map(kept).sum()
     }
 
+    /// Whether extents were asked for where they fail, or a bitmap was reused that is not there.
+    pub(super) fn list_failed(&self) -> bool {
+        let missing = |e: &Watched| e.fault == Fault::Bitmap && e.mode == BitmapMode::Reuse;
+        (self.watched.iter()).any(|e| missing(e) || e.state().list_failed)
+    }
+
     /// The disks with a reused bitmap that was not asked for to its end.
     pub(super) fn unasked(&self) -> usize {
         let reused = self.watched.iter().filter(|e| e.mode == BitmapMode::Reuse);
@@ -125,6 +131,8 @@ struct State {
     /// The clusters whose bit of the bitmap was told.
     asked: BTreeSet<u64>,
     complaints: Vec<String>,
+    /// Whether extents were asked for where they fail.
+    list_failed: bool,
 }
 
 impl Watched {
@@ -137,6 +145,7 @@ impl Watched {
             bytes_read: 0,
             asked: BTreeSet::new(),
             complaints: Vec::new(),
+            list_failed: false,
         };
         Self {
             device: disk.device,
@@ -271,6 +280,7 @@ impl Export for Watched {
             return Err(self.complain(what.to_owned()));
         }
         if self.fault == Fault::List && self.has_middle(offset, length) {
+            self.state().list_failed = true;
             return Err(ExportError::new(Errno::Io, "the list fails here"));
         }
         let mut extents = Vec::new();
@@ -278,6 +288,7 @@ impl Export for Watched {
         while position < offset + length {
             let cluster = position / GRANULARITY;
             if self.fault == Fault::ListCut && self.has_middle(position, 1) {
+                self.state().list_failed = true;
                 break;
             }
             let end = ((cluster + 1) * GRANULARITY).min(offset + length);
