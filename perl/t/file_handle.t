@@ -36,7 +36,11 @@ is($backup->{args}->{volumes}->{'drive-scsi0'}->{bitmap_mode}, 'reuse', 'and the
 
 $volumes->{'drive-scsi0'}->{'next-dirty-region'} = sub { die "nbdinfo failed\n" };
 ok(!eval { $provider->backup_vm(100, '', $volumes, {}); 1 }, 'a list that fails');
-is($@, "nbdinfo failed\n", 'fails the backup');
+is($@, "device drive-scsi0: its list of dirty regions failed: nbdinfo failed\n", 'fails the backup by its name');
 is((grep { $_->{call} eq 'backup_vm' } calls()), 0, 'which was not begun');
+
+$volumes->{'drive-scsi0'}->{'next-dirty-region'} = sub { die "interrupted by signal\n" };
+ok(!eval { $provider->backup_vm(100, '', $volumes, {}); 1 }, 'an interruption');
+is($@, "interrupted by signal\n", 'is told in the words that end a job');
 
 done_testing();

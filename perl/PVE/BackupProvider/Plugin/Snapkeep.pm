@@ -192,7 +192,12 @@ sub send_regions {
     return if !defined($next);
     my ($last, @regions) = (0);
     while (!$last) {
-        my ($offset, $length) = $next->();
+        my ($offset, $length) = eval { $next->() };
+        if (my $error = $@) {
+            # This text is the caller's own, and ends the whole job.
+            die $error if $error eq "interrupted by signal\n";
+            die "device $device: its list of dirty regions failed: $error";
+        }
         $last = defined($offset) ? 0 : 1;
         push @regions, [ "$offset", "$length" ] if !$last;
         next if !$last && @regions < REGIONS_MAX;
