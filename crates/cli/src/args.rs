@@ -8,8 +8,10 @@ use clap::{Args as Arguments, Parser, Subcommand};
 
 use crate::units::parse_size;
 
+pub(crate) mod conformance;
 pub(crate) mod container;
 
+use conformance::Conformance;
 use container::{BackupContainer, Cat, Diff, Extract, Find, Ls, Mount, RestoreContainer};
 
 /// Backups of virtual machines and containers: deduplicated, compressed, encrypted, incremental.
@@ -117,6 +119,8 @@ pub(crate) enum Verb {
     Extract(Extract),
     /// Mount a repository, or one archive, read-only, until interrupted or unmounted.
     Mount(Mount),
+    /// Check which properties of the contract a backup provider has.
+    Conformance(Conformance),
     /// For who makes a package: writes the manual pages and the shells' completions.
     #[command(hide = true)]
     Generate {

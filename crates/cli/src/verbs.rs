@@ -3,6 +3,7 @@
 mod attributes;
 mod backup;
 mod cat;
+mod conformance;
 mod diff;
 mod doctor;
 mod extract;
@@ -50,6 +51,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Verb::Cat(cat) => cat::run(&settings()?, cat, json)?,
         Verb::Diff(diff) => return diff::run(&settings()?, diff, json),
         Verb::Mount(wanted) => mount::run(&settings()?, wanted, json)?,
+        Verb::Conformance(wanted) => {
+            return conformance::run(wanted, args.common.quiet, json);
+        }
         Verb::Generate { folder } => generate::run(folder)?,
         Verb::Walk => return own::walk(),
         Verb::Provider => provide::run()?,

@@ -32,10 +32,12 @@ const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
         ],
         &[],
     ),
+    ("snapkeep-conformance", &["snapkeep-api"], &[]),
     (
         "snapkeep",
         &[
             "snapkeep-bridge",
+            "snapkeep-conformance",
             "snapkeep-nbd",
             "snapkeep-repo",
             "snapkeep-api",

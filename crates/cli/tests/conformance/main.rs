@@ -1,0 +1,302 @@
+//! The conformance kit as authors of backup providers run it, over classes that are right and
+//! classes with one flaw each.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use support::{are_here, has_rights, sh, shell, skip};
+use tempfile::TempDir;
+
+const PERL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../perl");
+const SNAPKEEP: &str = env!("CARGO_BIN_EXE_snapkeep");
+
+/// What is not applicable to any class in Perl.
+const UNSAID: [&str; 5] = [
+    "odd_device_names_restore",
+    "two_guests_at_once_do_not_mix",
+    "reading_past_the_end_of_a_volume_fails",
+    "a_bitmap_of_an_unknown_base_is_not_used",
+    "a_nameless_base_is_not_trusted_across_incarnations",
+];
+
+/// What version 5 leaves to its caller.
+const UNSAID_IN_V5: [&str; 4] = [
+    "a_bitmap_of_an_uncommitted_base_is_not_used",
+    "a_bitmap_of_another_guest_is_not_used",
+    "a_bitmap_of_another_device_is_not_used",
+    "a_bitmap_of_another_size_is_not_used",
+];
+
+fn conformance(args: &[&str]) -> Output {
+    Command::new(SNAPKEEP)
+        .arg("conformance")
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// All properties are there, held but for those that are not applicable.
+#[track_caller]
+fn assert_conforms(args: &[&str], unsaid: &[&str]) {
+    let output = conformance(args);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{output:?}");
+    let lines: Vec<_> = text.lines().collect();
+    let (last, lines) = lines.split_last().unwrap();
+    let held = lines.iter().filter(|line| line.ends_with(": ok")).count();
+    assert!(held > 20, "{text}");
+    let sum = format!(
+        "{held} properties held, 0 failed, {} not applicable",
+        unsaid.len()
+    );
+    assert_eq!(*last, sum, "{text}");
+    for property in unsaid {
+        let begin = format!("{property}: not applicable: ");
+        assert!(lines.iter().any(|line| line.starts_with(&begin)), "{text}");
+    }
+    assert_eq!(lines.len(), held + unsaid.len(), "{text}");
+}
+
+#[test]
+fn the_provider_in_memory_and_our_own_have_all_properties() {
+    for provider in ["--memory", "--own"] {
+        for mechanism in ["nbd", "file-handle"] {
+            assert_conforms(&[provider, "--mechanism", mechanism], &[]);
+        }
+    }
+}
+
+/// Whether our class can run here: it restores by a file system of its own.
+fn our_class_runs(test: &str) -> bool {
+    let json = shell(Path::new("/"), "perl -MJSON -e 1").status().unwrap();
+    if !json.success() {
+        skip(test, "perl with the module JSON");
+    } else if !Path::new("/dev/fuse").exists() {
+        skip(test, "/dev/fuse");
+    } else {
+        return are_here(test, &["perl"]) && has_rights(test);
+    }
+    false
+}
+
+fn assert_our_class_conforms(mechanism: &str, dialect: &str, unsaid: &[&str]) {
+    let set = |name: &str, value: &str| format!("snapkeep-{name}={value}");
+    let prepare = format!(
+        "{SNAPKEEP} init -r {{dir}}/repository --no-encryption --write-recovery-kit {{dir}}/kit"
+    );
+    assert_conforms(
+        &[
+            "--perl",
+            "PVE::BackupProvider::Plugin::Snapkeep",
+            "-I",
+            PERL,
+            "--dialect",
+            dialect,
+            "--mechanism",
+            mechanism,
+            "--set",
+            &set("vm-mechanism", mechanism),
+            "--set",
+            &set("repository", "{dir}/repository"),
+            "--set",
+            &set("program", SNAPKEEP),
+            "--prepare",
+            &prepare,
+        ],
+        unsaid,
+    );
+}
+
+#[test]
+fn our_class_conforms_over_nbd() {
+    if our_class_runs("conformance::our_class_conforms_over_nbd") {
+        assert_our_class_conforms("nbd", "shipped", &UNSAID);
+    }
+}
+
+#[test]
+fn our_class_conforms_by_file_handle() {
+    if our_class_runs("conformance::our_class_conforms_by_file_handle") {
+        assert_our_class_conforms("file-handle", "shipped", &UNSAID);
+    }
+}
+
+#[test]
+fn our_class_conforms_as_version_five_calls_it() {
+    if our_class_runs("conformance::our_class_conforms_as_version_five_calls_it") {
+        let mut unsaid = UNSAID.to_vec();
+        unsaid.extend(UNSAID_IN_V5);
+        assert_our_class_conforms("file-handle", "v5", &unsaid);
+    }
+}
+
+/// The arguments for a class over the example's storage.
+fn folder_class<'a>(class: &'a str, include: &'a [&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["--perl", class, "--set", "folder-path={dir}"];
+    args.extend(include.iter().flat_map(|folder| ["-I", folder]));
+    args
+}
+
+#[test]
+fn the_example_for_authors_conforms() {
+    if !are_here("conformance::the_example_for_authors_conforms", &["perl"]) {
+        return;
+    }
+    let include = [&*format!("{PERL}/examples")];
+    let class = folder_class("PVE::BackupProvider::Plugin::Folder", &include);
+    assert_conforms(&class, &UNSAID);
+}
+
+/// The verdict of one property on the example with these subs in the place of its own.
+#[track_caller]
+fn verdict(subs: &str, property: &str, more: &[&str]) -> Value {
+    let folder = TempDir::new().unwrap();
+    let module = format!(
+        "package Wrong;\nuse strict; use warnings; use POSIX ();\n\
+         use base qw(PVE::BackupProvider::Plugin::Folder);\n{subs}\n1;\n"
+    );
+    fs::write(folder.path().join("Wrong.pm"), module).unwrap();
+    let examples = format!("{PERL}/examples");
+    let include = [folder.path().to_str().unwrap(), &examples];
+    let mut args = folder_class("Wrong", &include);
+    args.extend(["--json", "--only", property]);
+    args.extend(more);
+    let output = conformance(&args);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let line = report["properties"][0].clone();
+    assert_eq!(line["property"], property, "{report}");
+    assert_eq!(report["failed"] == 0, output.status.success(), "{report}");
+    line
+}
+
+/// The kit catches what these subs do, by this property, and tells it by these words.
+#[track_caller]
+fn assert_caught(subs: &str, property: &str, words: &str, more: &[&str]) {
+    assert_eq!(verdict("", property, &[])["result"], "held", "{property}");
+    let line = verdict(subs, property, more);
+    assert_eq!(line["result"], "failed", "{line}");
+    let why = line["why"].as_str().unwrap();
+    assert!(why.contains(words), "{why}");
+}
+
+#[test]
+fn flaws_of_classes_are_caught() {
+    if !are_here("conformance::flaws_of_classes_are_caught", &["perl"]) {
+        return;
+    }
+    // The unfinished folder becomes an archive although the backup failed.
+    assert_caught(
+        "sub backup_cleanup { my ($self, $vmid, $vmtype, $success) = @_;
+             my $path = \"$self->{folder}/$self->{guest}->{name}\";
+             PVE::BackupProvider::Plugin::Folder::write_file(\"$path.part/guest.conf\", 'x')
+                 if -d \"$path.part\";
+             rename(\"$path.part\", $path); return; }",
+        "a_failed_run_leaves_no_archive",
+        "was left behind",
+        &[],
+    );
+    // What is behind the last whole 4 KiB is lost.
+    assert_caught(
+        "sub backup_vm { my ($self, @args) = @_; $self->SUPER::backup_vm(@args);
+             for my $file (glob(\"$self->{folder}/$self->{guest}->{name}/*.raw\")) {
+                 my ($clean) = $file =~ m/(.*)/; my $size = -s $clean;
+                 truncate($clean, $size - $size % 4096); } return; }",
+        "volumes_of_odd_sizes_restore",
+        "is listed as",
+        &[],
+    );
+    // The same, but zeroes in its place.
+    assert_caught(
+        "sub backup_vm { my ($self, @args) = @_; $self->SUPER::backup_vm(@args);
+             for my $file (glob(\"$self->{folder}/$self->{guest}->{name}/*.raw\")) {
+                 my ($clean) = $file =~ m/(.*)/; my $size = -s $clean;
+                 truncate($clean, $size - 512); truncate($clean, $size); } return; }",
+        "volumes_of_odd_sizes_restore",
+        "differs at offset",
+        &[],
+    );
+    // A bitmap is used although no archive can be its base.
+    assert_caught(
+        "sub backup_vm_query_incremental { my ($self, $vmid, $volumes) = @_;
+             return { map { $_ => 'use' } keys $volumes->%* }; }",
+        "a_bitmap_of_another_guest_is_not_used",
+        "is used",
+        &[],
+    );
+    // Proxmox VE would die of this in the middle of the restore.
+    assert_caught(
+        "sub restore_vm_init { my ($self, $volname) = @_; my $path = $self->path($volname);
+             chomp(my $size = `/usr/bin/stat -c %s $path/drive-efidisk0.raw`);
+             return { 'drive-efidisk0' => { size => $size } }; }",
+        "volumes_of_odd_sizes_restore",
+        "tainted",
+        &[],
+    );
+    assert_caught(
+        "sub backup_handle_log_file { die \"no log\\n\"; }",
+        "an_archive_outlives_a_failed_finish",
+        "backup_handle_log_file died: no log",
+        &[],
+    );
+}
+
+#[test]
+fn a_class_that_hangs_or_dies_fails_its_property_and_is_told() {
+    if !are_here("conformance::a_class_that_hangs_or_dies", &["perl"]) {
+        return;
+    }
+    let property = "what_was_committed_restores_byte_for_byte";
+    assert_caught(
+        "sub backup_vm { sleep(1) while 1; }",
+        property,
+        "backup_vm did not return within 2 s",
+        &["--time-limit", "2"],
+    );
+    assert_caught(
+        "sub backup_vm { print STDERR \"out of luck\\n\"; POSIX::_exit(7); }",
+        property,
+        "ended in backup_vm (exit status: 7); it wrote: out of luck",
+        &[],
+    );
+    assert_caught(
+        "sub job_init { kill('KILL', $$); }",
+        property,
+        "ended in job_init (signal: 9 (SIGKILL))",
+        &[],
+    );
+    assert_caught("die \"not today\\n\";", property, "not today", &[]);
+    let failing = ["--prepare", "/bin/false {dir}"];
+    assert_caught("", property, "`/bin/false {dir}`: exit status: 1", &failing);
+    let wanted = ["--mechanism", "nbd"];
+    assert_caught("", property, "'file-handle', but it was to be nbd", &wanted);
+}
+
+#[test]
+fn wrong_usage_is_told_and_nothing_is_left_of_a_run() {
+    let folder = TempDir::new().unwrap();
+    let output = conformance(&["--memory", "--only", "no_such_property"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let output = conformance(&["--memory", "--own"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    // Nothing was checked, so nothing is shown.
+    let none = ["--only", UNSAID[0]];
+    let output = conformance(&[&["--perl", "Absent"], &none[..]].concat());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    if are_here("conformance::nothing_is_left", &["perl"]) {
+        let line = format!(
+            "TMPDIR=$PWD {SNAPKEEP} conformance --perl PVE::BackupProvider::Plugin::Folder \
+             -I {PERL}/examples --set folder-path={{dir}} --only volumes_of_odd_sizes_restore"
+        );
+        let told = sh(folder.path(), &line);
+        assert!(told.contains("1 properties held"), "{told}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
