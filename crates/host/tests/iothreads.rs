@@ -3,46 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[allow(dead_code, reason = "the demo uses the rest")]
-#[path = "../../../xtask/src/demo/guest.rs"]
-mod guest;
 mod qemu;
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
+use qemu::writer::{Model, counters, install, wait_for_writes};
 use qemu::{DEVICE, Guest, Log, MIB, Meanwhile, back_up, provider, request, restored, tool};
 use serde_json::json;
 use snapkeep_api::BitmapMode;
 
 const ROUNDS: u32 = 3;
 const BOTH: &str = r#"[{"iothread": "io0"}, {"iothread": "io1"}]"#;
-
-/// How many writes the guest began, and how many are done.
-fn counters(machine: &mut Guest) -> (u32, u32) {
-    let line = format!("xp /2wx {:#x}", guest::COUNTERS);
-    let said = machine.execute("human-monitor-command", &json!({"command-line": line}));
-    let said = said.as_str().unwrap();
-    let words = said
-        .split_ascii_whitespace()
-        .filter_map(|word| word.strip_prefix("0x"));
-    let numbers: Vec<u32> = words
-        .map(|word| u32::from_str_radix(word, 16).unwrap())
-        .collect();
-    (numbers[0], numbers[1])
-}
-
-/// Waits until the guest has done so many writes.
-fn wait_for_writes(machine: &mut Guest, number: u32) {
-    let start = Instant::now();
-    while counters(machine).1 < number {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "the guest does not write"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// How often the iothreads of QEMU had something to do.
 fn awakenings(machine: &mut Guest) -> u64 {
@@ -65,15 +36,7 @@ fn awakenings(machine: &mut Guest) -> u64 {
 fn a_chain_restores(format: &'static str, device: &[&str], more: &[&str]) {
     let mut machine = Guest::new(true, format);
     machine.quit();
-    machine.model[..usize::try_from(17 * MIB).unwrap()].fill(0);
-    machine.model[..guest::SECTOR].copy_from_slice(&guest::boot_sector());
-    let raw = machine.folder.path().join("raw");
-    std::fs::write(&raw, &machine.model).unwrap();
-    let (raw, image) = (raw.to_str().unwrap(), machine.image.to_str().unwrap());
-    qemu::run(
-        "qemu-img",
-        &["convert", "-f", "raw", "-O", format, raw, image],
-    );
+    install(&mut machine);
     let second = machine.folder.path().join("second");
     std::fs::write(&second, vec![0x77; qemu::at(MIB)]).unwrap();
     let threads = ["-object", "iothread,id=io0", "-object", "iothread,id=io1"];
@@ -120,17 +83,9 @@ fn a_chain_restores(format: &'static str, device: &[&str], more: &[&str]) {
         let (_, done) = counters(&mut guest);
         wait_for_writes(&mut guest, done + 50);
     }
-    let (mut model, mut number) = (machine.lock().unwrap().model.clone(), 0);
+    let mut model = Model::new(&machine.lock().unwrap());
     for (archive, least) in archives {
-        let disk = restored(&provider, &archive, DEVICE);
-        // A guest that starts again repeats its writes.
-        let found = guest::last_write(&disk);
-        assert!(found >= least, "{found} of {least}");
-        while number < found {
-            number += 1;
-            guest::write(&mut model, number);
-        }
-        assert!(model == disk, "not all {found} writes are there, or more");
+        model.check(&restored(&provider, &archive, DEVICE), least);
         assert!(restored(&provider, &archive, "disk1") == vec![0x77; qemu::at(MIB)]);
     }
     let ours = machine.lock().unwrap().ours();

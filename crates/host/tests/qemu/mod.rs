@@ -32,6 +32,8 @@ use tempfile::TempDir;
 
 pub(crate) mod between;
 pub(crate) mod killed;
+pub(crate) mod migrate;
+pub(crate) mod writer;
 
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const KIB: u64 = 1 << 10;
