@@ -77,7 +77,7 @@ for my $name (sort keys %of) {
     ok(!eval { $provider->backup_init(100, 'qemu', 1); 1 }, 'what is no message is an error');
     script(backup_init => { raw => qq({"id": "", "error": {"kind": "protocol", "message": "too long"}}\n) });
     ok(!eval { $provider->backup_init(100, 'qemu', 1); 1 }, 'what the child could not read is an error');
-    is($@, "backup_init: too long\n", 'in its words');
+    is($@, "guest 100: backup_init: too long\n", 'in its words');
     script(backup_init => { error => "b\x{fc}cher\x{2603}" });
     ok(!eval { $provider->backup_init(100, 'qemu', 1); 1 }, 'an error is an error');
     is($@, "b\xc3\xbccher\xe2\x98\x83\n", 'as bytes of a line');

@@ -142,6 +142,7 @@ sub backup_get_mechanism {
 # Its caller takes no error: a die here would end the whole job.
 sub backup_handle_log_file {
     my ($self, $vmid, $filename) = @_;
+    local ($@, $!);
     my $path = eval { PVE::BackupProvider::Plugin::Snapkeep::Clean::text($filename) };
     return if !defined($path) || !-e $filename || !$self->{bridge}->is_started();
     $self->tidy_up('backup_handle_log_file', { vmid => $vmid, path => $path });
@@ -166,6 +167,7 @@ sub backup_vm_query_incremental {
 
 sub backup_vm {
     my ($self, $vmid, $guest_config, $volumes, $info) = @_;
+    local $!;
     my %told;
     for my $device (sort keys $volumes->%*) {
         my $volume = $volumes->{$device};
@@ -213,6 +215,7 @@ sub send_regions {
 # As root, in the task: the child gets one end of a socket pair, the walker will have the other.
 sub backup_container_prepare {
     my ($self, $vmid, $info) = @_;
+    local $!;
     delete $self->{walker};
     socketpair(my $walkers, my $childs, AF_UNIX, SOCK_STREAM, PF_UNSPEC) or die "cannot make a socket pair: $!\n";
     my $args = {
@@ -235,6 +238,7 @@ sub backup_container_prepare {
 # child over the socket that it inherited. That is the one use across a fork: what is committed there counts.
 sub backup_container {
     my ($self, $vmid, $guest_config, $exclude_patterns, $info) = @_;
+    local ($!, $?);
     my $socket = delete $self->{walker} or die "container $vmid was not prepared\n";
     my $args = {
         vmid => $vmid,
@@ -370,6 +374,7 @@ sub _configs {
 sub _error {
     my ($error) = @_;
     return undef if !defined($error);
+    local $@;
     return eval { PVE::BackupProvider::Plugin::Snapkeep::Clean::text($error) } // 'an error that is no text';
 }
 

@@ -129,6 +129,7 @@ sub options {
 sub on_add_hook {
     my ($class, $storeid, $scfg, %sensitive) = @_;
 
+    local $!;
     my $create = delete $scfg->{'snapkeep-create'};
     $scfg->{'snapkeep-identity'} //= _new_identity();
     my $given = grep { defined($sensitive{$_}) } PVE::BackupProvider::Plugin::Snapkeep::Settings::SECRETS;
@@ -184,6 +185,7 @@ sub on_delete_hook {
 # Sets the secrets that are given (undef: none) and runs `$check`; if that dies, they are what they were.
 sub _with_secrets {
     my ($storeid, $sensitive, $check) = @_;
+    local $!;
     my @names = grep { exists($sensitive->{$_}) } PVE::BackupProvider::Plugin::Snapkeep::Settings::SECRETS;
     my %before;
     for my $name (@names) {

@@ -56,8 +56,9 @@ sub attempt {
     my $died = $@;
     return ($result, undef) if !$died;
     if (ref($died) eq 'HASH' && defined($died->{snapkeep})) {
-        $self->abandon() if !$died->{answered};
-        return (undef, $died->{snapkeep} . "\n");
+        return (undef, "$died->{snapkeep}\n") if $died->{answered};
+        $self->abandon();
+        return (undef, about($args) . "$died->{snapkeep}\n");
     }
     # The call is not wanted any more. The end of the socket cancels it.
     $self->abandon();
@@ -290,6 +291,13 @@ sub tell {
     my $text = PVE::BackupProvider::Plugin::Snapkeep::Clean::printable($message);
     $self->{log}->($level // 'err', $text) if length($text);
     return;
+}
+
+# What a call is about, for the beginning of an error that the child did not word.
+sub about {
+    my ($args) = @_;
+    my $of = defined($args->{vmid}) ? "guest $args->{vmid}" : $args->{volname} // $args->{archive};
+    return defined($of) ? PVE::BackupProvider::Plugin::Snapkeep::Clean::printable($of) . ': ' : '';
 }
 
 sub error_text {
