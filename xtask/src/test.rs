@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::follow::{Output, Sink, follow, piped};
-use crate::shell::{cargo, root};
+use crate::shell::{cargo, root, target_folder};
 
 /// How long a step's output may stay open after its own process has ended.
 const GRACE: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ struct Tally {
     ignored: u64,
     /// The text after `SKIP: `.
     skips: Vec<String>,
-    /// What the tests that inject crashes say of how much they tried.
+    /// What the tests that inject crashes, or kill something at each call, say of how much they tried.
     crashes: Vec<String>,
     /// How many result lines of test programs were seen.
     programs: u64,
@@ -45,7 +45,7 @@ impl Tally {
         let line = line.trim();
         if let Some(skip) = line.strip_prefix("SKIP: ") {
             self.skips.push(skip.to_owned());
-        } else if line.contains(" storage operations, ") {
+        } else if line.contains(" storage operations, ") || line.starts_with("# kill table") {
             self.crashes.push(line.to_owned());
         } else if let Some(result) = line.strip_prefix("test result: ") {
             self.programs += 1;
@@ -153,7 +153,7 @@ fn run_steps(tally: &Shared, filter: &[String]) -> Result<()> {
         lock(tally).passed > 0,
         "no test ran: cargo test printed no result"
     );
-    step("perl", tally, &mut prove())?;
+    step("perl", tally, &mut prove()?)?;
     step_of_one("tour", tally, &mut verb("tour"))?;
     // The build that the tests made.
     step_of_one("demo", tally, verb("demo").arg("--dev"))?;
@@ -168,13 +168,16 @@ fn verb(name: &str) -> Command {
     command
 }
 
-/// The tests of the classes for Proxmox VE. Each asks for taint checks by its first line.
-fn prove() -> Command {
+/// The tests of the classes for Proxmox VE, with the program that the tests made. Each asks for taint
+/// checks by its first line.
+fn prove() -> Result<Command> {
+    let program = format!("{}/debug/snapkeep", target_folder()?);
     let mut command = Command::new("prove");
     command
-        .args(["-I", "perl/t/lib", "-I", "perl", "perl/t"])
+        .args(["-j", "2", "-I", "perl/t/lib", "-I", "perl", "perl/t"])
+        .env("SNAPKEEP_PROGRAM", program)
         .current_dir(root());
-    command
+    Ok(command)
 }
 
 /// A step that is itself one test.
@@ -345,10 +348,16 @@ mod tests {
 
     #[test]
     fn what_was_said_of_crashes_is_kept_for_the_end() {
-        let tally = tally("7 storage operations, 9 crashes injected, losses 0\nok\n");
+        let tally = tally(
+            "7 storage operations, 9 crashes injected, losses 0\nok\n\
+             # kill table: 7 calls x 4 ways, 0 hangs, 0 leftovers\n# kill\n",
+        );
         assert_eq!(
             tally.crashes,
-            ["7 storage operations, 9 crashes injected, losses 0"]
+            [
+                "7 storage operations, 9 crashes injected, losses 0",
+                "# kill table: 7 calls x 4 ways, 0 hangs, 0 leftovers"
+            ]
         );
     }
 
