@@ -5,9 +5,11 @@
 
 mod finding;
 mod fleecing;
+mod proxmox;
 mod qemu;
 
 pub use crate::container::left as containers;
 pub use finding::{Finding, Owner, PRODUCT, Remedy, State};
 pub use fleecing::fleecing;
+pub use proxmox::{Proxmox, fleecing_of_proxmox};
 pub use qemu::{InQemu, Monitor, qemu};

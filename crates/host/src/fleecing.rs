@@ -194,7 +194,11 @@ fn give(file: impl AsFd, path: &Path, qemu: Option<(u32, u32)>) -> Result<()> {
 
 /// Whether QEMU's NBD server listens in this folder: then it was started for its backup.
 pub(crate) fn is_served(folder: &Path) -> Result<bool> {
-    let socket = folder.join(SOCKET);
+    serves(&folder.join(SOCKET))
+}
+
+/// Whether a server listens at a socket.
+pub(crate) fn serves(socket: &Path) -> Result<bool> {
     let failed = |e: Errno| {
         let what = format!(
             "cannot tell whether QEMU's NBD server listens at {}, and so it is not stopped",
@@ -202,7 +206,7 @@ pub(crate) fn is_served(folder: &Path) -> Result<bool> {
         );
         Error::with_source(ErrorKind::Unavailable, what, io::Error::from(e))
     };
-    let address = SocketAddrUnix::new(&socket).map_err(failed)?;
+    let address = SocketAddrUnix::new(socket).map_err(failed)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let end = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
         .map_err(failed)?;
@@ -210,7 +214,7 @@ pub(crate) fn is_served(folder: &Path) -> Result<bool> {
         // Its queue of callers may be full.
         Ok(()) | Err(Errno::AGAIN) => Ok(true),
         // Somebody may have removed the folder of a killed backup; its server listens on.
-        Err(Errno::NOENT) => Ok(listens(&socket)),
+        Err(Errno::NOENT) => Ok(listens(socket)),
         Err(Errno::CONNREFUSED) => Ok(false),
         Err(e) => Err(failed(e)),
     }

@@ -35,6 +35,10 @@ pub const SWEEP_ENTRIES_MAX: usize = 100_000;
 pub const SWEPT_MAX: usize = 64;
 /// File locks of the machine that are looked through for one's holder.
 pub const FILE_LOCKS_MAX: usize = 1 << 20;
+/// A configuration file of Proxmox VE, in bytes.
+pub const PROXMOX_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Entries of its folders that are looked at: a few for each guest of a machine.
+pub const PROXMOX_ENTRIES_MAX: usize = 100_000;
 /// Open files of one process that are looked through for one.
 pub const OPEN_FILES_MAX: usize = 1 << 20;
 /// Folders of backups that are told of in one fleecing folder.

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use snapkeep_api::{Error, ErrorKind, Level, Result, TaskLog};
 
 use crate::detach::detach;
@@ -86,7 +86,7 @@ fn try_clear(qemu: &mut Qemu, folder: &Path) -> Result<(), Failure> {
         qemu.paused = false;
         delete(qemu, PAUSED_MARK)?;
     }
-    close_exports(qemu)?;
+    close_exports(qemu, &is_ours)?;
     // QEMU has one server at most. A node that says whose it is would be made before it starts or
     // after, and be wrong if this program were killed in between.
     if fleecing::is_served(folder).map_err(Failure::Refused)?
@@ -125,8 +125,11 @@ fn delete(qemu: &mut Qemu, node: &str) -> Result<(), Failure> {
 
 /// Closes the exports, and waits until nobody uses them: QEMU would stand still if the server were
 /// stopped before.
-fn close_exports(qemu: &mut Qemu) -> Result<(), Failure> {
-    for id in our_exports(qemu)? {
+pub(crate) fn close_exports(
+    qemu: &mut Qemu,
+    wanted: &dyn Fn(&Value) -> bool,
+) -> Result<(), Failure> {
+    for id in exports(qemu, wanted)? {
         match qemu.execute("block-export-del", json!({"id": id, "mode": "hard"})) {
             // It is on its way out already.
             Ok(_) | Err(Failure::Refused(_)) => {}
@@ -135,7 +138,7 @@ fn close_exports(qemu: &mut Qemu) -> Result<(), Failure> {
     }
     let deadline = qemu.clock.monotonic() + qemu.monitor.timeouts().export;
     loop {
-        let left = our_exports(qemu)?;
+        let left = exports(qemu, wanted)?;
         let Some(id) = left.first() else {
             return Ok(());
         };
@@ -154,12 +157,22 @@ fn close_exports(qemu: &mut Qemu) -> Result<(), Failure> {
     }
 }
 
+/// The exports that a backup of ours made.
 pub(crate) fn our_exports(qemu: &mut Qemu) -> Result<Vec<String>, Failure> {
+    exports(qemu, &is_ours)
+}
+
+fn is_ours(export: &Value) -> bool {
+    export["id"]
+        .as_str()
+        .is_some_and(|id| id.starts_with(EXPORT))
+}
+
+fn exports(qemu: &mut Qemu, wanted: &dyn Fn(&Value) -> bool) -> Result<Vec<String>, Failure> {
     let exports = qemu.execute("query-block-exports", json!({}))?;
     let exports = exports.as_array().into_iter().flatten().take(LEFTOVERS_MAX);
-    let ids = exports.filter_map(|export| export["id"].as_str());
-    Ok(ids
-        .filter(|id| id.starts_with(EXPORT))
-        .map(str::to_owned)
-        .collect())
+    let ids = exports
+        .filter(|export| wanted(export))
+        .filter_map(|export| export["id"].as_str());
+    Ok(ids.map(str::to_owned).collect())
 }

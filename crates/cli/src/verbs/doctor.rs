@@ -13,7 +13,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use snapkeep_api::{Clock, Error, Level, SystemClock, TaskLog};
-use snapkeep_host::doctor::{Finding, Owner, State, containers, fleecing, qemu};
+use snapkeep_host::doctor::{
+    Finding, Owner, Proxmox, State, containers, fleecing, fleecing_of_proxmox, qemu,
+};
 
 use crate::args::Doctor;
 use crate::failure::Code;
@@ -163,18 +165,20 @@ pub(super) fn run(settings: &Settings, wanted: &Doctor, json: bool) -> Result<Ex
         output: Output::open(),
         left: false,
     };
-    let (monitors, unlisted) = places.monitors();
+    let proxmox = Proxmox::default();
+    let (monitors, unlisted) = places.monitors(&proxmox.run);
     round.tell(unlisted)?;
     let mut told = Vec::new();
     for monitor in monitors {
         round.stop.cancel.check()?;
-        let found = qemu(&monitor, &clock, &places.fleecing);
+        let found = qemu(&monitor, &clock, &places.fleecing, &proxmox);
         told.extend(found.folders);
         round.tell(found.findings)?;
     }
     for folder in &places.fleecing {
         round.tell(fleecing(folder, &told))?;
     }
+    round.tell(fleecing_of_proxmox(&proxmox))?;
     round.tell(containers(&settings.state))?;
     round.tell(mounts::in_run_folder(&places.run))?;
     round.tell(mounts::elsewhere(&places.run, &places.mounts))?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 use snapkeep_api::{Clock, Error, ErrorKind, Result};
 
-use super::{Finding, Owner};
+use super::{Finding, Owner, Proxmox, proxmox};
 use crate::graph::Graph;
 use crate::leftovers::{self, Found};
 use crate::limits::{LEFTOVERS_MAX, Timeouts};
@@ -40,7 +40,12 @@ pub struct InQemu {
 /// Looks at the QEMU behind a monitor, for [`Timeouts::doctor`] at most. The backup that has it is
 /// known by its folder in one of these fleecing folders: it may hold the monitor, which serves one
 /// client at a time.
-pub fn qemu(monitor: &Monitor, clock: &Arc<dyn Clock>, fleecing: &[PathBuf]) -> InQemu {
+pub fn qemu(
+    monitor: &Monitor,
+    clock: &Arc<dyn Clock>,
+    fleecing: &[PathBuf],
+    proxmox: &Proxmox,
+) -> InQemu {
     let socket = &monitor.socket;
     if let Some(folder) = running(socket, &**clock, fleecing) {
         let (folder, process) = folder;
@@ -50,7 +55,7 @@ pub fn qemu(monitor: &Monitor, clock: &Arc<dyn Clock>, fleecing: &[PathBuf]) -> 
         };
     }
     let found = Qemu::connect_within(socket, Arc::clone(clock), Timeouts::doctor())
-        .and_then(|mut qemu| look(&mut qemu, clock));
+        .and_then(|mut qemu| look(&mut qemu, clock, proxmox));
     found.unwrap_or_else(|e| {
         if !monitor.named && qmp::nobody_listens(&e) {
             return InQemu::default();
@@ -93,15 +98,22 @@ fn running(
         })
 }
 
-fn look(qemu: &mut Qemu, clock: &Arc<dyn Clock>) -> Result<InQemu> {
+fn look(qemu: &mut Qemu, clock: &Arc<dyn Clock>, proxmox: &Proxmox) -> Result<InQemu> {
     let graph = Graph::query(qemu)?;
     let mut found = InQemu::default();
     if let Some(folder) = owner(&graph) {
         found.findings.push(ours(qemu, clock, &graph, &folder)?);
         found.folders.push(folder);
     }
+    let access = proxmox::access(qemu, &graph)?;
+    if let Some(access) = &access {
+        let told = proxmox::finding(qemu.socket(), clock, proxmox, access);
+        let told = told.unwrap_or_else(|e| Finding::unseen(KIND, qemu.socket().display(), &e));
+        found.findings.push(told);
+    }
     if !qemu.is_storage_daemon() {
-        found.findings.extend(others(qemu)?);
+        let told = access.map_or_else(Vec::new, |access| access.snapshots);
+        found.findings.extend(others(qemu, &told)?);
     }
     Ok(found)
 }
@@ -164,15 +176,16 @@ fn ours(qemu: &mut Qemu, clock: &Arc<dyn Clock>, graph: &Graph, folder: &Path) -
     }))
 }
 
-/// Exports of others, which an emulated machine has only if somebody reads or moves its disks.
-fn others(qemu: &mut Qemu) -> Result<Vec<Finding>> {
+/// Exports of others, which an emulated machine has only if somebody reads or moves its disks; not
+/// of nodes that were told of.
+fn others(qemu: &mut Qemu, told: &[String]) -> Result<Vec<Finding>> {
     let socket = qemu.socket().to_owned();
     let exports = qemu.execute("query-block-exports", json!({}))?;
     let exports = exports.as_array().into_iter().flatten().take(LEFTOVERS_MAX);
     let foreign = exports.filter_map(|export| {
         let text = |field: &str| export[field].as_str().unwrap_or("?");
         let id = text("id");
-        if id.starts_with(EXPORT) {
+        if id.starts_with(EXPORT) || told.iter().any(|node| node == text("node-name")) {
             return None;
         }
         let what = format!(

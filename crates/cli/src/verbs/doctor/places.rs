@@ -12,8 +12,6 @@ use crate::args::Doctor;
 use crate::provide::RUN;
 use crate::settings::Settings;
 
-/// Where Proxmox VE keeps its monitors, `VMID.qmp`.
-const MONITORS: &str = "/run/qemu-server";
 /// Entries of that folder that are looked at: it has a few for each guest of the machine.
 const ENTRIES_MAX: usize = 100_000;
 
@@ -53,8 +51,9 @@ impl Places {
         }
     }
 
-    /// The monitors: those that are named, or all that are known. Also what cannot be listed.
-    pub(super) fn monitors(&self) -> (Vec<Monitor>, Vec<Finding>) {
+    /// The monitors: those that are named, or all that are known, of which Proxmox VE's are in this
+    /// folder. Also what cannot be listed.
+    pub(super) fn monitors(&self, of_proxmox: &Path) -> (Vec<Monitor>, Vec<Finding>) {
         if !self.named.is_empty() {
             let named = self.named.iter().cloned();
             let named = named.map(|socket| Monitor {
@@ -63,12 +62,15 @@ impl Places {
             });
             return (named.collect(), Vec::new());
         }
-        let (proxmox, unlisted) = match of_proxmox(Path::new(MONITORS)) {
+        let (proxmox, unlisted) = match monitors_in(of_proxmox) {
             Ok(sockets) => (sockets, None),
             Err(e) => {
                 let what = "the monitors of Proxmox VE cannot be listed";
                 let error = Error::with_source(ErrorKind::Unavailable, what, e);
-                (Vec::new(), Some(Finding::unseen("qemu", MONITORS, &error)))
+                (
+                    Vec::new(),
+                    Some(Finding::unseen("qemu", of_proxmox.display(), &error)),
+                )
             }
         };
         let sockets = self.configured.iter().cloned().chain(proxmox);
@@ -82,7 +84,7 @@ impl Places {
 }
 
 /// The monitors of Proxmox VE's guests; none where it is not installed.
-fn of_proxmox(folder: &Path) -> io::Result<Vec<PathBuf>> {
+fn monitors_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -110,9 +112,9 @@ mod tests {
         for name in ["100.qmp", "100.qga", "100.pid", "x.qmp", "100.qmp.old"] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
-        let sockets = of_proxmox(folder.path()).unwrap();
+        let sockets = monitors_in(folder.path()).unwrap();
         assert_eq!(sockets, [folder.path().join("100.qmp")]);
-        let none = of_proxmox(&folder.path().join("absent")).unwrap();
+        let none = monitors_in(&folder.path().join("absent")).unwrap();
         assert_eq!(none, Vec::<PathBuf>::new());
     }
 }
