@@ -114,6 +114,14 @@ pub(crate) enum Found {
     Left(Left),
 }
 
+/// Whether a folder's lock is taken while it is looked at. Whoever is to remove the folder must; who
+/// only looks must not, for a backup that needs it at that moment would fail.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Look {
+    Only,
+    ToRemove,
+}
+
 /// A folder that a dead backup left.
 #[derive(Debug)]
 pub(crate) struct Left {
@@ -131,7 +139,7 @@ impl Left {
         self.blocks * 512
     }
 
-    /// Removes it; whether it was there.
+    /// Removes it, if it was looked at for that; whether it was there.
     pub(crate) fn remove(self) -> io::Result<bool> {
         if self.lock.is_none() {
             return remove_without_lock(&self.handle, &self.folder);
@@ -160,7 +168,7 @@ pub(crate) fn folders(parent: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Looks what a folder is; changes nothing. `PermissionDenied` if it is closed to this user.
-pub(crate) fn look(folder: &Path) -> io::Result<Found> {
+pub(crate) fn look(folder: &Path, how: Look) -> io::Result<Found> {
     let handle = match open_folder(folder) {
         Ok(handle) => handle,
         Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => {
@@ -180,17 +188,22 @@ pub(crate) fn look(folder: &Path) -> io::Result<Found> {
         Err(e) if e.kind() == IoKind::NotFound => return Ok(Found::Left(left)),
         Err(e) => return Err(e),
     };
-    let taken = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
+    let is_held = match how {
+        Look::Only => process::is_locked(&lock)?,
+        Look::ToRemove => {
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => false,
+                Err(Errno::WOULDBLOCK) => true,
+                Err(e) => return Err(e.into()),
+            }
+        }
+    };
     let mut line = Vec::new();
     (&lock).take(LINE_MAX).read_to_end(&mut line)?;
     let line = String::from_utf8_lossy(&line).into_owned();
-    match taken {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => {
-            let process = process::lock_holder(&lock);
-            return Ok(Found::Running { process, of: line });
-        }
-        Err(e) => return Err(e.into()),
+    if is_held {
+        let process = process::lock_holder(&lock);
+        return Ok(Found::Running { process, of: line });
     }
     if process::lives(&line) {
         let process = process::named(&line);
@@ -211,7 +224,7 @@ pub(crate) fn look(folder: &Path) -> io::Result<Found> {
 /// Removes one folder, unless a backup or a QEMU uses it, or it is somebody else's. How many bytes
 /// it had.
 fn sweep_one(folder: &Path) -> io::Result<Option<u64>> {
-    match look(folder) {
+    match look(folder, Look::ToRemove) {
         Ok(Found::Left(left)) => {
             let bytes = left.bytes();
             Ok(left.remove()?.then_some(bytes))

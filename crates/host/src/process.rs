@@ -1,7 +1,7 @@
 //! Whose process answers a monitor, and what that process may do.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 
@@ -38,16 +38,21 @@ impl Owner {
         };
         match std::fs::read_to_string(format!("/proc/{}/stat", process.id)) {
             Ok(stat) => is_corpse(&stat) || start_time(&stat) != Some(process.start),
-            Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
         }
     }
 }
 
-/// The process that holds the exclusive lock of an open file (`flock`), as the kernel lists it. That
-/// list may name another device than the file itself does, so the process is asked for the file.
+/// Whether somebody holds the exclusive lock of a file (`flock`), as the kernel lists it. It is not
+/// taken, and so nobody who is about to take it fails. That list may name another device than the file
+/// does: at worst another file's lock is taken for this one's.
+pub(crate) fn is_locked(file: &File) -> io::Result<bool> {
+    Ok(!holders(file)?.is_empty())
+}
+
+/// The process that holds the exclusive lock of a file, if it has that open.
 pub(crate) fn lock_holder(file: &File) -> Option<u32> {
     let about = file.metadata().ok()?;
-    let of = format!(":{}", about.ino());
     let has_it = |process: &u32| {
         let open = std::fs::read_dir(format!("/proc/{process}/fd"));
         let mut open = open.into_iter().flatten().take(OPEN_FILES_MAX).flatten();
@@ -56,12 +61,17 @@ pub(crate) fn lock_holder(file: &File) -> Option<u32> {
             found.is_ok_and(|found| (found.dev(), found.ino()) == (about.dev(), about.ino()))
         })
     };
-    BufReader::new(File::open("/proc/locks").ok()?)
-        .lines()
-        .take(FILE_LOCKS_MAX)
-        .map_while(std::io::Result::ok)
-        .filter_map(|line| holder(&line, &of))
-        .find(has_it)
+    holders(file).ok()?.into_iter().find(has_it)
+}
+
+fn holders(file: &File) -> io::Result<Vec<u32>> {
+    let inode = format!(":{}", file.metadata()?.ino());
+    let lines = BufReader::new(File::open("/proc/locks")?).lines();
+    let mut holders = Vec::new();
+    for line in lines.take(FILE_LOCKS_MAX) {
+        holders.extend(holder(&line?, &inode));
+    }
+    Ok(holders)
 }
 
 /// A line is `NUMBER: KIND MODE ACCESS PROCESS DEVICE:INODE START END`.

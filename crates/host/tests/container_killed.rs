@@ -8,14 +8,17 @@ mod container;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use container::killed::{Phase, be_backup_if_asked, guard, signal_guard, wait_for_no_guard};
 use container::{Lab, Log, back_up, be_guard_if_asked, can_run, fine, wait_until};
 use rustix::process::{Signal, getsid};
-use snapkeep_api::ErrorKind;
+use snapkeep_api::{Cancel, ErrorKind};
 use snapkeep_host::container::Mode;
+use snapkeep_host::doctor::{self, Finding, State};
 
 #[test]
 fn the_guard() {
@@ -116,6 +119,62 @@ fn a_container_goes_on_by_the_next_backup_if_the_guard_was_killed_too() {
     ) {
         unguarded(&Lab::new(), "suspend", &SUSPEND);
     }
+}
+
+#[test]
+fn what_backup_and_guard_left_is_found_and_healed_when_both_are_dead() {
+    if !can_run(
+        "what_backup_and_guard_left_is_found_and_healed_when_both_are_dead",
+        &[],
+    ) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start_if_stopped();
+    let look = || doctor::containers(&lab.folder().join("state"));
+    let heal = |mut found: Finding| found.heal(&Log::default(), &Cancel::new());
+    assert!(look().is_empty());
+    let phase = Phase::reach(&lab, "suspend", "hold-after-lxc-freeze");
+    let running = look().pop().unwrap();
+    assert_eq!(running.state, State::InUse, "{running:?}");
+    assert!(running.owner.process.is_some());
+    assert!(heal(running).is_none());
+    assert_eq!(lab.state(), "FROZEN");
+    signal_guard(&lab, Signal::KILL);
+    phase.kill(&lab);
+    assert_eq!(lab.state(), "FROZEN");
+    // A program that the backup ran may still have its lock.
+    wait_until("it is healed", || {
+        let left = look().pop().unwrap();
+        assert!(left.what.contains("container web is frozen"), "{left:?}");
+        heal(left).is_some_and(|healed| healed.is_ok())
+    });
+    assert!(look().is_empty());
+    assert_as_before(&lab, "it was healed");
+}
+
+#[test]
+fn looking_keeps_neither_backup_nor_guard_from_its_work() {
+    if !can_run("looking_keeps_neither_backup_nor_guard_from_its_work", &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.start_if_stopped();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                doctor::containers(&lab.folder().join("state"));
+            }
+        });
+        let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let phase = Phase::reach(&lab, "suspend", "hold-after-lxc-freeze");
+            phase.kill(&lab);
+            assert_as_before(&lab, "looked at");
+        }));
+        over.store(true, Ordering::SeqCst);
+        done.unwrap();
+    });
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::io;
 use std::path::Path;
 
-use rustix::fs::FlockOperation;
 use snapkeep_api::{Cancel, Error, ErrorKind, Result, TaskLog};
 
 use super::journal::{Journal, Step};
@@ -12,6 +11,7 @@ use super::lock::Lock;
 use super::place::{Place, cannot};
 use super::undo::Undo;
 use crate::doctor::{Finding, Owner};
+use crate::process;
 
 /// What this module finds.
 const KIND: &str = "container";
@@ -19,7 +19,8 @@ const KIND: &str = "container";
 const JOURNAL: &str = ".journal";
 
 /// Looks at a folder of states; one that is not there has none. The lock of a container is not
-/// taken: a guard that is about to take back what is left would believe that a backup does.
+/// taken: a guard that is about to take back what is left would believe that a backup does, and a
+/// backup that is about to begin would fail.
 pub fn left(state_folder: &Path) -> Vec<Finding> {
     let unseen = |e: &Error| vec![Finding::unseen(KIND, state_folder.display(), e)];
     let entries = match std::fs::read_dir(state_folder) {
@@ -99,11 +100,7 @@ fn is_held(place: &Place) -> Result<bool> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(failed(e)),
     };
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(false),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
-        Err(e) => Err(failed(e.into())),
-    }
+    process::is_locked(&file).map_err(failed)
 }
 
 fn take_back(place: &Place, log: &dyn TaskLog, cancel: &Cancel) -> Result<String> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use snapkeep_api::{Error, ErrorKind};
 
 use super::{Finding, Owner};
-use crate::leftovers::{self, Found};
+use crate::leftovers::{self, Found, Look};
 
 /// What this module finds.
 const KIND: &str = "fleecing";
@@ -23,7 +23,7 @@ pub fn fleecing(parent: &Path, told: &[PathBuf]) -> Vec<Finding> {
         Err(e) => return vec![unseen(parent, e)],
     };
     let news = folders.into_iter().filter(|folder| !told.contains(folder));
-    news.filter_map(|folder| match leftovers::look(&folder) {
+    news.filter_map(|folder| match leftovers::look(&folder, Look::Only) {
         Ok(found) => finding(folder, found),
         Err(e) => Some(unseen(&folder, e)),
     })
@@ -70,7 +70,7 @@ fn remove(folder: &Path) -> snapkeep_api::Result<String> {
         let what = format!("{} is not removed", folder.display());
         Error::with_source(ErrorKind::Target, what, e)
     };
-    match leftovers::look(folder).map_err(failed)? {
+    match leftovers::look(folder, Look::ToRemove).map_err(failed)? {
         Found::Nothing => Ok("it was gone".to_owned()),
         Found::Left(left) => {
             left.remove().map_err(failed)?;

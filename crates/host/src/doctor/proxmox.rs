@@ -11,8 +11,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 use serde_json::json;
 use snapkeep_api::{Clock, Error, ErrorKind, Result};
 
@@ -231,11 +229,12 @@ fn is_locked(path: &Path) -> Result<Life> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Life::Dead),
         Err(e) => return Err(unreadable(path, e)),
     };
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(Life::Dead),
-        Err(Errno::WOULDBLOCK) => Ok(Life::Lives(process::lock_holder(&file))),
-        Err(e) => Err(unreadable(path, e.into())),
-    }
+    let is_locked = process::is_locked(&file).map_err(|e| unreadable(path, e))?;
+    Ok(if is_locked {
+        Life::Lives(process::lock_holder(&file))
+    } else {
+        Life::Dead
+    })
 }
 
 fn take_back(
@@ -328,6 +327,8 @@ fn of_guest(path: &Path, text: &str) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::FlockOperation;
+
     use super::*;
 
     #[test]

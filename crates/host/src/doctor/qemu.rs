@@ -8,7 +8,7 @@ use snapkeep_api::{Clock, Error, ErrorKind, Result};
 
 use super::{Finding, Owner, Proxmox, proxmox};
 use crate::graph::Graph;
-use crate::leftovers::{self, Found};
+use crate::leftovers::{self, Found, Look};
 use crate::limits::{LEFTOVERS_MAX, Timeouts};
 use crate::names::{EXPORT, OURS, PAUSED_MARK, is_generation};
 use crate::qemu::Qemu;
@@ -92,7 +92,7 @@ fn running(
     });
     folders
         .flatten()
-        .find_map(|folder| match leftovers::look(&folder) {
+        .find_map(|folder| match leftovers::look(&folder, Look::Only) {
             Ok(Found::Running { process, of }) if of == line => Some((folder, process)),
             _ => None,
         })
@@ -128,7 +128,9 @@ fn ours(qemu: &mut Qemu, clock: &Arc<dyn Clock>, graph: &Graph, folder: &Path) -
         Error::with_source(ErrorKind::Unavailable, what, e)
     };
     let socket = qemu.socket().to_owned();
-    if let Found::Running { process, .. } = leftovers::look(folder).map_err(cannot_tell)? {
+    if let Found::Running { process, .. } =
+        leftovers::look(folder, Look::Only).map_err(cannot_tell)?
+    {
         return Ok(in_use(&socket, folder, process));
     }
     let nodes = graph.with_prefix(OURS).count();
