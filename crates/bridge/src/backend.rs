@@ -20,7 +20,8 @@ pub trait Backend: Send + Sync {
     fn shown_name(&self, name: &ArchiveName) -> Result<String>;
     /// The archive that Proxmox VE sees under this name.
     fn archive_name(&self, shown: &str) -> Result<ArchiveName>;
-    /// A call of the storage plugin. The answer is what docs/BRIDGE.md says of it.
+    /// A call of the storage plugin. The answer is what docs/BRIDGE.md says of it. `Status` answers
+    /// within some seconds, whatever its storage does: one process asks all storages in turn.
     fn storage(&self, call: StorageCall, log: Arc<dyn TaskLog>, cancel: Cancel) -> Result<Value>;
     /// How a container is handed back.
     fn container_restore(&self) -> ContainerMechanism;

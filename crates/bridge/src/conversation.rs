@@ -79,9 +79,11 @@ fn converse(session: &mut Session, shared: &Shared, log: &Log, next: Result<Vec<
     };
     log.begin(message.id);
     let is_hello = message.call == "hello";
-    if !is_hello {
-        shared.running(true);
-    }
+    shared.begin(match message.call.as_str() {
+        "hello" => Running::Nothing,
+        "backup_container" => Running::Container,
+        _ => Running::Call,
+    });
     let result = answer(session, &message.call, message.args);
     if is_hello
         && result.is_ok()
@@ -91,7 +93,7 @@ fn converse(session: &mut Session, shared: &Shared, log: &Log, next: Result<Vec<
         shared.wake();
     }
     // Before the answer is there: the next call is one that nobody interrupted.
-    shared.running(false);
+    shared.end();
     log.answer(result);
     true
 }
@@ -132,8 +134,22 @@ struct Shared {
 #[derive(Default)]
 struct Inbox {
     next: Option<Next>,
-    /// A call runs that another one would interrupt.
-    running: bool,
+    running: Running,
+}
+
+/// What runs while another line comes, which says that nobody waits for it any more.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Running {
+    /// Nothing, or what is left alone.
+    #[default]
+    Nothing,
+    /// A call of which the name is not known yet.
+    Unknown,
+    /// The backup of a container. A process of its own waits for it; once that is killed, its
+    /// caller goes on with the guest's end, and the other guests are not concerned.
+    Container,
+    /// Any other call: its caller was interrupted, and all is to end.
+    Call,
 }
 
 enum Next {
@@ -151,6 +167,7 @@ impl Shared {
             match inbox.next.take() {
                 Some(Next::End) => return None,
                 Some(Next::Line(line)) => {
+                    inbox.running = Running::Unknown;
                     drop(inbox);
                     self.wake();
                     return Some(Ok(line));
@@ -164,8 +181,26 @@ impl Shared {
         }
     }
 
-    fn running(&self, running: bool) {
-        self.inbox().running = running;
+    /// The line that came last is this call. Another one may have come since.
+    fn begin(&self, running: Running) {
+        let mut inbox = self.inbox();
+        self.interrupt.begin();
+        inbox.running = running;
+        if inbox.next.is_some() {
+            self.interrupt_what_runs(running);
+        }
+    }
+
+    fn end(&self) {
+        self.inbox().running = Running::Nothing;
+    }
+
+    fn interrupt_what_runs(&self, running: Running) {
+        match running {
+            Running::Nothing | Running::Unknown => {}
+            Running::Container => self.interrupt.cancel_part(),
+            Running::Call => self.interrupt.cancel(),
+        }
     }
 
     /// Has the reader look at everything again.
@@ -176,8 +211,9 @@ impl Shared {
 
     fn put(&self, next: Next) {
         let mut inbox = self.inbox();
-        if inbox.running || matches!(next, Next::End) {
-            self.interrupt.cancel();
+        match next {
+            Next::Line(_) => self.interrupt_what_runs(inbox.running),
+            Next::Broken(_) | Next::End => self.interrupt.cancel(),
         }
         inbox.next = Some(next);
         drop(inbox);

@@ -144,7 +144,14 @@ mod tests {
             .stdout(std::os::fd::OwnedFd::from(monitor))
             .stderr(Stdio::null())
             .spawn();
-        Running(child.unwrap())
+        let mut running = Running(child.unwrap());
+        // Its parent goes on before its arguments can be seen.
+        let arguments = format!("/proc/{}/cmdline", running.0.id());
+        while fs::read(&arguments).unwrap().is_empty() {
+            assert_eq!(running.0.try_wait().unwrap(), None);
+            std::thread::yield_now();
+        }
+        running
     }
 
     #[test]

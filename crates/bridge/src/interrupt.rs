@@ -1,6 +1,6 @@
 //! Ending what runs.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use snapkeep_api::Cancel;
 
@@ -8,18 +8,37 @@ use snapkeep_api::Cancel;
 #[derive(Debug, Default)]
 pub(crate) struct Interrupt {
     all: Cancel,
-    /// What the call that runs waits with.
-    part: Mutex<Option<Cancel>>,
+    part: Mutex<Part>,
+}
+
+/// Of the call that runs.
+#[derive(Debug, Default)]
+struct Part {
+    /// Somebody does not wait for it any more.
+    is_over: bool,
+    /// What it waits with.
+    cancel: Option<Cancel>,
 }
 
 impl Interrupt {
     /// Ends everything, for good.
     pub(crate) fn cancel(&self) {
         self.all.cancel();
-        let part = self.part.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(part) = &*part {
-            part.cancel();
+        self.cancel_part();
+    }
+
+    /// Ends the call that runs, if it is one that can be ended alone.
+    pub(crate) fn cancel_part(&self) {
+        let mut part = self.lock();
+        part.is_over = true;
+        if let Some(cancel) = &part.cancel {
+            cancel.cancel();
         }
+    }
+
+    /// Another call begins.
+    pub(crate) fn begin(&self) {
+        *self.lock() = Part::default();
     }
 
     /// What ends with everything.
@@ -30,11 +49,16 @@ impl Interrupt {
     /// Something of the running call that can be ended alone, and ends with everything.
     pub(crate) fn part(&self) -> Cancel {
         let cancel = Cancel::new();
-        let mut part = self.part.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.all.is_cancelled() {
+        let mut part = self.lock();
+        if part.is_over || self.all.is_cancelled() {
             cancel.cancel();
         }
-        *part = Some(cancel.clone());
+        part.cancel = Some(cancel.clone());
         cancel
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Part> {
+        // Nothing that runs under the lock leaves it half changed.
+        self.part.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,5 @@
 //! Every bound of the bridge.
 
-use std::time::Duration;
-
 /// The longest message, with its newline, in bytes.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
@@ -28,9 +26,6 @@ pub(crate) const REGIONS_MESSAGE_MAX: usize = 10_000;
 
 /// The most volumes of a guest: Proxmox VE has names for fewer than 100.
 pub(crate) const VOLUMES_MAX: usize = 512;
-
-/// How long the storage may take to say how it is: one process asks all storages in turn.
-pub(crate) const STATUS: Duration = Duration::from_secs(4);
 
 /// The most that is read of a file in `/proc`, in bytes.
 pub(crate) const PROC_BYTES_MAX: u64 = 1 << 20;

@@ -19,53 +19,28 @@ pub(crate) struct Regions {
 struct List {
     regions: Vec<Region>,
     whole: bool,
+    /// A part of it could not be believed, so nothing of it can.
+    refused: bool,
 }
 
 impl Regions {
     /// Adds a part. A list that cannot be believed is refused, and cannot be used from then on.
     pub(crate) fn add(&mut self, part: &VmRegions) -> Result<()> {
         let device = &part.device;
-        let broken = |kind, why: &str| {
-            let what = format!("volume {device}: its list of dirty regions {why}");
-            Error::new(kind, what)
-        };
-        if part.regions.len() > limits::REGIONS_MESSAGE_MAX {
-            let most = limits::REGIONS_MESSAGE_MAX;
-            let why = format!("comes in parts of more than {most}");
-            return Err(broken(ErrorKind::Protocol, &why));
-        }
         if self.lists.len() == limits::VOLUMES_MAX && !self.lists.contains_key(device) {
-            let why = "is one of too many";
-            return Err(broken(ErrorKind::Protocol, why));
+            return Err(broken(device, ErrorKind::Protocol, "is one of too many"));
         }
         let list = self.lists.entry(device.clone()).or_default();
-        if list.whole {
-            list.whole = false;
-            return Err(broken(ErrorKind::Protocol, "goes on after its end"));
+        let others = self.count - list.regions.len();
+        let added = list.add(part, limits::REGIONS_MAX - others);
+        if added.is_err() {
+            *list = List {
+                refused: true,
+                ..List::default()
+            };
         }
-        for region in &part.regions {
-            let region = Region::new(region.0, region.1)?;
-            let last = list.regions.last_mut();
-            match last.filter(|last| last.end() >= region.offset()) {
-                Some(last) if last.end() == region.offset() => {
-                    *last = Region::new(last.offset(), last.length() + region.length())?;
-                }
-                Some(_) => {
-                    list.regions.clear();
-                    return Err(broken(ErrorKind::Protocol, "goes back or overlaps"));
-                }
-                None if self.count == limits::REGIONS_MAX => {
-                    let why = format!("has more than {} regions", limits::REGIONS_MAX);
-                    return Err(broken(ErrorKind::Unsupported, &why));
-                }
-                None => {
-                    self.count += 1;
-                    list.regions.push(region);
-                }
-            }
-        }
-        list.whole = part.last;
-        Ok(())
+        self.count = others + list.regions.len();
+        added
     }
 
     /// The whole list of a volume, once.
@@ -73,15 +48,54 @@ impl Regions {
         &mut self,
         device: &DeviceName,
     ) -> Result<impl Iterator<Item = Result<Region>> + use<>> {
-        let list = self.lists.remove(device).filter(|list| list.whole);
-        let list = list.ok_or_else(|| {
-            let what =
-                format!("volume {device}: its list of dirty regions did not come to its end");
-            Error::new(ErrorKind::Protocol, what)
-        })?;
-        self.count -= list.regions.len();
-        Ok(list.regions.into_iter().map(Ok))
+        let list = self.lists.get_mut(device).filter(|list| list.whole);
+        let list =
+            list.ok_or_else(|| broken(device, ErrorKind::Protocol, "did not come to its end"))?;
+        let regions = std::mem::take(list).regions;
+        self.count -= regions.len();
+        Ok(regions.into_iter().map(Ok))
     }
+}
+
+impl List {
+    /// Adds a part to at most so many regions.
+    fn add(&mut self, part: &VmRegions, most: usize) -> Result<()> {
+        let broken = |kind, why: &str| Err(broken(&part.device, kind, why));
+        if self.refused {
+            return broken(ErrorKind::Protocol, "goes on after it was refused");
+        }
+        if self.whole {
+            return broken(ErrorKind::Protocol, "goes on after its end");
+        }
+        if part.regions.len() > limits::REGIONS_MESSAGE_MAX {
+            let most = limits::REGIONS_MESSAGE_MAX;
+            let why = format!("comes in parts of more than {most}");
+            return broken(ErrorKind::Protocol, &why);
+        }
+        for region in &part.regions {
+            let region = Region::new(region.0, region.1)?;
+            let is_full = self.regions.len() == most;
+            let last = self.regions.last_mut();
+            match last.filter(|last| last.end() >= region.offset()) {
+                Some(last) if last.end() == region.offset() => {
+                    *last = Region::new(last.offset(), last.length() + region.length())?;
+                }
+                Some(_) => return broken(ErrorKind::Protocol, "goes back or overlaps"),
+                None if is_full => {
+                    let why = format!("has more than {} regions", limits::REGIONS_MAX);
+                    return broken(ErrorKind::Unsupported, &why);
+                }
+                None => self.regions.push(region),
+            }
+        }
+        self.whole = part.last;
+        Ok(())
+    }
+}
+
+fn broken(device: &DeviceName, kind: ErrorKind, why: &str) -> Error {
+    let what = format!("volume {device}: its list of dirty regions {why}");
+    Error::new(kind, what)
 }
 
 #[cfg(test)]
@@ -131,6 +145,10 @@ mod tests {
             let mut regions = Regions::default();
             assert!(regions.add(&part(bad, true)).is_err(), "{bad:?}");
             assert!(taken(&mut regions).is_err(), "{bad:?}");
+            // What comes then cannot make it whole.
+            assert!(regions.add(&part(&[(64, 4)], true)).is_err(), "{bad:?}");
+            assert!(taken(&mut regions).is_err(), "{bad:?}");
+            assert_eq!(regions.count, 0);
         }
         let mut regions = Regions::default();
         regions.add(&part(&[(0, 4)], true)).unwrap();

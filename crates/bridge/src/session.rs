@@ -2,8 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::thread;
 
 use serde_json::{Value, json};
 use snapkeep_api::{
@@ -16,7 +14,6 @@ use crate::conversation::said;
 use crate::guest::Guest;
 use crate::interrupt::Interrupt;
 use crate::job::Jobs;
-use crate::limits;
 use crate::log::Log;
 use crate::message::encode;
 use crate::process::Process;
@@ -232,34 +229,8 @@ impl Session {
     }
 
     fn storage(&self, call: StorageCall) -> Result<Value> {
-        let limited = matches!(call, StorageCall::Check | StorageCall::Status);
-        let (backend, log) = (Arc::clone(&self.backend), Arc::clone(&self.log));
-        let cancel = self.interrupt.all();
-        if !limited {
-            return backend.storage(call, log, cancel);
-        }
-        // One that hangs is left behind: it ends with this process.
-        let (answer, answered) = sync_channel(1);
-        let ask = move || {
-            let ask = AssertUnwindSafe(|| backend.storage(call, log, cancel));
-            answer.send(catch_unwind(ask)).ok();
-        };
-        thread::Builder::new()
-            .name("storage".to_owned())
-            .spawn(ask)
-            .map_err(|e| {
-                let what = "the storage cannot be asked";
-                Error::with_source(ErrorKind::Unavailable, what, e)
-            })?;
-        match answered.recv_timeout(limits::STATUS) {
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                let seconds = limits::STATUS.as_secs();
-                let what = format!("the storage did not answer within {seconds} seconds");
-                Err(Error::new(ErrorKind::Unavailable, what))
-            }
-        }
+        let log = Arc::clone(&self.log);
+        self.backend.storage(call, log, self.interrupt.all())
     }
 
     /// Takes down what is left.

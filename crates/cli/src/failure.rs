@@ -87,6 +87,7 @@ fn of_repository(kind: snapkeep_repo::ErrorKind) -> Code {
         Kind::NotFound => Code::NotFound,
         Kind::Corrupt => Code::Damaged,
         Kind::WrongKey | Kind::Version => Code::Locked,
+        Kind::Cancelled => Code::Cancelled,
         Kind::Exists | Kind::Full | Kind::Io | Kind::Invalid | _ => Code::Failed,
     }
 }
@@ -106,12 +107,11 @@ impl std::fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// What the storage answers once a signal has asked for the end.
+/// What a verb says that was asked to end.
 pub(crate) fn cancelled() -> Fault {
-    let message = "a signal asked for the end".to_owned();
     Fault {
         code: Code::Cancelled,
-        message,
+        message: "it was cancelled".to_owned(),
     }
 }
 

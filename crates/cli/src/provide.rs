@@ -156,7 +156,7 @@ impl Backend for Program {
         names::path(&self.settings()?.namespace, shown)
     }
 
-    fn storage(&self, call: StorageCall, _log: Arc<dyn TaskLog>, cancel: Cancel) -> Result<Value> {
+    fn storage(&self, call: StorageCall, log: Arc<dyn TaskLog>, cancel: Cancel) -> Result<Value> {
         let settings = self.settings()?;
         match call {
             StorageCall::Check => self.checked(&cancel),
@@ -172,7 +172,7 @@ impl Backend for Program {
             | StorageCall::Free { .. }) => {
                 let repository = self.repository(&cancel)?;
                 let catalogue = Catalogue::new(repository, settings.namespace.clone());
-                archives::answer(&catalogue, &settings.namespace, call)
+                archives::answer(&catalogue, &settings.namespace, call, &*log)
             }
         }
     }

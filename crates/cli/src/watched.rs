@@ -8,8 +8,6 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use snapkeep_api::Cancel;
 use snapkeep_repo::{Error, ErrorKind, FileName, LocalStorage, Result, Storage};
 
-use crate::failure::cancelled;
-
 /// Told how many bytes have been read since it was set.
 pub(crate) type Observer = Arc<dyn Fn(u64) + Send + Sync>;
 
@@ -50,8 +48,7 @@ impl Watched {
 
     fn check(&self) -> Result<()> {
         if self.cancel.get().is_some_and(Cancel::is_cancelled) {
-            let what = "it was cancelled";
-            return Err(Error::with_source(ErrorKind::Io, what, cancelled()));
+            return Err(Error::new(ErrorKind::Cancelled, "it was cancelled"));
         }
         Ok(())
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use snapkeep_api::{ArchiveName, Error, ErrorKind, GuestId, GuestKind, Result, UnixTime};
 use snapkeep_repo::{
-    ArchiveAttributes, AttributeChange, Repository, Snapshot, SnapshotName, Verification,
+    ArchiveAttributes, AttributeChange, ErrorKind as Kind, Repository, Snapshot, SnapshotName,
+    Verification,
 };
 
 use crate::error;
@@ -177,12 +178,17 @@ impl Catalogue {
                         .archives
                         .push(entry(&name, &snapshot, attributes, encrypted)?);
                 }
-                // It was removed since it was listed.
-                Err(e) if e.kind() == snapkeep_repo::ErrorKind::NotFound => {}
-                Err(e) => listed.damaged.push(DamagedArchive {
-                    error: error::repository(format!("cannot read archive {name}"), e),
-                    name: name.as_str().parse()?,
-                }),
+                Err(e) => {
+                    let kind = e.kind();
+                    let error = error::repository(format!("cannot read archive {name}"), e);
+                    if matches!(kind, Kind::Corrupt | Kind::Version) {
+                        let name = name.as_str().parse()?;
+                        listed.damaged.push(DamagedArchive { name, error });
+                    } else if kind != Kind::NotFound {
+                        // A list without it would say that it was removed.
+                        return Err(error);
+                    }
+                }
             }
         }
         Ok(())

@@ -14,7 +14,6 @@ use crate::error;
 use crate::limits::WORKERS_MAX;
 use crate::pace::Pace;
 use crate::panics::caught;
-use crate::provider::LastArchive;
 use crate::provider::{ChangeDetection, Shared};
 use crate::tree::{Base, Failed, Pull, StoredTree};
 
@@ -37,7 +36,6 @@ pub(crate) struct RunningContainer {
     /// Files that were found to have changed unnoticed before the container stood still.
     lies: u64,
     committed: bool,
-    kept: LastArchive,
 }
 
 impl RunningContainer {
@@ -46,7 +44,6 @@ impl RunningContainer {
         name: ArchiveName,
         time: UnixTime,
         start: UnixTime,
-        kept: LastArchive,
     ) -> Self {
         Self {
             shared,
@@ -56,7 +53,6 @@ impl RunningContainer {
             ahead: None,
             lies: 0,
             committed: false,
-            kept,
         }
     }
 }
@@ -116,7 +112,6 @@ impl ContainerBackup for RunningContainer {
             stored,
         } = archive.commit(configs, data, stats, &pace)?;
         self.committed = true;
-        self.kept.set(&self.name);
         let took = shared.clock.monotonic().saturating_sub(begun);
         let (progress, problems) = (&pull.progress, &pull.problems);
         progress.finish(&*shared.log, problems, stored, took);

@@ -10,6 +10,7 @@ pub(crate) fn repository(what: impl Into<String>, error: snapkeep_repo::Error) -
         Kind::Corrupt => ErrorKind::Corrupt,
         Kind::Version => ErrorKind::Unsupported,
         Kind::Invalid | Kind::Protected => ErrorKind::Invalid,
+        Kind::Cancelled => ErrorKind::Cancelled,
         Kind::Exists | Kind::WrongKey | Kind::Full | Kind::Io | _ => ErrorKind::Target,
     };
     Error::with_source(kind, what, error)

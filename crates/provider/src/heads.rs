@@ -102,8 +102,8 @@ fn previous(
             let found = newest.map_or("none".to_owned(), |(head, _)| head.to_string());
             let line = format!(
                 "the newest head of this guest is {found}, but {remembered} is remembered: the \
-                 repository was put back from another time or replaced, or somebody else backs \
-                 the guest up to it by this storage"
+                 repository was put back from another time or replaced, somebody else backs the \
+                 guest up to it by this storage, or a backup was killed as it began"
             );
             shared.log.log(Level::Warn, &line);
             Err("its head is not the one that is remembered".to_owned())

@@ -1,7 +1,6 @@
 //! The provider: a repository, a namespace in it, and what it is told from outside.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use snapkeep_api::{
     Archive, ArchiveName, BackupJob, Cancel, Clock, ContainerBackup, GuestId, GuestKind, Level,
@@ -133,7 +132,6 @@ impl Provider for RepositoryProvider {
             .map_err(|e| error::repository("the repository cannot be reached", e))?;
         Ok(Box::new(Job {
             shared: Arc::clone(&self.0),
-            kept: BTreeMap::new(),
         }))
     }
 
@@ -145,23 +143,8 @@ impl Provider for RepositoryProvider {
     }
 }
 
-/// The archive that was committed last of one guest in one job.
-#[derive(Clone, Default)]
-pub(crate) struct LastArchive(Arc<Mutex<Option<ArchiveName>>>);
-
-impl LastArchive {
-    pub(crate) fn set(&self, name: &ArchiveName) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.clone());
-    }
-
-    fn get(&self) -> Option<ArchiveName> {
-        (self.0.lock().unwrap_or_else(PoisonError::into_inner)).clone()
-    }
-}
-
 struct Job {
     shared: Arc<Shared>,
-    kept: BTreeMap<GuestId, LastArchive>,
 }
 
 impl Job {
@@ -187,8 +170,7 @@ impl BackupJob for Job {
     fn start_vm(&mut self, guest: &GuestId, start_time: UnixTime) -> Result<Box<dyn VmBackup>> {
         let (name, time) = self.archive(GuestKind::Qemu, guest, start_time)?;
         let shared = Arc::clone(&self.shared);
-        let kept = self.kept.entry(guest.clone()).or_default().clone();
-        Ok(Box::new(RunningBackup::new(shared, name, time, kept)))
+        Ok(Box::new(RunningBackup::new(shared, name, time)))
     }
 
     fn start_container(
@@ -198,14 +180,12 @@ impl BackupJob for Job {
     ) -> Result<Box<dyn ContainerBackup>> {
         let (name, time) = self.archive(GuestKind::Lxc, guest, start_time)?;
         let shared = Arc::clone(&self.shared);
-        let kept = self.kept.entry(guest.clone()).or_default().clone();
-        let backup = RunningContainer::new(shared, name, time, start_time, kept);
+        let backup = RunningContainer::new(shared, name, time, start_time);
         Ok(Box::new(backup))
     }
 
     fn keep_task_log(&mut self, log: &TaskLogFile<'_>) -> Result<()> {
-        let last = || self.kept.get(log.guest).and_then(LastArchive::get);
-        let Some(archive) = log.archive.cloned().or_else(last) else {
+        let Some(archive) = log.archive else {
             let line = format!(
                 "guest {} has no archive that its log could be kept with",
                 log.guest
@@ -214,7 +194,7 @@ impl BackupJob for Job {
             return Ok(());
         };
         // The backup is done; its log is not worth failing it.
-        if let Err(error) = keep_log(&self.shared, &archive, log.path) {
+        if let Err(error) = keep_log(&self.shared, archive, log.path) {
             let line = format!("archive {archive} has no log: {}", error.chain());
             self.shared.log.log(Level::Warn, &line);
         }

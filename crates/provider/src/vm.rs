@@ -17,7 +17,6 @@ use crate::lineage::{Base, Evidence, process, vmgenid};
 use crate::pace::Pace;
 use crate::panics::caught;
 use crate::progress::{Progress, value};
-use crate::provider::LastArchive;
 use crate::provider::Shared;
 
 /// One virtual machine's backup, from its name to its commit.
@@ -31,16 +30,10 @@ pub(crate) struct RunningBackup {
     fixed: BTreeMap<DeviceName, BitmapName>,
     announced: Option<Announced>,
     committed: bool,
-    kept: LastArchive,
 }
 
 impl RunningBackup {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        name: ArchiveName,
-        time: UnixTime,
-        kept: LastArchive,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, name: ArchiveName, time: UnixTime) -> Self {
         let incarnation = Incarnation::default();
         Self {
             shared,
@@ -51,7 +44,6 @@ impl RunningBackup {
             fixed: BTreeMap::new(),
             announced: None,
             committed: false,
-            kept,
         }
     }
 
@@ -201,7 +193,6 @@ impl VmBackup for RunningBackup {
         };
         let stats = archive.commit(configs, data, stats, &pace)?;
         self.committed = true;
-        self.kept.set(&self.name);
         let Stats {
             size,
             read,

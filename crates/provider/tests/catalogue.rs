@@ -104,7 +104,7 @@ impl Host {
         let guest = "100".parse().unwrap();
         job.keep_task_log(&TaskLogFile {
             guest: &guest,
-            archive: None,
+            archive: Some(&name),
             path,
         })
         .unwrap();

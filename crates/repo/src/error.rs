@@ -25,6 +25,8 @@ pub enum ErrorKind {
     Full,
     /// Reading or writing the storage failed.
     Io,
+    /// Somebody asked for the end.
+    Cancelled,
     /// The archive is protected, or may be.
     Protected,
     /// A name, option or size that cannot be used.

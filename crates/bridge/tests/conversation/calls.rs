@@ -142,12 +142,3 @@ fn calls_of_the_storage_plugin_reach_it() {
     // No provider is made for any of that.
     assert!(peer.end().is_empty());
 }
-
-#[test]
-fn a_storage_that_hangs_is_not_waited_for() {
-    let mut peer = Peer::greeted(memory());
-    let (kind, message) = peer.call("storage_status", json!({})).unwrap_err();
-    assert_eq!(kind, "unavailable");
-    assert!(message.contains("did not answer"), "{message}");
-    assert_eq!(peer.logged, ["info asking"]);
-}

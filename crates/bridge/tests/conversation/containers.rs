@@ -54,14 +54,16 @@ fn the_end_of_the_containers_process_ends_its_backup_alone() {
     io::Read::read_exact(&mut &theirs, &mut word).unwrap();
     process.0.kill().unwrap();
     process.0.wait().unwrap();
+    // Proxmox VE takes it for a success, and goes on at once.
+    let end = json!({"vmid": 200, "vmtype": "lxc", "success": 1});
+    let cleanup = peer.send("backup_cleanup", end);
     let (kind, message) = peer.answer(&id).unwrap_err();
-    assert_eq!(kind, "source");
+    assert!(matches!(&*kind, "source" | "cancelled"), "{kind}");
     assert!(
-        message.contains("which started the walker, ended"),
+        message.contains("which started the walker, ended") || message.contains("cancelled"),
         "{message}"
     );
-    let end = json!({"vmid": 200, "vmtype": "lxc", "success": 1});
-    let (_, message) = peer.call("backup_cleanup", end).unwrap_err();
+    let (_, message) = peer.answer(&cleanup).unwrap_err();
     assert!(
         message.starts_with("no backup of guest 200 was committed"),
         "{message}"

@@ -252,6 +252,24 @@ fn a_call_that_comes_while_another_runs_cancels_that() {
 }
 
 #[test]
+fn a_call_that_comes_together_with_another_cancels_that() {
+    let mut memory = memory();
+    memory.stalls = true;
+    let mut peer = Peer::greeted(memory);
+    peer.good("job_init", json!({"start_time": 1}));
+    peer.good("backup_init", init(100));
+    let line = |id: &str, call, args: Value| {
+        format!("{}\n", json!({"id": id, "call": call, "args": args}))
+    };
+    let both = line("x-1", "backup_vm", run(100)) + &line("x-2", "backup_cleanup", cleanup(100, 0));
+    peer.say(both.as_bytes());
+    let (kind, _) = peer.answer("x-1").unwrap_err();
+    assert_eq!(kind, "cancelled");
+    peer.answer("x-2").unwrap();
+    peer.end();
+}
+
+#[test]
 fn the_end_of_the_starter_ends_all_also_if_somebody_else_has_the_socket() {
     for stalls in [false, true] {
         let mut starter = Command::new("cat")

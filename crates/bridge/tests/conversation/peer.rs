@@ -79,15 +79,8 @@ impl Backend for Memory {
         shown.replace(':', "/").parse()
     }
 
-    fn storage(&self, call: StorageCall, log: Arc<dyn TaskLog>, cancel: Cancel) -> Result<Value> {
+    fn storage(&self, call: StorageCall, _: Arc<dyn TaskLog>, _: Cancel) -> Result<Value> {
         match call {
-            StorageCall::Status => {
-                log.log(Level::Info, "asking");
-                while !cancel.is_cancelled() {
-                    thread::park_timeout(Duration::from_millis(10));
-                }
-                Ok(Value::Null)
-            }
             StorageCall::Free { .. } => panic!("at the disco\nwith words"),
             other => Ok(json!(format!("{other:?}"))),
         }

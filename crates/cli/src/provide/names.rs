@@ -83,7 +83,8 @@ fn split(shown: &str) -> Option<Parts<'_>> {
     };
     let (vmid, rest) = rest.split_once('-')?;
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    if !digits(vmid) || vmid.starts_with('0') || vmid.len() > VMID_LENGTH {
+    // Proxmox VE's numbers begin at 100.
+    if !digits(vmid) || vmid.starts_with('0') || !(3..=VMID_LENGTH).contains(&vmid.len()) {
         return None;
     }
     let (time, random) = (rest.get(..TIME_LENGTH)?, rest.get(TIME_LENGTH..)?);
@@ -135,6 +136,7 @@ mod tests {
         for bad in [
             "",
             "nope",
+            "vzdump-qemu-99-2026_11_22-20_29_00-00ff00ff00ff00ff",
             "../../etc/passwd",
             "vzdump-qemu-100-2026_11_22-20_29_00.vma.zst",
             "vzdump-qemu-100-2026_11_22-20_29_00-00ff00ff00ff00f",

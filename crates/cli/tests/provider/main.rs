@@ -19,6 +19,8 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -216,6 +218,29 @@ fn an_archive_is_listed_noted_protected_and_freed() {
     assert_eq!(caller.call("storage_list", json!({})).unwrap(), json!([]));
     let (kind, _) = caller.call("storage_get", one).unwrap_err();
     assert_eq!(kind, "not-found");
+    caller.end();
+}
+
+#[test]
+fn a_list_has_the_first_line_of_notes_and_not_too_much_of_it() {
+    let (folder, settings) = created();
+    let mut caller = Caller::new(&folder, settings);
+    let archive = back_up(&mut caller, &folder, 7);
+    let line = format!("x{}", "é".repeat(300));
+    for (notes, listed) in [
+        ("one\ntwo".to_owned(), "one"),
+        (String::new(), ""),
+        (line.clone(), &line[..255]),
+    ] {
+        let encoded = BASE64_STANDARD.encode(&notes);
+        let set = json!({"archive": archive, "notes": encoded});
+        caller.call("storage_set_notes", set).unwrap();
+        let list = caller.call("storage_list", json!({})).unwrap();
+        let seen = list[0]["notes"].as_str().unwrap_or_default();
+        assert_eq!(seen, BASE64_STANDARD.encode(listed));
+        let got = caller.call("storage_get", json!({"archive": archive}));
+        assert_eq!(got.unwrap()["notes"].as_str().unwrap_or_default(), encoded);
+    }
     caller.end();
 }
 
