@@ -138,6 +138,9 @@ impl Provider for Told<MemoryProvider> {
 impl BackupJob for Told<Box<dyn BackupJob>> {
     fn start_vm(&mut self, guest: &GuestId, time: UnixTime) -> Result<Box<dyn VmBackup>> {
         self.event(format!("start {guest}"));
+        if self.cancel.is_cancelled() {
+            return Err(Error::new(ErrorKind::Cancelled, "nothing new is begun"));
+        }
         let inner = self.inner.start_vm(guest, time)?;
         Ok(Box::new(self.told(inner)))
     }
