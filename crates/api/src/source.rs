@@ -57,4 +57,7 @@ pub trait BlockSource: Send + Sync {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
     /// Frees fleecing space; only for bytes that are in the provider's memory or beyond.
     fn discard(&self, region: Region) -> Result<()>;
+    /// Ends what waits for the volume, from any thread: it fails, and so does everything later. A
+    /// source that never waits for others need not do anything.
+    fn interrupt(&self) {}
 }

@@ -21,6 +21,7 @@ use crate::extent::{Extent, extents_of};
 use crate::handshake::client::{Goal, Outcome};
 use crate::handshake::{Agreed, BlockSizes, ExportFacts};
 use crate::limits;
+use crate::stream::Stream;
 use crate::transmission::replies::{Asked, Refusal};
 use crate::wire::{Style, command, transmit};
 
@@ -62,7 +63,8 @@ pub struct Client {
     /// Export and socket, for messages.
     name: String,
     agreed: Agreed,
-    connections: usize,
+    /// To end the connections from outside.
+    handles: Vec<Stream>,
     pool: Pool,
 }
 
@@ -115,10 +117,14 @@ impl Client {
                 Err(_) => break,
             }
         }
+        let handles = connections.iter().map(Connection::handle);
+        let handles = handles
+            .collect::<Result<_, Fault>>()
+            .map_err(|fault| fault.into_error(Some(&doing)))?;
         Ok(Self {
             name,
             agreed,
-            connections: connections.len(),
+            handles,
             pool: Pool::new(connections),
         })
     }
@@ -155,7 +161,14 @@ impl Client {
 
     /// How many connections were opened: as many as were asked for, or as the server had to give.
     pub fn connections(&self) -> usize {
-        self.connections
+        self.handles.len()
+    }
+
+    /// Ends all connections, from any thread: what runs fails, and so does everything later.
+    pub fn interrupt(&self) {
+        for handle in &self.handles {
+            handle.shutdown();
+        }
     }
 
     /// The server's size constraints.

@@ -17,6 +17,7 @@ use snapkeep_repo::{
 };
 
 use crate::error;
+use crate::interrupt::interruptible;
 use crate::limits::{REGION_MEAN_MIN, WORKERS_MAX};
 use crate::pace::Pace;
 use crate::panics::caught;
@@ -55,6 +56,13 @@ impl DiskBackup<'_> {
     /// Reads what is dirty; the root of the disk's map.
     pub(crate) fn run(&self, volume: Volume) -> Result<Option<ChunkId>> {
         let (source, regions) = volume.open(self.device)?;
+        let cancel = &self.shared.cancel;
+        let root = interruptible(cancel, &*source, || self.read(&*source, regions));
+        // What was interrupted failed of that.
+        root.map_err(|error| cancel.check().err().unwrap_or(error))
+    }
+
+    fn read(&self, source: &dyn BlockSource, regions: DirtyRegions) -> Result<Option<ChunkId>> {
         let base =
             (self.base).map(|disk| DiskReader::new(self.shared.repository.clone(), disk.clone()));
         let state = Mutex::new(State {
@@ -69,7 +77,7 @@ impl DiskBackup<'_> {
         let receiver = Arc::new(Mutex::new(receiver));
         let listed = thread::scope(|scope| {
             for started in 0..workers {
-                let (receiver, source, base) = (Arc::clone(&receiver), &*source, base.as_ref());
+                let (receiver, base) = (Arc::clone(&receiver), base.as_ref());
                 let state = &state;
                 let work = move || self.work(source, base, &receiver, state);
                 if !self.spawn(scope, started, work)? {

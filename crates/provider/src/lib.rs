@@ -9,6 +9,7 @@ mod container;
 mod disk;
 mod error;
 mod heads;
+mod interrupt;
 mod limits;
 mod lineage;
 mod memory;

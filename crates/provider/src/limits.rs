@@ -9,6 +9,9 @@ pub(crate) const CLOCK_BEHIND_MAX: Duration = Duration::from_secs(10);
 /// Bytes that an archive keeps of the log of its backup.
 pub(crate) const TASK_LOG_KEPT: usize = snapkeep_repo::limits::TASK_LOG_MAX;
 
+/// So soon a backup sees that it is to end while it waits for its source.
+pub(crate) const CANCEL_SEEN: Duration = Duration::from_millis(100);
+
 /// The most threads of one backup.
 pub(crate) const WORKERS_MAX: usize = 64;
 

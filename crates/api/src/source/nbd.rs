@@ -111,6 +111,10 @@ impl BlockSource for NbdSource {
             .trim(region.offset(), region.length())
             .map_err(|e| failed(e, format!("cannot discard part of device {}", self.device)))
     }
+
+    fn interrupt(&self) {
+        self.client.interrupt();
+    }
 }
 
 /// An error of the client as one of the contract. A server that breaks the protocol has not merely

@@ -60,6 +60,13 @@ impl From<Fault> for Failure {
     }
 }
 
+/// The server is to see the end although handles are left.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.stream.shutdown();
+    }
+}
+
 impl Connection {
     /// Connects and does the handshake, each within the time limit.
     pub(super) fn open(
@@ -89,6 +96,11 @@ impl Connection {
             patience: Patience::new(timeout),
             scratch: vec![0; limits::PAYLOAD_STEP_BYTES],
         })
+    }
+
+    /// By it the connection can be ended while a job runs.
+    pub(super) fn handle(&self) -> Result<Stream, Fault> {
+        (self.stream.try_clone()).map_err(|error| Fault::lost(error, "entering transmission"))
     }
 
     /// Runs a job to its end: when this returns other than [`Failure::Broken`], nothing is in
