@@ -15,13 +15,13 @@ use tempfile::TempDir;
 
 use crate::support::namespace::{FIRST, Namespace};
 use crate::support::{are_here, has_rights, sh, skip, wait_until};
-use crate::{Caller, SIZE, back_up, created};
+use crate::{Caller, SIZE, back_up, created_open};
 
 const TOOLS: &[&str] = &["qemu-nbd", "tar", "unshare", "nsenter"];
 const DEVICE: &str = "drive-scsi0";
 /// A guest's data: its backup takes eight seconds, and a pack is begun long before.
-const DATA: u64 = 128 << 20;
-const LIMIT: u64 = 16 << 20;
+const DATA: u64 = 64 << 20;
+const LIMIT: u64 = 8 << 20;
 
 /// What the program does when it is killed.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
-        let (folder, settings) = created();
+        let (folder, settings) = created_open();
         // The container's root user comes to its files.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         for line in [
@@ -242,7 +242,7 @@ impl Lab {
 
     /// Files with data in the repository, whole ones and parts.
     fn packs(&self) -> usize {
-        let found = sh(&self.path("repository"), "find packs -type f -size +1M");
+        let found = sh(&self.path("repo"), "find packs -type f -size +1M");
         found.lines().count()
     }
 

@@ -9,7 +9,7 @@ use std::process::{Child, Command};
 use serde_json::{Value, json};
 
 use crate::support::{are_here, sh, wait_until};
-use crate::{Caller, created};
+use crate::{Caller, created_open};
 
 const SIZE: u64 = 1 << 20;
 
@@ -77,7 +77,7 @@ fn why_a_disk_is_read_whole_is_told_to_the_task() {
     ) {
         return;
     }
-    let (folder, mut settings) = created();
+    let (folder, mut settings) = created_open();
     settings["vm_mechanism"] = json!("nbd");
     let _server = Server::start(folder.path());
     let socket = folder.path().join("nbd");
@@ -91,7 +91,7 @@ fn why_a_disk_is_read_whole_is_told_to_the_task() {
         &settings,
         &["info no earlier backup is known of this storage"],
     );
-    sh(folder.path(), "cp -a repository yesterday");
+    sh(folder.path(), "cp -a repo yesterday");
     // No QEMU of this machine has this guest.
     let started_again = &["info before the guest's QEMU was started again"];
     let archive = run(&settings, started_again);
@@ -105,7 +105,7 @@ fn why_a_disk_is_read_whole_is_told_to_the_task() {
     let mut again = settings.clone();
     again["identity"] = json!("fedcba9876543210");
     run(&again, &["info no earlier backup is known of this storage"]);
-    sh(folder.path(), "rm -r repository; mv yesterday repository");
+    sh(folder.path(), "rm -r repo; mv yesterday repo");
     let put_back = [
         "warn the repository was put back from another time",
         "info its head is not the one that is remembered",

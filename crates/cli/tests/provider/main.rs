@@ -111,6 +111,17 @@ fn settings(folder: &TempDir) -> Value {
            "vm_mechanism": "file-handle", "workers": "2"})
 }
 
+/// The same with a repository that is not encrypted: to derive a key from a passphrase takes a
+/// program that is not optimised seconds each time.
+fn created_open() -> (TempDir, Value) {
+    let folder = TempDir::new().unwrap();
+    let mut settings = settings(&folder);
+    support::init(folder.path());
+    settings["repository"] = json!(folder.path().join("repo"));
+    settings.as_object_mut().unwrap().remove("passphrase_file");
+    (folder, settings)
+}
+
 /// A folder with a new repository, and the settings of its storage.
 fn created() -> (TempDir, Value) {
     let folder = TempDir::new().unwrap();
@@ -170,6 +181,8 @@ fn a_repository_is_made_once_with_a_kit_that_only_its_owner_reads() {
         again.contains("there is a repository in it already"),
         "{again}"
     );
+    // It is open then: a check has seconds, which a key's derivation may take here.
+    caller.call("storage_list", json!({})).unwrap();
     assert_eq!(
         caller.call("storage_check", json!({})).unwrap()["encrypted"],
         1
@@ -177,7 +190,7 @@ fn a_repository_is_made_once_with_a_kit_that_only_its_owner_reads() {
     caller.end();
     fs::write(folder.path().join("passphrase"), "wrong\n").unwrap();
     let mut caller = Caller::new(&folder, settings);
-    let (kind, message) = caller.call("storage_check", json!({})).unwrap_err();
+    let (kind, message) = caller.call("storage_list", json!({})).unwrap_err();
     assert_eq!(kind, "invalid");
     assert!(
         message.contains("repository") && !message.contains("wrong\n"),
