@@ -8,6 +8,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -260,12 +261,8 @@ fn take_back(
         node.is_some_and(|node| found.snapshots.iter().any(|snapshot| snapshot == node))
     };
     close_exports(&mut qemu, &of_access)?;
-    let exports = qemu.execute("query-block-exports", json!({}))?;
-    for (_, folder) in jobs(proxmox, guest)? {
-        let served = serves(&folder.join(format!("{guest}-nbd.backup-access")))?;
-        if served && exports.as_array().is_some_and(Vec::is_empty) {
-            qemu.execute("nbd-server-stop", json!({}))?;
-        }
+    if has_server(proxmox, guest)? && !has_nbd_exports(&mut qemu)? {
+        qemu.execute("nbd-server-stop", json!({}))?;
     }
     let target = format!("{TARGET}{storage}");
     let teardown = json!({"target-id": target, "success": false});
@@ -279,6 +276,30 @@ fn take_back(
         "the backup access is taken back, and the dirty bitmap has all that changed; what is left is Proxmox VE's: its \
          fleecing images, and the lock of the guest (qm unlock {guest})"
     ))
+}
+
+/// Whether a server listens in the folder of one of a guest's jobs: that is QEMU's NBD server.
+fn has_server(proxmox: &Proxmox, guest: u32) -> Result<bool> {
+    for (_, folder) in jobs(proxmox, guest)? {
+        let failed = |e| unreadable(&folder, e);
+        for entry in fs::read_dir(&folder)
+            .map_err(failed)?
+            .take(PROXMOX_ENTRIES_MAX)
+        {
+            let entry = entry.map_err(failed)?;
+            let is_socket = entry.file_type().map_err(failed)?.is_socket();
+            if is_socket && serves(&entry.path())? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn has_nbd_exports(qemu: &mut Qemu) -> Result<bool> {
+    let exports = qemu.execute("query-block-exports", json!({}))?;
+    let mut exports = exports.as_array().into_iter().flatten();
+    Ok(exports.any(|export| export["type"] == "nbd"))
 }
 
 /// Fleecing images that Proxmox VE notes in the configurations of its guests, until it removes them.
