@@ -75,6 +75,8 @@ script(storage_create => { error => 'the folder is not empty' });
 ok(!eval { $plugin->on_add_hook('third', scfg('snapkeep-create' => 1), 'snapkeep-key' => 'k'); 1 }, 'what cannot be made');
 ok(!-e folder() . '/secrets/third.snapkeep-key', 'leaves no secret');
 ok(!eval { $plugin->on_add_hook('third', scfg('snapkeep-create' => 1)); 1 }, 'a new one needs a secret');
+ok(!eval { $plugin->on_add_hook('third', scfg(), password => "two\nlines"); 1 }, 'a password of two lines is refused');
+like($@, qr/\Athe password must be one line\n\z/, 'and said why');
 
 # Removal.
 open(my $kit, '>', folder() . '/secrets/' . STOREID . '.snapkeep-recovery-kit');

@@ -212,6 +212,9 @@ pub(crate) struct List {
     /// Only archives of this guest in the namespace.
     #[arg(long, value_name = "GUEST")]
     pub(crate) guest: Option<String>,
+    /// Those that were forgotten instead, which `forget --undo` takes back.
+    #[arg(long)]
+    pub(crate) forgotten: bool,
 }
 
 /// `show`

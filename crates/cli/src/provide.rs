@@ -2,7 +2,7 @@
 
 mod archives;
 mod memory;
-mod names;
+pub(crate) mod names;
 mod settings;
 mod status;
 
@@ -88,6 +88,15 @@ impl Program {
     fn create(&self, cancel: &Cancel) -> anyhow::Result<()> {
         let settings = self.settings()?;
         let folder = &settings.repository;
+        let above = folder.parent().unwrap_or(folder);
+        if !above.is_dir() {
+            let what = format!(
+                "cannot make a repository in {}: there is no folder {} (is its storage mounted?)",
+                folder.display(),
+                above.display()
+            );
+            return Err(usage(what));
+        }
         making::check_empty(folder)?;
         let protect = match &settings.secret {
             Some(Secret::PassphraseFile(path)) => {
@@ -109,7 +118,11 @@ impl Program {
         };
         let kit = (settings.recovery_kit.as_ref())
             .ok_or_else(|| usage("no place for the recovery kit is named"))?;
-        making::make(folder, &protect, NewSecret::claim(kit)?, None, cancel)?;
+        let kit = NewSecret::claim(kit).context(
+            "the recovery kit has no place (if an earlier repository's kit is there, copy it to a \
+             safe place and remove it)",
+        )?;
+        making::make(folder, &protect, kit, None, cancel)?;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use snapkeep_repo::{
 };
 
 use crate::failure::{Code, fault, usage};
+use crate::provide::names;
 use crate::secrets;
 use crate::settings::{Secret, Settings};
 use crate::signals::Stop;
@@ -85,30 +86,19 @@ impl Session {
         text: &str,
         kinds: &[GuestKind],
     ) -> Result<(ArchiveName, Snapshot)> {
-        let name = if text.contains('/') {
-            let missing = || {
-                fault(
-                    Code::NotFound,
-                    format!("there is no archive {text}: `snapkeep list` shows what there is"),
-                )
-            };
-            let name: SnapshotName = text.parse().map_err(|_bad_name| missing())?;
-            return match self.repository.snapshot(&name) {
-                Ok(snapshot) => Ok((text.parse()?, snapshot)),
-                // It says so itself if it was forgotten.
-                Err(e) if e.kind() == ErrorKind::NotFound => {
-                    match self.repository.any_snapshot(&name) {
-                        Ok(_) => Err(fault(Code::NotFound, e.to_string())),
-                        Err(_) => Err(missing()),
-                    }
-                }
-                Err(e) => Err(e).with_context(|| format!("cannot read archive {text}")),
-            };
+        let name = if text.contains('/') || text.starts_with(SHOWN) {
+            self.named(settings, text)?
         } else {
             self.newest(settings, text, kinds)?
         };
-        let snapshot = (self.repository.snapshot(&name))
-            .with_context(|| format!("cannot read archive {name}"))?;
+        let snapshot = match self.repository.snapshot(&name) {
+            Ok(snapshot) => snapshot,
+            // It says so itself if it was forgotten.
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Err(fault(Code::NotFound, e.to_string()));
+            }
+            Err(e) => return Err(e).with_context(|| format!("cannot read archive {name}")),
+        };
         Ok((name.as_str().parse()?, snapshot))
     }
 
@@ -156,14 +146,44 @@ impl Session {
         guest: &str,
         kinds: &[GuestKind],
     ) -> Result<Vec<SnapshotName>> {
-        let guest: GuestId = (guest.parse()).map_err(|e: snapkeep_api::Error| usage(e.chain()))?;
         let mut names = Vec::new();
-        for kind in kinds {
-            let group = group(&settings.namespace, *kind, &guest);
+        for group in groups(settings, guest, kinds)? {
             names.extend(self.repository.snapshots_of(&group)?);
         }
         Ok(names)
     }
+
+    /// The name of an archive that is there, forgotten or not: whole, or as Proxmox VE shows it.
+    pub(crate) fn named(&self, settings: &Settings, text: &str) -> Result<SnapshotName> {
+        let missing = || {
+            let what = format!(
+                "there is no archive {text}: `snapkeep list` shows what there is, and with \
+                 --forgotten what was forgotten"
+            );
+            fault(Code::NotFound, what)
+        };
+        let whole = if text.starts_with(SHOWN) {
+            names::path(&settings.namespace, text)?.as_str().to_owned()
+        } else {
+            text.to_owned()
+        };
+        let name: SnapshotName = whole.parse().map_err(|_bad_name| missing())?;
+        match self.repository.any_snapshot(&name) {
+            Ok(_) => Ok(name),
+            Err(e) if e.kind() == ErrorKind::NotFound => Err(missing()),
+            Err(e) => Err(e).with_context(|| format!("cannot read archive {text}")),
+        }
+    }
+}
+
+/// How names begin as Proxmox VE shows them.
+const SHOWN: &str = "vzdump-";
+
+/// The groups of a guest's archives in the namespace.
+pub(crate) fn groups(settings: &Settings, guest: &str, kinds: &[GuestKind]) -> Result<Vec<String>> {
+    let guest: GuestId = (guest.parse()).map_err(|e: snapkeep_api::Error| usage(e.chain()))?;
+    let group = |kind: &GuestKind| group(&settings.namespace, *kind, &guest);
+    Ok(kinds.iter().map(group).collect())
 }
 
 /// Guests of either kind.

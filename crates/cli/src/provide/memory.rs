@@ -4,13 +4,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use snapkeep_api::{Error, ErrorKind, Result};
 use snapkeep_provider::HeadMemory;
 
-use crate::durable::write_whole;
+use crate::durable::sync_name;
 
 /// More bytes than the name of a head has.
 const HEAD_MAX: u64 = 1024;
@@ -52,9 +52,21 @@ impl HeadMemory for MemoryFolder {
         (fs::DirBuilder::new().recursive(true).mode(0o700))
             .create(&self.0)
             .map_err(|error| failed("make the folder of", &path, error))?;
-        write_whole(&path, true, |file| Ok(writeln!(file, "{head}")?))
-            .map_err(|error| failed("write", &path, error))
+        write(&path, head).map_err(|error| failed("write", &path, error))
     }
+}
+
+/// Under a name of its own first, which the next one takes again should this one be killed.
+#[expect(clippy::disallowed_methods, reason = "it is no file of a repository")]
+fn write(path: &Path, head: &str) -> io::Result<()> {
+    let new = PathBuf::from(format!("{}.new", path.display()));
+    let mut file = (File::options().write(true).create(true).truncate(true))
+        .mode(0o600)
+        .open(&new)?;
+    writeln!(file, "{head}")?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    sync_name(path)
 }
 
 fn failed(doing: &str, path: &Path, error: impl Into<anyhow::Error>) -> Error {

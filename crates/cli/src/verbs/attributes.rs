@@ -7,12 +7,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::Serialize;
-use snapkeep_repo::{
-    ArchiveAttributes, AttributeChange, ErrorKind, SnapshotName, VerificationState, limits,
-};
+use snapkeep_repo::{ArchiveAttributes, AttributeChange, SnapshotName, VerificationState, limits};
 
 use crate::args::{Forget, Named, Note};
-use crate::failure::{Code, fault, usage};
+use crate::failure::usage;
 use crate::report::{self, Report};
 use crate::session::{ANY, Session};
 use crate::settings::Settings;
@@ -234,19 +232,9 @@ impl Report for Forgotten {
 /// Only whole names: the newest archive of a guest is the one that nobody wants to lose.
 pub(super) fn forget(settings: &Settings, wanted: &Forget, json: bool) -> Result<()> {
     let session = Session::open(settings)?;
-    let missing = |archive: &str| {
-        let what = format!("there is no archive {archive}: `snapkeep list` shows what there is");
-        fault(Code::NotFound, what)
-    };
-    let mut names = Vec::new();
-    for archive in &wanted.archives {
-        let name: SnapshotName = archive.parse().map_err(|_bad_name| missing(archive))?;
-        match session.repository.any_snapshot(&name) {
-            Ok(_) => names.push(name),
-            Err(e) if e.kind() == ErrorKind::NotFound => return Err(missing(archive)),
-            Err(e) => return Err(e).with_context(|| format!("cannot read archive {archive}")),
-        }
-    }
+    let names = (wanted.archives.iter())
+        .map(|archive| session.named(settings, archive))
+        .collect::<Result<Vec<_>>>()?;
     for name in &names {
         if wanted.undo {
             session.repository.take_back(name)?;

@@ -10,7 +10,7 @@ use snapkeep_repo::{ArchiveAttributes, ErrorKind, Snapshot, SnapshotName};
 use crate::args::List;
 use crate::failure::{Code, fault};
 use crate::report::{self, Report};
-use crate::session::{ANY, Session};
+use crate::session::{self, ANY, Session};
 use crate::settings::Settings;
 use crate::units::human;
 use crate::verbs::attributes::Attributes;
@@ -130,27 +130,39 @@ impl Report for Archives {
 
 pub(super) fn run(settings: &Settings, list: &List, json: bool) -> Result<ExitCode> {
     let session = Session::open(settings)?;
-    let names = match &list.guest {
-        None => session.repository.snapshots()?,
-        Some(guest) => {
-            let names = session.archives_of(settings, guest, ANY)?;
-            if names.is_empty() {
-                let namespace = &settings.namespace;
-                let what =
-                    format!("there is no archive of guest {guest} in the namespace {namespace}");
-                return Err(fault(Code::NotFound, what));
-            }
-            names
-        }
+    let groups = match &list.guest {
+        None => vec![None],
+        Some(guest) => (session::groups(settings, guest, ANY)?.into_iter())
+            .map(Some)
+            .collect(),
     };
+    let repository = &session.repository;
+    let mut listed = false;
     let mut found = Archives {
         archives: Vec::new(),
         damaged: Vec::new(),
     };
-    let mut attributes = session.repository.attributes_of(None)?;
-    for name in names {
-        let attributes = attributes.remove(&name);
-        add(&mut found, &session, &name, attributes)?;
+    for group in groups {
+        let names = repository.all_snapshots_of(group.as_deref())?;
+        let mut attributes = repository.attributes_of(group.as_deref())?;
+        for name in names {
+            let attributes = attributes.remove(&name);
+            // What cannot be told is not forgotten.
+            let forgotten = matches!(&attributes, Some(Ok(found)) if found.forgotten);
+            if forgotten == list.forgotten {
+                listed = true;
+                add(&mut found, &session, &name, attributes)?;
+            }
+        }
+    }
+    if let (Some(guest), false) = (&list.guest, listed) {
+        let (namespace, which) = (
+            &settings.namespace,
+            if list.forgotten { "forgotten " } else { "" },
+        );
+        let what =
+            format!("there is no {which}archive of guest {guest} in the namespace {namespace}");
+        return Err(fault(Code::NotFound, what));
     }
     report::result(&found, json)?;
     let told = (found.archives.iter()).all(|entry| entry.attributes.error().is_none());

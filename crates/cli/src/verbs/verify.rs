@@ -40,7 +40,12 @@ impl Report for Verified {
             self.chunks,
             self.damage.len()
         );
-        damage.chain([sum]).collect()
+        let advice = (!self.damage.is_empty()).then(|| {
+            "later backups would rely on the damaged chunks too: keep this repository for what it \
+             still has, and back up to a new one"
+                .to_owned()
+        });
+        damage.chain([sum]).chain(advice).collect()
     }
 }
 

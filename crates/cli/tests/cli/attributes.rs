@@ -106,7 +106,20 @@ fn a_forgotten_archive_can_be_taken_back() {
     let restore = ["restore", "vm", &name, "--to", "disk"];
     refused(&folder, &restore, 5, &["forgotten", "forget --undo"]);
     refused(&folder, &["show", "web"], 5, &["web"]);
+    let archives = &run(&folder, &["list", "--forgotten"])["archives"];
+    assert_eq!(archives[0]["archive"], *name);
+    run(&folder, &["list", "--forgotten", "--guest", "web"]);
     run(&folder, &["forget", "--undo", &name]);
+    assert_eq!(
+        run(&folder, &["list", "--forgotten"])["archives"],
+        json!([])
+    );
+    refused(
+        &folder,
+        &["list", "--forgotten", "--guest", "web"],
+        5,
+        &["no forgotten archive of guest web"],
+    );
     run(&folder, &restore);
     assert!(fs::read(folder.path().join("disk")).unwrap() == bytes);
 }

@@ -355,7 +355,7 @@ fn the_document_names_every_flag_and_no_other() {
     let document =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CLI.md")).unwrap();
     let folder = TempDir::new().unwrap();
-    let verbs: [&[&str]; 24] = [
+    let verbs: [&[&str]; 25] = [
         &[],
         &["init"],
         &["backup", "vm"],
@@ -376,6 +376,7 @@ fn the_document_names_every_flag_and_no_other() {
         &["mount"],
         &["verify"],
         &["doctor"],
+        &["conformance"],
         &["key", "list"],
         &["key", "add"],
         &["key", "remove"],

@@ -218,6 +218,7 @@ sub _put_secret {
     mkdir($folder, 0700) or $!{EEXIST} or die "cannot make $folder: $!\n";
     my $bytes = PVE::BackupProvider::Plugin::Snapkeep::Clean::text($content);
     utf8::encode($bytes);
+    die "the password must be one line\n" if $name eq 'password' && $bytes =~ m/\n(?!\z)/;
     $bytes .= "\n" if $bytes !~ m/\n\z/;
     file_set_contents($path, $bytes, 0600);
     return;

@@ -75,7 +75,7 @@ sub memory_files {
     my @files;
     opendir(my $dir, $memory_folder) or return;
     for my $name (readdir($dir)) {
-        push @files, "$memory_folder/$1" if $name =~ m/\A([a-z0-9+-]+\+\Q$storeid.$identity\E)\z/;
+        push @files, "$memory_folder/$1" if $name =~ m/\A([a-z0-9+-]+\+\Q$storeid.$identity\E(?:[.]new)?)\z/;
     }
     return @files;
 }
