@@ -15,6 +15,10 @@ use crate::limits::XATTRS_KEPT;
 use crate::location::Location;
 use crate::node::{Folder, Node, RandomRead};
 
+/// How many names an entry has whose names nobody has counted: more than one, so that who looks for
+/// hard links, such as tar, sees by its number which names are of one entry.
+const UNCOUNTED: u32 = 2;
+
 /// What the kernel knows under one number.
 pub(crate) struct Inode {
     pub(crate) location: Arc<Location>,
@@ -330,13 +334,14 @@ impl Inode {
                     EntryKind::File { links: names, .. } => links = names,
                     EntryKind::CharDevice(number) | EntryKind::BlockDevice(number) => {
                         rdev = device(number)?;
+                        links = UNCOUNTED;
                     }
-                    // A folder with one name is one whose subfolders nobody has counted.
-                    EntryKind::Directory
-                    | EntryKind::Symlink { .. }
+                    EntryKind::Symlink { .. }
                     | EntryKind::HardLink { .. }
                     | EntryKind::Fifo
-                    | EntryKind::Socket => {}
+                    | EntryKind::Socket => links = UNCOUNTED,
+                    // A folder with one name is one whose subfolders nobody has counted.
+                    EntryKind::Directory => {}
                 }
                 &node.entry.attributes
             }
