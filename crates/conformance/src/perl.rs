@@ -8,11 +8,13 @@ mod place;
 mod process;
 mod reader;
 mod restore;
+mod tree;
 mod value;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use snapkeep_api::{
@@ -24,13 +26,17 @@ use backup::Job;
 use calls::Session;
 use place::Place;
 use restore::Opened;
+use tree::Kept;
 
 /// The storage ID that classes are given: the kit's bitmaps are named after it.
 pub(crate) const STORAGE: &str = "conformance";
 
-/// The property whose backups all begin in one second. Elsewhere time goes on from one guest to the
+/// The properties whose backups all begin in one second. Elsewhere time goes on from one guest to the
 /// next, as it does for who backs up one guest twice.
-const ONE_SECOND: &str = "archive_names_are_valid_and_unique_within_a_second";
+const ONE_SECOND: [&str; 2] = [
+    "archive_names_are_valid_and_unique_within_a_second",
+    "names_of_containers_archives_are_valid_and_unique",
+];
 
 /// How the class is called.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -59,6 +65,8 @@ pub struct PerlClass {
     pub prepare: Vec<String>,
     /// The class of the storage plugin, which is loaded, too.
     pub storage_plugin: Option<String>,
+    /// The program that walks trees when it is called with `walk` (this one).
+    pub walker: PathBuf,
     /// How long a call, or a command, may take.
     pub patience: Duration,
 }
@@ -66,12 +74,17 @@ pub struct PerlClass {
 impl PerlClass {
     /// A provider over a new storage, for one property of the kit.
     pub fn provider(&self, property: &Property) -> Result<Box<dyn Provider>> {
-        Ok(Box::new(Class(Arc::new(Shared {
+        Ok(Box::new(self.class(ONE_SECOND.contains(&property.name))?))
+    }
+
+    fn class(&self, one_second: bool) -> Result<Class> {
+        Ok(Class(Arc::new(Shared {
             class: self.clone(),
             place: Place::new(self)?,
-            one_second: property.name == ONE_SECOND,
+            one_second,
             guests: AtomicU64::new(0),
-        }))))
+            trees: Mutex::default(),
+        })))
     }
 }
 
@@ -81,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) place: Place,
     one_second: bool,
     guests: AtomicU64,
+    /// What was in the archives of containers.
+    pub(crate) trees: Mutex<BTreeMap<ArchiveName, Kept>>,
 }
 
 impl Shared {
@@ -101,6 +116,10 @@ impl Class {
     fn session(&self) -> Result<Session> {
         Session::start(&self.0)
     }
+
+    fn open(&self, name: &ArchiveName) -> Result<Opened> {
+        Opened::open(self.session()?, name)
+    }
 }
 
 impl Provider for Class {
@@ -113,7 +132,7 @@ impl Provider for Class {
     }
 
     fn open_archive(&self, name: &ArchiveName) -> Result<Box<dyn Archive>> {
-        Ok(Box::new(Opened::open(self.session()?, name)?))
+        Ok(Box::new(self.open(name)?))
     }
 }
 

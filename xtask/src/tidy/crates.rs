@@ -32,7 +32,11 @@ const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
         ],
         &[],
     ),
-    ("snapkeep-conformance", &["snapkeep-api"], &[]),
+    (
+        "snapkeep-conformance",
+        &["snapkeep-api", "snapkeep-tree", "snapkeep-walk"],
+        &[],
+    ),
     (
         "snapkeep",
         &[

@@ -2,6 +2,7 @@
 
 mod own;
 
+use std::cell::OnceCell;
 use std::path::absolute;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -41,24 +42,22 @@ pub(super) fn run(wanted: &Conformance, quiet: bool, json: bool) -> Result<ExitC
     })
 }
 
-/// The properties to check: a class in Perl has no containers yet.
+/// The properties to check.
 fn chosen(wanted: &Conformance) -> Result<Vec<Property>> {
     let all = properties();
     let unknown = |name: &&String| all.iter().all(|property| property.name != **name);
     if let Some(name) = wanted.only.iter().find(unknown) {
         return Err(usage(format!("there is no property {name}")));
     }
-    let chosen = all.iter().filter(|property| {
-        let named = wanted.only.iter().any(|name| name == property.name);
-        let usual = wanted.perl.is_none() || property.kind == Kind::Vm;
-        named || (wanted.only.is_empty() && usual)
-    });
+    let named = |property: &&Property| wanted.only.iter().any(|name| name == property.name);
+    let chosen = all.iter().filter(|p| wanted.only.is_empty() || named(p));
     Ok(chosen.copied().collect())
 }
 
 /// Whose properties they are.
 enum Subject {
-    Perl(PerlClass),
+    /// A class, and why it has no containers, once that is known.
+    Perl(PerlClass, OnceCell<Option<&'static str>>),
     Memory(VmMechanism),
     Own(VmMechanism),
 }
@@ -81,7 +80,7 @@ impl Subject {
             let whole = absolute(folder);
             whole.with_context(|| format!("cannot use the folder {}", folder.display()))
         });
-        Ok(Self::Perl(PerlClass {
+        let class = PerlClass {
             class: class.clone(),
             include: include.collect::<Result<_>>()?,
             dialect: match wanted.dialect {
@@ -92,16 +91,24 @@ impl Subject {
             properties: wanted.properties.clone(),
             prepare: wanted.prepare.clone(),
             storage_plugin: wanted.storage_plugin.clone(),
+            walker: std::env::current_exe().context("cannot find this program")?,
             patience: Duration::from_secs(wanted.time_limit.get()),
-        }))
+        };
+        Ok(Self::Perl(class, OnceCell::new()))
     }
 
     fn verdict(&self, property: &Property) -> Verdict {
         match self {
-            Self::Perl(class) => match class.not_applicable(property) {
-                Some(why) => Verdict::NotApplicable(why),
-                None => check(property, &|| class.provider(property)),
-            },
+            Self::Perl(class, no_containers) => {
+                let of_kind = || match property.kind {
+                    Kind::Vm => None,
+                    Kind::Container => *no_containers.get_or_init(|| class.no_containers()),
+                };
+                match class.not_applicable(property).or_else(of_kind) {
+                    Some(why) => Verdict::NotApplicable(why),
+                    None => check(property, &|| class.provider(property)),
+                }
+            }
             Self::Memory(mechanism) => {
                 check(property, &|| Ok(Box::new(MemoryProvider::new(*mechanism))))
             }

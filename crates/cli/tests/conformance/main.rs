@@ -26,6 +26,10 @@ const UNSAID: [&str; 5] = [
     "a_nameless_base_is_not_trusted_across_incarnations",
 ];
 
+/// How many properties of containers there are, and how many are not applicable to any class.
+const CONTAINERS: usize = 30;
+const UNSAID_OF_CONTAINERS: usize = 19;
+
 /// What version 5 leaves to its caller.
 const UNSAID_IN_V5: [&str; 4] = [
     "a_bitmap_of_an_uncommitted_base_is_not_used",
@@ -43,9 +47,9 @@ fn conformance(args: &[&str]) -> Output {
         .unwrap()
 }
 
-/// All properties are there, held but for those that are not applicable.
+/// All properties are there, held but for so many that are not applicable, these among them.
 #[track_caller]
-fn assert_conforms(args: &[&str], unsaid: &[&str]) {
+fn assert_conforms(args: &[&str], unsaid: &[&str], count: usize) {
     let output = conformance(args);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{output:?}");
@@ -53,23 +57,20 @@ fn assert_conforms(args: &[&str], unsaid: &[&str]) {
     let (last, lines) = lines.split_last().unwrap();
     let held = lines.iter().filter(|line| line.ends_with(": ok")).count();
     assert!(held > 20, "{text}");
-    let sum = format!(
-        "{held} properties held, 0 failed, {} not applicable",
-        unsaid.len()
-    );
+    let sum = format!("{held} properties held, 0 failed, {count} not applicable");
     assert_eq!(*last, sum, "{text}");
     for property in unsaid {
         let begin = format!("{property}: not applicable: ");
         assert!(lines.iter().any(|line| line.starts_with(&begin)), "{text}");
     }
-    assert_eq!(lines.len(), held + unsaid.len(), "{text}");
+    assert_eq!(lines.len(), held + count, "{text}");
 }
 
 #[test]
 fn the_provider_in_memory_and_our_own_have_all_properties() {
     for provider in ["--memory", "--own"] {
         for mechanism in ["nbd", "file-handle"] {
-            assert_conforms(&[provider, "--mechanism", mechanism], &[]);
+            assert_conforms(&[provider, "--mechanism", mechanism], &[], 0);
         }
     }
 }
@@ -87,11 +88,16 @@ fn our_class_runs(test: &str) -> bool {
     false
 }
 
+/// What our class needs before.
+fn prepare() -> String {
+    format!(
+        "{SNAPKEEP} init -r {{dir}}/repository --no-encryption --write-recovery-kit {{dir}}/kit"
+    )
+}
+
 fn assert_our_class_conforms(mechanism: &str, dialect: &str, unsaid: &[&str]) {
     let set = |name: &str, value: &str| format!("snapkeep-{name}={value}");
-    let prepare = format!(
-        "{SNAPKEEP} init -r {{dir}}/repository --no-encryption --write-recovery-kit {{dir}}/kit"
-    );
+    let prepare = prepare();
     assert_conforms(
         &[
             "--perl",
@@ -112,6 +118,7 @@ fn assert_our_class_conforms(mechanism: &str, dialect: &str, unsaid: &[&str]) {
             &prepare,
         ],
         unsaid,
+        unsaid.len() + UNSAID_OF_CONTAINERS,
     );
 }
 
@@ -138,35 +145,50 @@ fn our_class_conforms_as_version_five_calls_it() {
     }
 }
 
-/// The arguments for a class over the example's storage.
-fn folder_class<'a>(class: &'a str, include: &'a [&'a str]) -> Vec<&'a str> {
-    let mut args = vec!["--perl", class, "--set", "folder-path={dir}"];
-    args.extend(include.iter().flat_map(|folder| ["-I", folder]));
-    args
-}
-
 #[test]
 fn the_example_for_authors_conforms() {
     if !are_here("conformance::the_example_for_authors_conforms", &["perl"]) {
         return;
     }
-    let include = [&*format!("{PERL}/examples")];
-    let class = folder_class("PVE::BackupProvider::Plugin::Folder", &include);
-    assert_conforms(&class, &UNSAID);
+    let (class, include) = (
+        "PVE::BackupProvider::Plugin::Folder",
+        format!("{PERL}/examples"),
+    );
+    let class = [
+        "--perl",
+        class,
+        "-I",
+        &include,
+        "--set",
+        "folder-path={dir}",
+    ];
+    // It has no containers.
+    assert_conforms(&class, &UNSAID, UNSAID.len() + CONTAINERS);
 }
 
 /// The verdict of one property on the example with these subs in the place of its own.
 #[track_caller]
 fn verdict(subs: &str, property: &str, more: &[&str]) -> Value {
+    verdict_of(
+        "Folder",
+        subs,
+        property,
+        &[&["--set", "folder-path={dir}"], more].concat(),
+    )
+}
+
+/// The same with subs in the place of those of another class.
+#[track_caller]
+fn verdict_of(class: &str, subs: &str, property: &str, more: &[&str]) -> Value {
     let folder = TempDir::new().unwrap();
     let module = format!(
         "package Wrong;\nuse strict; use warnings; use POSIX ();\n\
-         use base qw(PVE::BackupProvider::Plugin::Folder);\n{subs}\n1;\n"
+         use base qw(PVE::BackupProvider::Plugin::{class});\n{subs}\n1;\n"
     );
     fs::write(folder.path().join("Wrong.pm"), module).unwrap();
-    let examples = format!("{PERL}/examples");
-    let include = [folder.path().to_str().unwrap(), &examples];
-    let mut args = folder_class("Wrong", &include);
+    let (own, examples) = (folder.path().to_str().unwrap(), format!("{PERL}/examples"));
+    let args = ["--perl", "Wrong", "-I", own, "-I", &examples, "-I", PERL];
+    let mut args = args.to_vec();
     args.extend(["--json", "--only", property]);
     args.extend(more);
     let output = conformance(&args);
@@ -181,7 +203,11 @@ fn verdict(subs: &str, property: &str, more: &[&str]) -> Value {
 #[track_caller]
 fn assert_caught(subs: &str, property: &str, words: &str, more: &[&str]) {
     assert_eq!(verdict("", property, &[])["result"], "held", "{property}");
-    let line = verdict(subs, property, more);
+    assert_failed(&verdict(subs, property, more), words);
+}
+
+#[track_caller]
+fn assert_failed(line: &Value, words: &str) {
     assert_eq!(line["result"], "failed", "{line}");
     let why = line["why"].as_str().unwrap();
     assert!(why.contains(words), "{why}");
@@ -246,6 +272,45 @@ fn flaws_of_classes_are_caught() {
         "backup_handle_log_file died: no log",
         &[],
     );
+}
+
+#[test]
+fn flaws_in_the_way_of_containers_are_caught() {
+    if !our_class_runs("conformance::flaws_in_the_way_of_containers_are_caught") {
+        return;
+    }
+    let prepare = prepare();
+    let ours = |subs: &str| {
+        let more = [
+            "--set",
+            "snapkeep-repository={dir}/repository",
+            "--set",
+            &format!("snapkeep-program={SNAPKEEP}"),
+            "--set",
+            "other={dir}/other",
+            "--prepare",
+            &prepare,
+        ];
+        verdict_of("Snapkeep", subs, "odd_names_restore", &more)
+    };
+    assert_eq!(ours("")["result"], "held");
+    // The child that reads the container is killed, and its caller takes that for success.
+    let line = ours("sub backup_container { kill('KILL', $$); } sub backup_cleanup { return; }");
+    assert_failed(&line, "there is no archive");
+    // Proxmox VE has JSON of what the child returns.
+    let line = ours("sub backup_container { my ($self) = @_; return $self; }");
+    assert_failed(&line, "an object of Wrong was returned");
+    let line = ours(
+        "sub restore_container_init { my ($self) = @_; mkdir($self->{scfg}->{other});
+             return { 'archive-directory' => $self->{scfg}->{other} }; }",
+    );
+    assert_failed(&line, "/ is Entry");
+    // What is opened in the child is opened as the container's root user.
+    let line = ours(
+        "sub backup_container { my ($self) = @_;
+             open(my $file, '<', '/proc/1/environ') or die \"no way in: $!\\n\"; return; }",
+    );
+    assert_failed(&line, "backup_container died: no way in: Permission denied");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use snapkeep_api::{
-    ArchiveName, BackupJob, Error, ErrorKind, GuestId, GuestKind, Outcome, Result, UnixTime,
-    VmBackup, VmMechanism,
+    ArchiveName, BackupJob, ContainerBackup, Error, ErrorKind, GuestId, GuestKind, Outcome, Result,
+    UnixTime, VmBackup, VmMechanism,
 };
 
 use super::Dialect;
@@ -12,8 +12,10 @@ use super::calls::{Call, Context, Session, died, info, wrong};
 use super::driver::Regions;
 use super::value::{Arg, Returned};
 
+mod container;
 mod vm;
 
+use container::Container;
 use vm::Vm;
 
 /// A job; its guests use its process one after another.
@@ -41,6 +43,15 @@ impl BackupJob for Job {
     fn start_vm(&mut self, guest: &GuestId, start_time: UnixTime) -> Result<Box<dyn VmBackup>> {
         let guest = Guest::start(&self.session, guest, GuestKind::Qemu, start_time)?;
         Ok(Box::new(Vm::new(guest)?))
+    }
+
+    fn start_container(
+        &mut self,
+        guest: &GuestId,
+        start_time: UnixTime,
+    ) -> Result<Box<dyn ContainerBackup>> {
+        let guest = Guest::start(&self.session, guest, GuestKind::Lxc, start_time)?;
+        Ok(Box::new(Container::new(guest)?))
     }
 
     fn finish(self: Box<Self>, outcome: &Outcome) -> Result<()> {

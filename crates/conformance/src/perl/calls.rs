@@ -39,6 +39,8 @@ pub(crate) struct Call {
     pub(crate) args: Vec<Arg>,
     /// Whether what it returns goes on to commands, which a tainted value ends.
     pub(crate) clean: bool,
+    /// The user namespace in which a child makes it, as a path, if it is not the process itself.
+    pub(crate) namespace: Option<String>,
 }
 
 impl Call {
@@ -50,6 +52,7 @@ impl Call {
             context: Context::Void,
             args,
             clean: false,
+            namespace: None,
         }
     }
 
@@ -131,8 +134,11 @@ impl Session {
         regions: &mut Regions,
     ) -> Result<std::result::Result<Vec<Returned>, String>> {
         let args: Vec<_> = call.args.iter().map(Arg::json).collect();
-        let request = json!({"method": call.method, "object": call.object, "clean": u8::from(call.clean),
+        let mut request = json!({"method": call.method, "object": call.object, "clean": u8::from(call.clean),
                              "context": call.context.word(), "args": args});
+        if let Some(path) = &call.namespace {
+            request["namespace"] = Json::from(path.as_str());
+        }
         let told = match self.driver.ask(call.method, &request, regions)? {
             Ok(told) => told,
             Err(why) => return Ok(Err(why)),

@@ -6,8 +6,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use snapkeep_api::{
-    Archive, ArchiveName, DeviceName, Error, ErrorKind, GuestKind, Result, VmRestore, VolumeInfo,
-    VolumeReader,
+    Archive, ArchiveName, ContainerRestore, DeviceName, Error, ErrorKind, GuestKind, Result,
+    VmRestore, VolumeInfo, VolumeReader,
 };
 
 use super::calls::{Call, Context, Session, info, wrong};
@@ -17,6 +17,8 @@ use super::value::{Arg, Returned};
 use super::{Dialect, STORAGE};
 use crate::limits;
 
+mod container;
+
 /// The object that the restore itself uses.
 const RESTORING: u64 = 0;
 /// The object that looks at the configuration before.
@@ -25,8 +27,10 @@ const LOOKING: u64 = 1;
 /// An archive in a process of its own.
 pub(crate) struct Opened {
     session: Mutex<Session>,
+    name: ArchiveName,
     volname: String,
     kind: GuestKind,
+    mechanism: String,
     /// The configuration, as another object told it before.
     config: Vec<u8>,
 }
@@ -68,10 +72,22 @@ impl Opened {
         };
         Ok(Self {
             session: Mutex::new(session),
+            name: name.clone(),
             volname,
             kind,
+            mechanism: words
+                .first()
+                .copied()
+                .flatten()
+                .unwrap_or_default()
+                .to_owned(),
             config,
         })
+    }
+
+    /// How the class restores it.
+    pub(crate) fn mechanism(&self) -> &str {
+        &self.mechanism
     }
 
     fn session(&self) -> MutexGuard<'_, Session> {
@@ -162,6 +178,17 @@ impl Archive for Opened {
             restore.end()?;
             return Err(error);
         }
+        Ok(Box::new(restore))
+    }
+
+    fn restore_container(self: Box<Self>) -> Result<Box<dyn ContainerRestore>> {
+        if self.kind != GuestKind::Lxc {
+            let what = "the class says that it is no container's archive";
+            return Err(Error::new(ErrorKind::Unsupported, what));
+        }
+        let session = self.session.into_inner();
+        let session = session.unwrap_or_else(PoisonError::into_inner);
+        let restore = container::Restoring::begin(session, self.name)?;
         Ok(Box::new(restore))
     }
 }

@@ -20,6 +20,7 @@ pub(crate) enum Arg {
     Text(String),
     /// A guest's configuration: the only value that callers pass on tainted.
     Configuration(Vec<u8>),
+    List(Vec<Arg>),
     Hash(Vec<(String, Arg)>),
     /// A file of this process, by its descriptor's path and its flags.
     File {
@@ -53,6 +54,10 @@ impl Arg {
             Self::Number(number) => json!({"number": number.to_string()}),
             Self::Text(text) => json!({"bytes": encode(text)}),
             Self::Configuration(bytes) => json!({"configuration": encode(bytes)}),
+            Self::List(list) => {
+                let list: Vec<_> = list.iter().map(Self::json).collect();
+                json!({"list": list})
+            }
             Self::Hash(pairs) => {
                 let pairs = pairs.iter();
                 let pairs: Map<_, _> = pairs.map(|(k, v)| (encode(k), v.json())).collect();
