@@ -15,6 +15,7 @@ use Killing qw(gather in_user_namespace left_behind);
 use Real qw(archives content needs real_context server);
 
 needs('real_restores', '/usr/bin/qemu-nbd', '/usr/bin/find');
+alarm(600);
 
 my %flows = map { my ($name, @steps) = @$_; ($name => [grep { !$_->{alone} } @steps]) } flows();
 

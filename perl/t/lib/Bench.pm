@@ -31,7 +31,7 @@ $PVE::BackupProvider::Plugin::Snapkeep::Settings::memory_folder = "$folder/memor
 my @logs;
 
 # Nothing may wait for ever.
-alarm(120);
+alarm(300);
 
 END {
     if ($$ == $owner && defined($folder)) {

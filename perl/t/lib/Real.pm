@@ -16,7 +16,7 @@ use Time::HiRes qw(sleep);
 use Bench;
 use PVE::BackupProvider::Plugin::Snapkeep::Settings;
 
-our @EXPORT_OK = qw(archives content needs real_context real_scfg run_program server);
+our @EXPORT_OK = qw(archives content key_path needs output_of program real_context real_scfg run_program server);
 
 # Several times what is read at once, so that a limit is kept, and not a whole number of any unit; with holes.
 use constant SIZE => 9 * 1024 * 1024 + 1536;
@@ -64,20 +64,29 @@ END {
 sub run { my (@command) = @_; system { $command[0] } @command and die "$command[0] failed: $?\n"; return; }
 
 # The program with these arguments; whether it succeeded.
-sub run_program {
+sub run_program { return defined(output_of(@_)) ? 1 : 0; }
+
+# What it writes to its standard output; undef if it fails.
+sub output_of {
     my (@arguments) = @_;
+    pipe(my $read, my $write) or die $!;
     my $pid = fork() // die $!;
     if ($pid == 0) {
-        open(STDOUT, '>', '/dev/null');
+        open(STDOUT, '>&', $write);
         open(STDERR, '>', folder() . '/program.err');
         no warnings 'exec';
         push @arguments, '--key-file', key_path() if $arguments[0] ne 'init';
         exec { $program } $program, '-r', folder() . '/store/repository', @arguments;
         POSIX::_exit(127);
     }
+    close($write);
+    my $output = do { local $/ = undef; <$read> } // '';
     waitpid($pid, 0);
-    return $? == 0;
+    return $? == 0 ? $output : undef;
 }
+
+# The program itself, as it is named in the storage.
+sub program { return $program; }
 
 sub key_path { return folder() . '/secrets/' . STOREID . '.snapkeep-key'; }
 

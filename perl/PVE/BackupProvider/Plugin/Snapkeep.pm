@@ -225,7 +225,7 @@ sub backup_container_prepare {
         sources => _texts($info->{sources}),
         backup_user_id => $info->{'backup-user-id'},
         firewall_config => PVE::BackupProvider::Plugin::Snapkeep::Clean::to_base64($info->{'firewall-config'}),
-        bandwidth_limit => $info->{'bandwidth-limit'},
+        bandwidth_limit => PVE::BackupProvider::Plugin::Snapkeep::Clean::digits($info->{'bandwidth-limit'}),
     };
     $self->{bridge}->call('backup_container_prepare', $args);
     close($childs);
@@ -366,7 +366,7 @@ sub _configs {
     return (
         guest_config => PVE::BackupProvider::Plugin::Snapkeep::Clean::to_base64($guest_config),
         firewall_config => PVE::BackupProvider::Plugin::Snapkeep::Clean::to_base64($info->{'firewall-config'}),
-        bandwidth_limit => $info->{'bandwidth-limit'},
+        bandwidth_limit => PVE::BackupProvider::Plugin::Snapkeep::Clean::digits($info->{'bandwidth-limit'}),
     );
 }
 

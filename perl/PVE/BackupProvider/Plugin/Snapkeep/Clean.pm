@@ -23,6 +23,12 @@ sub text {
     die 'not valid UTF-8: ' . printable($value) . "\n";
 }
 
+# A whole number of a caller with all its digits: Perl writes large ones that were computed with an exponent.
+sub digits {
+    my ($value) = @_;
+    return defined($value) && "$value" =~ m/e\+/i ? sprintf('%.0f', $value) : $value;
+}
+
 # Bytes of a caller as base64, byte for byte; characters that are no bytes as UTF-8.
 sub to_base64 {
     my ($value) = @_;
