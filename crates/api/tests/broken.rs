@@ -31,6 +31,8 @@ enum Flaw {
     DiscardsNothing,
     KnowsBetter,
     HidesTheDisk,
+    /// None, but other than what most do: it reads all of a disk, and asks for no list.
+    AsksForNothing,
 }
 
 #[derive(Clone)]
@@ -97,6 +99,9 @@ impl VmBackup for BrokenBackup {
         incarnation: &Incarnation,
         volumes: &BTreeMap<DeviceName, VolumeInfo>,
     ) -> Result<BTreeMap<DeviceName, BitmapRequest>> {
+        if self.provider.flaw == Flaw::AsksForNothing {
+            return Ok(BTreeMap::new());
+        }
         let mut chosen = self.inner.choose_bitmaps(incarnation, volumes)?;
         if self.provider.flaw == Flaw::TrustsEveryBitmap {
             for (device, volume) in volumes {
@@ -206,6 +211,8 @@ fn by_nbd(flaw: Flaw, device: &DeviceName, volume: &mut Volume) {
         && volume.bitmap != BitmapMode::Reuse
     {
         volume.access = copied(&client(), volume.size);
+    } else if flaw == Flaw::AsksForNothing {
+        volume.access = read_whole(&client(), volume.size);
     }
 }
 
@@ -219,6 +226,24 @@ fn copied(client: &Client, size: u64) -> SnapshotAccess {
         if client.read_at(offset, &mut block).is_ok() {
             file.write_all_at(&block, offset).expect("a file");
         }
+    }
+    let whole = (size > 0).then(|| Region::new(0, size));
+    SnapshotAccess::FileHandle {
+        file,
+        dirty: Box::new(whole.into_iter()),
+    }
+}
+
+/// A copy of an export that ends where that cannot be read.
+fn read_whole(client: &Client, size: u64) -> SnapshotAccess {
+    let file = tempfile::tempfile().expect("a file");
+    for offset in (0..client.size()).step_by(4096) {
+        let mut block =
+            vec![0; usize::try_from((client.size() - offset).min(4096)).expect("short")];
+        if client.read_at(offset, &mut block).is_err() {
+            break;
+        }
+        file.write_all_at(&block, offset).expect("a file");
     }
     let whole = (size > 0).then(|| Region::new(0, size));
     SnapshotAccess::FileHandle {
@@ -406,5 +431,31 @@ fn not_telling_which_disk_failed_is_caught() {
     for mechanism in [VmMechanism::FileHandle, VmMechanism::Nbd] {
         let property = "one_failing_disk_fails_the_backup_by_its_name";
         expect_caught(mechanism, Flaw::HidesTheDisk, &[property]);
+    }
+}
+
+#[test]
+fn reading_a_whole_disk_without_asking_for_a_list_is_right() {
+    let names = [
+        "what_was_committed_restores_byte_for_byte",
+        "a_failed_run_leaves_no_archive",
+        "one_failing_disk_fails_the_backup_by_its_name",
+        "a_truncated_region_list_fails",
+        "a_failing_region_list_fails",
+        "a_wrong_announced_size_fails",
+        "a_failed_incremental_harms_nothing",
+    ];
+    let mut properties = vm_properties();
+    properties.retain(|(name, _)| names.contains(name));
+    assert_eq!(properties.len(), names.len());
+    for (name, property) in properties {
+        let check = property(&|| {
+            Box::new(Broken {
+                inner: MemoryProvider::new(VmMechanism::Nbd),
+                flaw: Flaw::AsksForNothing,
+                withdrawn: Arc::default(),
+            })
+        });
+        assert!(check.is_ok(), "{name}: {check:?}");
     }
 }
