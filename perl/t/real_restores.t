@@ -39,7 +39,8 @@ sub tree {
     while (my $line = <$find>) {
         my ($path, $type, $mode, $user, $group, $size, $time, $to, $links) = split(/\t/, $line);
         $size = 0 if $type ne 'f';
-        $links = 0 if $type eq 'd';
+        # A mount says of other types that there may be more, so that `tar` looks.
+        $links = 0 if $type ne 'f';
         my $bytes = $type eq 'f' ? content(untainted("$folder/$path")) : '';
         $tree{$path} = join(' ', $type, $mode, $user - $shift, $group - $shift, $size, $time, $to, $links, $bytes);
     }
