@@ -14,8 +14,10 @@ use snapkeep_api::{Clock, SystemClock};
 
 use super::settings::StorageSettings;
 
-/// How long the file system may take.
+/// How long the file system may take where nothing else is known.
 const LIMIT: Duration = Duration::from_secs(2);
+/// How long it may take where a note can answer, so that the answer comes within a second.
+const LIMIT_WITH_NOTE: Duration = Duration::from_millis(500);
 /// How long a note stands for an answer.
 const NOTE_COUNTS: Duration = Duration::from_secs(60);
 /// The longest note.
@@ -47,11 +49,17 @@ pub(super) fn status(settings: &StorageSettings) -> Value {
         .name("status".to_owned())
         // Who waits no longer is not told.
         .spawn(move || drop(sender.send(room(&folder))));
+    let place = note_place(settings);
+    let note = read(&place).filter(|note| note.repository == settings.repository);
+    let counts = |note: &Note| now().abs_diff(note.time) < NOTE_COUNTS.as_secs();
+    let limit = match &note {
+        Some(note) if counts(note) => LIMIT_WITH_NOTE,
+        _ => LIMIT,
+    };
     let answer = match asked {
-        Ok(_thread) => answer.recv_timeout(LIMIT),
+        Ok(_thread) => answer.recv_timeout(limit),
         Err(_) => Err(RecvTimeoutError::Timeout),
     };
-    let place = note_place(settings);
     match answer {
         Ok(Ok(room)) => {
             // A note that cannot be written is only missed when the storage hangs.
@@ -67,11 +75,9 @@ pub(super) fn status(settings: &StorageSettings) -> Value {
             },
             false,
         ),
-        Err(RecvTimeoutError::Timeout) => match read(&place) {
-            Some(note) if note.repository == settings.repository => {
-                told(note.room, now().abs_diff(note.time) < NOTE_COUNTS.as_secs())
-            }
-            _ => told(
+        Err(RecvTimeoutError::Timeout) => match note {
+            Some(note) => told(note.room, counts(&note)),
+            None => told(
                 Room {
                     total: 0,
                     available: 0,
