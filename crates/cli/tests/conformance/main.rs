@@ -274,6 +274,82 @@ fn flaws_of_classes_are_caught() {
     );
 }
 
+/// The example with dirty bitmaps, believed because nobody removes an archive or exchanges the
+/// storage here. READ is what becomes of the regions of a bitmap that is reused.
+const INCREMENTAL: &str = r#"
+use File::Copy qw(copy);
+our $base;
+sub backup_vm_query_incremental {
+    my ($self, $vmid, $volumes) = @_;
+    opendir(my $folder, $self->{folder}) or die "no folder\n";
+    my @times = map { m/\Aqemu-\Q$vmid\E-([0-9]+-0)\z/ ? $1 : () } readdir($folder);
+    my ($newest) = sort { ($b =~ m/(.*)-/)[0] <=> ($a =~ m/(.*)-/)[0] } @times;
+    $base = defined($newest) ? "$self->{folder}/qemu-$vmid-$newest" : undef;
+    my $modes = {};
+    for my $device (keys $volumes->%*) {
+        my $same = defined($base) && (-s "$base/$device.raw" // 0) == $volumes->{$device}->{size};
+        $modes->{$device} = $same ? 'use' : 'new';
+    }
+    return $modes;
+}
+my $whole = \&PVE::BackupProvider::Plugin::Folder::copy_volume;
+no warnings 'redefine';
+*PVE::BackupProvider::Plugin::Folder::copy_volume = sub {
+    my ($volume, $path) = @_;
+    return $whole->($volume, $path) if $volume->{'bitmap-mode'} ne 'reuse';
+    my ($device) = $path =~ m!([^/]+)\z!;
+    copy("$base/$device", $path) or die "no copy of the base: $!\n";
+    open(my $to, '+<:raw', $path) or die "no copy of the base: $!\n";
+    my ($from, $next) = $volume->@{qw(file-handle next-dirty-region)};
+    READ
+    return;
+};
+"#;
+
+#[test]
+fn dirty_bitmaps_are_handed_over_as_they_are_asked_for() {
+    if !are_here("conformance::dirty_bitmaps_are_handed_over", &["perl"]) {
+        return;
+    }
+    let right = "while (my ($offset, $length) = $next->()) {
+            sysseek($from, $offset, 0) // die \"cannot seek: $!\\n\";
+            (sysread($from, my $bytes, $length) // 0) == $length or die \"cannot read\\n\";
+            PVE::BackupProvider::Plugin::Folder::write_at($to, $offset, $bytes);
+            eval { PVE::Storage::Common::deallocate($from, $offset, $length) };
+        }";
+    for property in [
+        "an_incremental_equals_the_disk",
+        "a_clean_bitmap_reads_nothing",
+        "only_dirty_regions_are_read",
+        "what_was_read_is_discarded",
+        "a_reused_bitmap_is_read_to_its_end",
+        "a_failed_incremental_harms_nothing",
+        "a_bitmap_of_an_uncommitted_base_is_not_used",
+        "a_bitmap_of_another_guest_is_not_used",
+        "a_bitmap_of_another_size_is_not_used",
+    ] {
+        let line = verdict(&INCREMENTAL.replace("READ", right), property, &[]);
+        assert_eq!(line["result"], "held", "{line}");
+    }
+    // Which shows that the bitmaps were reused: each of these harms nothing where none is.
+    for (wrong, property, words) in [
+        ("", "an_incremental_equals_the_disk", "differs at offset"),
+        (
+            "$next->();",
+            "a_reused_bitmap_is_read_to_its_end",
+            "without knowing the whole bitmap",
+        ),
+        (
+            &right.replace("eval", "0 and eval"),
+            "what_was_read_is_discarded",
+            "were not discarded",
+        ),
+    ] {
+        let line = verdict(&INCREMENTAL.replace("READ", wrong), property, &[]);
+        assert_failed(&line, words);
+    }
+}
+
 #[test]
 fn flaws_in_the_way_of_containers_are_caught() {
     if !our_class_runs("conformance::flaws_in_the_way_of_containers_are_caught") {
