@@ -61,6 +61,18 @@ sub start {
     return $pid;
 }
 
+# Who serves a mount, and where.
+my ($serving, $mount);
+
+END {
+    if ($serving) {
+        local $?;
+        kill('KILL', $serving);
+        waitpid($serving, 0);
+        system('/usr/bin/umount', '-l', $mount);
+    }
+}
+
 my $machine = backed_up('machine by nbd');
 
 # A repository on a file system that somebody serves who then stops: the mount of a container's archive, in which
@@ -68,9 +80,9 @@ my $machine = backed_up('machine by nbd');
 subtest 'the repository hangs: status answers from its note, and says later that it is not active' => sub {
     written(folder() . '/tree/config', 'as a repository has it');
     backed_up('container in the task');
-    my $mount = folder() . '/mounted';
+    $mount = folder() . '/mounted';
     mkdir($mount);
-    my $pid = start('-r', folder() . '/store/repository', '--key-file', key_path(), '--namespace', 'pve', 'mount', $mount);
+    my $pid = $serving = start('-r', folder() . '/store/repository', '--key-file', key_path(), '--namespace', 'pve', 'mount', $mount);
     my $config;
     for (1 .. 3000) {
         ($config) = glob("$mount/pve/ct/*/*/config $mount/ct/*/*/config $mount/*/ct/*/*/*/config $mount/pve/ct/*/*/*/config");
@@ -99,6 +111,7 @@ subtest 'the repository hangs: status answers from its note, and says later that
     kill('CONT', $pid);
     kill('TERM', $pid);
     waitpid($pid, 0);
+    undef $serving;
     is_deeply([left_behind()], [], 'no mount is left');
 };
 

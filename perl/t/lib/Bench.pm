@@ -30,7 +30,8 @@ $PVE::BackupProvider::Plugin::Snapkeep::Settings::secrets_folder = "$folder/secr
 $PVE::BackupProvider::Plugin::Snapkeep::Settings::memory_folder = "$folder/memory";
 my @logs;
 
-# Nothing may wait for ever.
+# Nothing may wait for ever; what was started is ended then, too.
+$SIG{ALRM} = sub { print STDERR "this test takes too long\n"; exit(1) };
 alarm(300);
 
 END {
