@@ -56,10 +56,18 @@ impl Output {
         Ok(!self.closed)
     }
 
+    /// Writes what waits to be written.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        if !self.closed {
+            let flushed = self.out.flush();
+            self.closed = closed(flushed)?;
+        }
+        Ok(())
+    }
+
     /// Writes what is left.
     pub(crate) fn end(mut self) -> Result<()> {
-        let flushed = self.out.flush();
-        closed(flushed).map(drop)
+        self.flush()
     }
 }
 

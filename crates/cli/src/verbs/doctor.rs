@@ -148,7 +148,8 @@ impl Round {
             };
             self.output.write(text.as_bytes())?;
         }
-        Ok(())
+        // The next place may take long to look at.
+        self.output.flush()
     }
 }
 

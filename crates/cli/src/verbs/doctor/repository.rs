@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 use snapkeep_api::{Clock, Error, ErrorKind};
 use snapkeep_host::doctor::{Finding, Owner};
@@ -17,18 +20,37 @@ use crate::units::human;
 const KIND: &str = "repository";
 /// Processes, and open files of all of them, that are looked at.
 const OPEN_FILES_MAX: usize = 1 << 20;
+/// How long a repository is looked through.
+const LOOK_LIMIT: Duration = Duration::from_secs(300);
 /// What our processes are called.
 const NAME: &str = "snapkeep";
 
-/// Looks at a repository's folder; no key is needed.
+/// Looks at a repository's folder; no key is needed. It may be on another machine that does not answer.
 pub(super) fn left(folder: &Path, clock: &dyn Clock) -> Vec<Finding> {
-    match left_files(folder, clock.now().0) {
-        Ok(files) if files.is_empty() => Vec::new(),
-        Ok(files) => {
+    let unseen = |e: &Error| vec![Finding::unseen(KIND, folder.display(), e)];
+    let (sender, receiver) = channel();
+    let (asked, now) = (folder.to_owned(), clock.now().0);
+    let started = thread::Builder::new()
+        .name("looks at a repository".to_owned())
+        .spawn(move || sender.send(left_files(&asked, now)).ok());
+    if let Err(e) = started {
+        let what = "it cannot be looked at";
+        return unseen(&Error::with_source(ErrorKind::Unavailable, what, e));
+    }
+    match receiver.recv_timeout(LOOK_LIMIT) {
+        Ok(Ok(files)) if files.is_empty() => Vec::new(),
+        Ok(Ok(files)) => {
             let open = open_files(&files);
             files.into_iter().map(|file| told(file, &open)).collect()
         }
-        Err(e) => vec![Finding::unseen(KIND, folder.display(), &of_repository(e))],
+        Ok(Err(e)) => unseen(&of_repository(e)),
+        Err(_) => {
+            let what = format!(
+                "it was not looked through within {} seconds",
+                LOOK_LIMIT.as_secs()
+            );
+            unseen(&Error::new(ErrorKind::Unavailable, what))
+        }
     }
 }
 
