@@ -70,6 +70,11 @@ impl Settings {
             config,
         })
     }
+
+    /// Where backups of containers note what they change, and `doctor` looks for it.
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.state.join("containers")
+    }
 }
 
 fn from_environment() -> Result<Option<Secret>> {

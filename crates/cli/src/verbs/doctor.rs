@@ -180,7 +180,7 @@ pub(super) fn run(settings: &Settings, wanted: &Doctor, json: bool) -> Result<Ex
         round.tell(fleecing(folder, &told))?;
     }
     round.tell(fleecing_of_proxmox(&proxmox))?;
-    round.tell(containers(&settings.state))?;
+    round.tell(containers(&settings.containers()))?;
     round.tell(mounts::in_run_folder(&places.run))?;
     round.tell(mounts::elsewhere(&places.run, &places.mounts))?;
     if let Some(folder) = &settings.repository {

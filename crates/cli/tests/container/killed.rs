@@ -4,6 +4,7 @@ use std::fs;
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::lab::Lab;
 use crate::support::{sh, wait_until};
@@ -82,6 +83,75 @@ fn a_killed_backup_leaves_a_container_that_works() {
     let reading = Reading::new(&lab);
     kill_process(reading.pid(), Signal::KILL).unwrap();
     assert_eq!(reading.code(), None);
+    nothing_is_left(&lab);
+}
+
+/// The guard of a backup in this lab.
+fn guard(lab: &Lab) -> Option<Pid> {
+    let folder = lab.folder().to_str().unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let guards = processes.filter(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        line.contains("\0guard\0") && line.contains(folder)
+    });
+    let mut ids = guards.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.find_map(Pid::from_raw)
+}
+
+/// The process of a program that a backup runs to freeze the container, and that hangs when that is done.
+#[track_caller]
+fn hangs_once_it_is_frozen(lab: &Lab) -> Pid {
+    let number = || {
+        fs::read_to_string(lab.path("hangs"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
+    wait_until("it is frozen", || number().is_some());
+    Pid::from_raw(number().unwrap()).unwrap()
+}
+
+#[test]
+fn doctor_wakes_a_container_whose_backup_and_guard_were_killed() {
+    let test = "doctor_wakes_a_container_whose_backup_and_guard_were_killed";
+    let Some(lab) = Lab::new(test, &["lxc-freeze"], ":") else {
+        return;
+    };
+    let real = sh(lab.folder(), "command -v lxc-freeze");
+    let folder = lab.folder().display();
+    let hang = format!(
+        "#!/bin/sh\n{} \"$@\"\necho $$ > {folder}/hangs\nexec sleep 1000\n",
+        real.trim()
+    );
+    fs::write(lab.path("bin/lxc-freeze"), hang).unwrap();
+    sh(lab.folder(), "chmod 755 bin/lxc-freeze");
+    let child = lab
+        .backup(&["--mode", "suspend"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let backup = Reading(child);
+    let program = hangs_once_it_is_frozen(&lab);
+    let doctor = |more: &[&str]| {
+        let look = ["doctor", "--json", "--fleecing", ".", "--mounts", "."];
+        let mut command = lab.program(&[&look[..], &["--run-folder", "run"], more].concat());
+        let done = command.output().unwrap();
+        let text = String::from_utf8(done.stdout).unwrap();
+        let found = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let mut found = found.filter(|found: &Value| found["finding"] == "container");
+        found.next().unwrap()
+    };
+    let found = doctor(&["--heal"]);
+    assert_eq!(found["state"], "in use", "{found}");
+    kill_process(guard(&lab).unwrap(), Signal::KILL).unwrap();
+    kill_process(backup.pid(), Signal::KILL).unwrap();
+    assert_eq!(backup.code(), None);
+    kill_process(program, Signal::KILL).unwrap();
+    assert_eq!(lab.state(), "FROZEN");
+    wait_until("it is healed", || doctor(&["--heal"])["healed"] == true);
+    fs::remove_file(lab.path("bin/lxc-freeze")).unwrap();
     nothing_is_left(&lab);
 }
 

@@ -55,8 +55,8 @@ fn what_cannot_be_looked_at_is_told_and_nothing_is_guessed() {
     let folder = disk.path();
     fs::create_dir_all(folder.join("open")).unwrap();
     fs::set_permissions(folder.join("open"), fs::Permissions::from_mode(0o777)).unwrap();
-    fs::create_dir_all(folder.join("state")).unwrap();
-    fs::write(folder.join("state/web-1.journal"), "no journal").unwrap();
+    fs::create_dir_all(folder.join("state/containers")).unwrap();
+    fs::write(folder.join("state/containers/web-1.journal"), "no journal").unwrap();
     symlink("nowhere", folder.join("dangling")).unwrap();
     let more = [
         &["-r", "absent", "--qmp", "absent.qmp"][..],
@@ -75,7 +75,7 @@ fn what_cannot_be_looked_at_is_told_and_nothing_is_guessed() {
     let unseen = |kind| (kind, "could not look");
     let wanted = ["qemu", "fleecing", "container", "mount", "repository"].map(unseen);
     assert_eq!(told, wanted, "{found:?}");
-    assert!(folder.join("state/web-1.journal").exists());
+    assert!(folder.join("state/containers/web-1.journal").exists());
     let text = command(folder, &more.concat()).output().unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(text.starts_with("could not look: ") && text.contains("\n  where: absent.qmp\n"));

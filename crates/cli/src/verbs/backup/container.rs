@@ -182,7 +182,7 @@ fn plan(settings: &Settings, wanted: &BackupContainer) -> Result<Plan> {
         firewall_config: kept.firewall_config,
         bandwidth_limit: kept.bandwidth_limit,
         safety: Safety {
-            state_folder: settings.state.join("containers"),
+            state_folder: settings.containers(),
             guard: GuardProgram {
                 program: program.clone(),
                 arguments: vec!["guard".into()],
