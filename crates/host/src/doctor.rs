@@ -9,6 +9,7 @@ mod proxmox;
 mod qemu;
 
 pub use crate::container::left as containers;
+pub use crate::process::identity;
 pub use finding::{Finding, Owner, PRODUCT, Remedy, State};
 pub use fleecing::fleecing;
 pub use proxmox::{Proxmox, fleecing_of_proxmox};

@@ -11,19 +11,19 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use snapkeep_api::{Error, ErrorKind, Level, Result, TaskLog};
+use snapkeep_api::{Clock, Error, ErrorKind, Level, Result, SystemClock, TaskLog};
 
 use crate::fleecing::{FOLDER, IMAGE, LOCK, SOCKET, open_folder};
-use crate::limits::{DISKS_MAX, FOLDERS_TOLD_MAX, SWEEP_ENTRIES_MAX, SWEPT_MAX};
-use crate::process;
+use crate::limits::{BEGINNING_SECONDS, DISKS_MAX, FOLDERS_TOLD_MAX, SWEEP_ENTRIES_MAX, SWEPT_MAX};
+use crate::process::{self, Owner};
 use crate::restore::lock::is_in_use;
 
 /// The longest content of a lock, in bytes.
 const LINE_MAX: u64 = 128;
 
-/// Whether the backup that a folder belongs to still runs. The lock of one that has it is returned
-/// to keep others out.
-pub(crate) fn claim(folder: &Path) -> Result<Option<File>> {
+/// Whether the backup that a folder belongs to still runs, which this QEMU has something of. The lock
+/// of one that has it is returned to keep others out.
+pub(crate) fn claim(folder: &Path, qemu: Owner) -> Result<Option<File>> {
     let failed = |e: io::Error| {
         let what = format!(
             "cannot tell whether the backup that uses {} still runs; if none does, remove that folder",
@@ -33,7 +33,7 @@ pub(crate) fn claim(folder: &Path) -> Result<Option<File>> {
     };
     match open_folder(folder).and_then(|handle| lock(&handle)) {
         Ok(lock) => Ok(Some(lock)),
-        Err(e) if e.kind() == IoKind::NotFound => Ok(None),
+        Err(e) if e.kind() == IoKind::NotFound => check_gone(folder, qemu).map(|()| None),
         Err(e) if e.kind() == IoKind::WouldBlock => {
             let what = format!(
                 "another backup of this guest is running (it uses {}): wait until it is over",
@@ -42,6 +42,35 @@ pub(crate) fn claim(folder: &Path) -> Result<Option<File>> {
             Err(Error::new(ErrorKind::Unavailable, what))
         }
         Err(e) => Err(failed(e)),
+    }
+}
+
+/// Fails if a folder that is not here may be there for this QEMU, and for the backup that uses it: whoever
+/// has a /tmp of its own, or is in a container, does not see theirs.
+pub(crate) fn check_gone(folder: &Path, qemu: Owner) -> Result<()> {
+    // What is here and has no lock was almost removed.
+    if folder.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let unavailable = |why: &str| {
+        let what = format!(
+            "cannot tell whether the backup that uses {} still runs: {why}; if none does, make an empty folder \
+             there, and try again",
+            folder.display()
+        );
+        Error::new(ErrorKind::Unavailable, what)
+    };
+    match qemu.sees(folder) {
+        Some(Ok(false)) => Ok(()),
+        Some(Ok(true)) => Err(unavailable(
+            "QEMU sees that folder, and this program, which has other file systems, does not",
+        )),
+        Some(Err(e)) => Err(unavailable(&format!(
+            "it is not here, and what QEMU sees is closed to this user ({e})"
+        ))),
+        None => Err(unavailable(
+            "it is not here, and which process is QEMU, that may see it, is not known",
+        )),
     }
 }
 
@@ -137,6 +166,13 @@ impl Left {
     /// Bytes of disk space that its images have.
     pub(crate) fn bytes(&self) -> u64 {
         self.blocks * 512
+    }
+
+    /// Whether a backup may be about to begin with it: it has no lock yet, and is young.
+    pub(crate) fn may_begin(&self) -> bool {
+        let made = rustix::fs::fstat(&self.handle).map(|about| about.st_mtime);
+        let now = SystemClock::new().now().0;
+        self.lock.is_none() && made.is_ok_and(|made| now.saturating_sub(made) < BEGINNING_SECONDS)
     }
 
     /// Removes it, if it was looked at for that; whether it was there.
@@ -443,7 +479,7 @@ mod tests {
                 }
             });
             for _ in 0..500 {
-                let made = Folder::make(parent.path(), process::Owner::default());
+                let made = Folder::make(parent.path(), Owner::default());
                 let there = made
                     .as_ref()
                     .is_ok_and(|made| made.path().join(LOCK).exists());

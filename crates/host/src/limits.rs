@@ -29,6 +29,8 @@ pub const FLEECING_TIMEOUT_SECONDS: u32 = 45;
 pub const FLEECING_SPACE_MIN: u64 = 16 << 20;
 /// Folders for fleecing that are made anew because somebody swept the one before.
 pub const NEW_FOLDERS_MAX: usize = 100;
+/// A folder without a lock that is younger is that of a backup that begins.
+pub const BEGINNING_SECONDS: i64 = 60;
 /// Entries of a fleecing folder that are looked at for what dead backups left there.
 pub const SWEEP_ENTRIES_MAX: usize = 100_000;
 /// Folders of dead backups that one backup removes.

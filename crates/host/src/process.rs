@@ -1,10 +1,13 @@
 //! Whose process answers a monitor, and what that process may do.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
+use rustix::fs::{AtFlags, StatxFlags};
 use snapkeep_api::Process;
 
 use crate::limits::{FILE_LOCKS_MAX, OPEN_FILES_MAX};
@@ -31,6 +34,18 @@ impl Owner {
         })
     }
 
+    /// Whether the process sees something at an absolute path, if it is known: it may have other file
+    /// systems than this one.
+    pub(crate) fn sees(&self, path: &Path) -> Option<io::Result<bool>> {
+        let mut there = OsString::from(format!("/proc/{}/root/", self.process?.id));
+        there.push(path);
+        Some(match std::fs::symlink_metadata(there) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        })
+    }
+
     /// Whether the process has surely ended, and with it everything that was in its memory.
     pub(crate) fn has_ended(&self) -> bool {
         let Some(process) = self.process else {
@@ -53,15 +68,22 @@ pub(crate) fn is_locked(file: &File) -> io::Result<bool> {
 /// The process that holds the exclusive lock of a file, if it has that open.
 pub(crate) fn lock_holder(file: &File) -> Option<u32> {
     let about = file.metadata().ok()?;
+    let about = (about.dev(), about.ino());
     let has_it = |process: &u32| {
         let open = std::fs::read_dir(format!("/proc/{process}/fd"));
         let mut open = open.into_iter().flatten().take(OPEN_FILES_MAX).flatten();
-        open.any(|entry| {
-            let found = std::fs::metadata(entry.path());
-            found.is_ok_and(|found| (found.dev(), found.ino()) == (about.dev(), about.ino()))
-        })
+        open.any(|entry| identity(&entry.path()) == Some(about))
     };
     holders(file).ok()?.into_iter().find(has_it)
+}
+
+/// Device and inode of a file that some process has open, by its link in `/proc/PROCESS/fd`. Whoever
+/// serves the file is not asked, as `stat` does: a server that is gone would never answer.
+pub fn identity(link: &Path) -> Option<(u64, u64)> {
+    let (flags, mask) = (AtFlags::STATX_DONT_SYNC, StatxFlags::INO);
+    let found = rustix::fs::statx(rustix::fs::CWD, link, flags, mask).ok()?;
+    let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+    Some((device, found.stx_ino))
 }
 
 fn holders(file: &File) -> io::Result<Vec<u32>> {
@@ -205,6 +227,18 @@ mod tests {
         assert!(owner.process.is_none(), "{owner:?}");
         let user = rustix::process::geteuid().as_raw();
         assert_eq!(owner.user.map(|(user, _)| user), Some(user));
+    }
+
+    #[test]
+    fn an_open_file_is_the_one_that_stat_tells() {
+        let file = tempfile::tempfile().unwrap();
+        let about = file.metadata().unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+        let link = format!("/proc/self/fd/{number}");
+        let found = identity(Path::new(&link));
+        assert_eq!(found, Some((about.dev(), about.ino())));
+        drop(file);
+        assert_eq!(identity(Path::new("/proc/self/fd/absent")), None);
     }
 
     #[test]

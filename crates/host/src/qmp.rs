@@ -36,6 +36,7 @@ const DRAINING: &[&str] = &[
     "blockdev-add",
     "blockdev-del",
     "nbd-server-stop",
+    "backup-access-teardown",
 ];
 
 /// How a command failed.

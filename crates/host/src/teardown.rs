@@ -30,7 +30,7 @@ pub fn recover(qemu: &mut Qemu, log: &dyn TaskLog) -> Result<bool> {
     let Some(folder) = owner(&graph) else {
         return Ok(false);
     };
-    let lock = leftovers::claim(&folder)?;
+    let lock = leftovers::claim(&folder, qemu.owner())?;
     let line = format!(
         "the guest at {} still has what a backup left that was killed: it is taken back",
         qemu.socket().display()

@@ -173,7 +173,11 @@ pub(super) fn run(settings: &Settings, wanted: &Doctor, json: bool) -> Result<Ex
     for monitor in monitors {
         round.stop.cancel.check()?;
         let found = qemu(&monitor, &clock, &places.fleecing, &proxmox);
-        told.extend(found.folders);
+        // What is healed should be gone, so its folder is looked at again.
+        let heals = wanted.heal && found.findings.iter().any(|f| f.state == State::Stale);
+        if !heals {
+            told.extend(found.folders);
+        }
         round.tell(found.findings)?;
     }
     for folder in &places.fleecing {

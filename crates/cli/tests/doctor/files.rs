@@ -33,7 +33,10 @@ fn an_old_temporary_file_that_nobody_has_open_is_removed_and_no_other() {
     let states: Vec<_> = (found.iter())
         .map(|finding| finding["state"].as_str().unwrap())
         .collect();
-    assert_eq!((code, states), (Some(9), vec!["stale", "stale", "in use"]));
+    assert_eq!(
+        (code, states),
+        (Some(9), vec!["stale", "could not look", "in use"])
+    );
     assert_eq!(found[2]["owner"]["process"], id());
     let (code, found) = doctor(folder, &["-r", "repo", "--heal"]);
     let healed: Vec<&Value> = found.iter().map(|finding| &finding["healed"]).collect();
@@ -79,4 +82,17 @@ fn what_cannot_be_looked_at_is_told_and_nothing_is_guessed() {
     let text = command(folder, &more.concat()).output().unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(text.starts_with("could not look: ") && text.contains("\n  where: absent.qmp\n"));
+}
+
+#[test]
+fn an_empty_folder_of_a_backup_that_may_be_about_to_begin_is_not_told() {
+    let disk = Disk::new();
+    let folder = disk.path();
+    fs::create_dir_all(folder.join("fleecing/snapkeep-run-new")).unwrap();
+    assert_eq!(doctor(folder, &["--heal"]), (Some(0), vec![]));
+    assert!(folder.join("fleecing/snapkeep-run-new").exists());
+    sh(folder, "touch -d '2 minutes ago' fleecing/snapkeep-run-new");
+    let (code, found) = doctor(folder, &["--heal"]);
+    assert_eq!((code, &one(&found)["healed"]), (Some(0), &true.into()));
+    assert!(!folder.join("fleecing/snapkeep-run-new").exists());
 }

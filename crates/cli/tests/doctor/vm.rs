@@ -1,11 +1,13 @@
 //! What a backup of a virtual machine left in its QEMU and beside it.
 
 use std::fs;
+use std::process::Command;
 
 use rustix::process::Signal;
 
 use crate::guest::Guest;
-use crate::{doctor, one};
+use crate::support::{are_here, has_rights, program};
+use crate::{command, doctor, one};
 
 const LOOK: &[&str] = &["--qmp", "doctor.qmp"];
 const HEAL: &[&str] = &["--qmp", "doctor.qmp", "--heal"];
@@ -146,4 +148,65 @@ fn a_qemu_that_stands_still_is_told_and_waited_for_no_longer_than_the_limit() {
     let (code, found) = doctor(guest.folder(), HEAL);
     assert_eq!((code, &one(&found)["healed"]), (Some(0), &true.into()));
     assert_eq!(guest.ours(), [""; 0]);
+}
+
+/// The same program where the fleecing folder is another one, as in a container or with a /tmp of its own.
+fn elsewhere(plain: &Command) -> Command {
+    let hide = "mount -t tmpfs snapkeep-test fleecing && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", hide, "sh"]);
+    command.arg(plain.get_program()).args(plain.get_args());
+    command.current_dir(plain.get_current_dir().unwrap());
+    command
+}
+
+#[test]
+fn a_backup_that_runs_is_let_alone_by_who_cannot_see_its_folder() {
+    let test = "a_backup_that_runs_is_let_alone_by_who_cannot_see_its_folder";
+    if !has_rights(test) || !are_here(test, &["unshare", "mount"]) {
+        return;
+    }
+    let Some(mut guest) = Guest::start(test) else {
+        return;
+    };
+    let (running, _) = guest.reading(&[]);
+    running.signal(Signal::STOP);
+    let made = guest.everything();
+    let healed = elsewhere(&command(guest.folder(), HEAL)).output().unwrap();
+    let told = String::from_utf8(healed.stdout).unwrap();
+    assert_eq!(guest.everything(), made, "{told}");
+    assert_eq!(healed.status.code(), Some(9), "{told}");
+    assert!(told.starts_with("could not look: cannot tell whether the backup"));
+    let backup = ["backup", "vm", "--guest", "web", "--qmp", "doctor.qmp"];
+    let next = program(
+        guest.folder(),
+        &[&backup[..], &["--fleecing", "fleecing"]].concat(),
+    );
+    let next = elsewhere(&next).output().unwrap();
+    let said = String::from_utf8(next.stderr).unwrap();
+    assert_eq!(guest.everything(), made, "{said}");
+    assert_eq!(next.status.code(), Some(1), "{said}");
+    assert!(said.contains("QEMU sees that folder"), "{said}");
+    running.signal(Signal::CONT);
+    assert_eq!(running.ended(), Some(0));
+    assert_eq!(guest.ours(), [""; 0]);
+}
+
+#[test]
+fn a_folder_that_is_not_removed_is_told_and_not_called_healed() {
+    let test = "a_folder_that_is_not_removed_is_told_and_not_called_healed";
+    let Some(mut guest) = Guest::start(test) else {
+        return;
+    };
+    guest.killed(&[]);
+    let folder = guest.folder().join("fleecing").join(&guest.fleecing()[0]);
+    fs::write(folder.join("letter"), "somebody's").unwrap();
+    let (code, found) = doctor(guest.folder(), HEAL);
+    assert_eq!((code, found.len()), (Some(9), 2), "{found:?}");
+    assert_eq!(found[0]["healed"], false, "{found:?}");
+    assert!(found[0]["healing"].as_str().unwrap().contains("letter"));
+    assert_eq!(found[1]["finding"], "fleecing");
+    assert_eq!(found[1]["state"], "stale");
+    assert_eq!(guest.ours(), [""; 0]);
+    assert!(folder.join("letter").exists());
 }

@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::process::Stdio;
 
 use rustix::fs::FlockOperation;
@@ -14,6 +15,7 @@ use snapkeep_api::Result;
 use super::life::Life;
 use super::limits::PROCESSES_MAX;
 use super::place::{Place, cannot};
+use crate::process::identity;
 
 /// A lock names its holder in so many bytes at most.
 const HOLDER_BYTES_MAX: u64 = 512;
@@ -97,10 +99,8 @@ impl Lock {
         let Ok(lock) = std::fs::metadata(place.lock()) else {
             return Vec::new();
         };
-        let same = |id: &u32| {
-            let about = std::fs::metadata(format!("/proc/{id}/fd/0"));
-            about.is_ok_and(|about| about.dev() == lock.dev() && about.ino() == lock.ino())
-        };
+        let lock = Some((lock.dev(), lock.ino()));
+        let same = |id: &u32| identity(Path::new(&format!("/proc/{id}/fd/0"))) == lock;
         std::fs::read_dir("/proc")
             .into_iter()
             .flatten()
@@ -114,8 +114,6 @@ impl Lock {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]

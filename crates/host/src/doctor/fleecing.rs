@@ -42,16 +42,18 @@ fn finding(folder: PathBuf, found: Found) -> Option<Finding> {
         }
         Found::OfQemu { process } => {
             let of = process.map_or(String::new(), |process| format!(" (process {process})"));
-            let what =
-                format!("the fleecing folder of a killed backup, which a QEMU{of} still has");
-            let healing = "look at that QEMU: name its monitor by --qmp; the next backup of the guest heals it, too";
-            let cost = "each of the guest's writes is first copied there, at most as much as its disks have";
+            let what = format!(
+                "the fleecing folder of a killed backup, whose QEMU{of} lives and may use it"
+            );
+            let healing = "look at that QEMU: name its monitor by --qmp; what nothing there uses can be removed by hand, and goes once that QEMU has ended";
+            let cost = "its disk space; if QEMU still uses it, each of the guest's writes is first copied there";
             Some(
                 Finding::stale(KIND, what, place, ours())
                     .costs(cost)
                     .heals_by(healing),
             )
         }
+        Found::Left(left) if left.may_begin() => None,
         Found::Left(left) => {
             let bytes = left.bytes();
             drop(left);
@@ -73,8 +75,11 @@ fn remove(folder: &Path) -> snapkeep_api::Result<String> {
     match leftovers::look(folder, Look::ToRemove).map_err(failed)? {
         Found::Nothing => Ok("it was gone".to_owned()),
         Found::Left(left) => {
-            left.remove().map_err(failed)?;
-            Ok("the folder is removed".to_owned())
+            if left.remove().map_err(failed)? {
+                return Ok("the folder is removed".to_owned());
+            }
+            let what = format!("a backup began with {}, or it was gone", folder.display());
+            Err(Error::new(ErrorKind::Unavailable, what))
         }
         Found::Running { .. } | Found::OfQemu { .. } => {
             let what = format!("{} is used again, and is not removed", folder.display());

@@ -112,7 +112,7 @@ pub(super) fn finding(
     let place = socket.display();
     let Some(storage) = &access.storage else {
         let owner = Owner::unknown();
-        return Ok(Finding::foreign(KIND, what, place, owner).costs(cost()));
+        return Ok(Finding::foreign(KIND, what, place, owner).costs(NOT_OURS));
     };
     match storage_type(&proxmox.config, storage)? {
         Some(kind) if kind == STORAGE_TYPE => {}
@@ -120,7 +120,7 @@ pub(super) fn finding(
             let kind = kind.unwrap_or_else(|| "no known type".to_owned());
             let owner = format!("the storage {storage} of Proxmox VE, of {kind}");
             let finding = Finding::foreign(KIND, what, place, Owner::other(owner));
-            return Ok(finding.costs(cost()));
+            return Ok(finding.costs(NOT_OURS));
         }
     }
     let owner = Owner::ours(format!("backup to the storage {storage} of Proxmox VE"));
@@ -131,7 +131,8 @@ pub(super) fn finding(
     }
     let healing = format!(
         "its exports are closed, and QEMU takes it back (backup-access-teardown); the dirty bitmap stays, with all \
-         that changed. What is left is Proxmox VE's: its fleecing images, and the lock of the guest (qm unlock {guest})"
+         that changed. What is left is Proxmox VE's: its fleecing images, and the lock of the guest (qm unlock {guest}); if \
+         its file systems stand still (qm guest cmd {guest} fsfreeze-status), they are to be thawed (fsfreeze-thaw)"
     );
     let (socket, clock) = (socket.to_owned(), Arc::clone(clock));
     let (proxmox, access) = (proxmox.clone(), access.clone());
@@ -139,6 +140,9 @@ pub(super) fn finding(
     let finding = finding.costs(cost()).heals_by(healing);
     Ok(finding.with_remedy(move |_, _| take_back(&socket, clock, &proxmox, guest, &access)))
 }
+
+/// Of what is not ours, running or not.
+const NOT_OURS: &str = "unknown: its owner knows";
 
 fn cost() -> &'static str {
     "each further backup of the guest by Proxmox VE fails; what the guest overwrites is first copied to the fleecing \
@@ -274,7 +278,8 @@ fn take_back(
     }
     Ok(format!(
         "the backup access is taken back, and the dirty bitmap has all that changed; what is left is Proxmox VE's: its \
-         fleecing images, and the lock of the guest (qm unlock {guest})"
+         fleecing images, the lock of the guest (qm unlock {guest}), and its file systems if they stand still (qm \
+         guest cmd {guest} fsfreeze-status, fsfreeze-thaw)"
     ))
 }
 

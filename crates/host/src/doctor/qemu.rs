@@ -128,10 +128,10 @@ fn ours(qemu: &mut Qemu, clock: &Arc<dyn Clock>, graph: &Graph, folder: &Path) -
         Error::with_source(ErrorKind::Unavailable, what, e)
     };
     let socket = qemu.socket().to_owned();
-    if let Found::Running { process, .. } =
-        leftovers::look(folder, Look::Only).map_err(cannot_tell)?
-    {
-        return Ok(in_use(&socket, folder, process));
+    match leftovers::look(folder, Look::Only).map_err(cannot_tell)? {
+        Found::Running { process, .. } => return Ok(in_use(&socket, folder, process)),
+        Found::Nothing => leftovers::check_gone(folder, qemu.owner())?,
+        Found::OfQemu { .. } | Found::Left(_) => {}
     }
     let nodes = graph.with_prefix(OURS).count();
     let exports = our_exports(qemu)?.len();
@@ -166,15 +166,25 @@ fn ours(qemu: &mut Qemu, clock: &Arc<dyn Clock>, graph: &Graph, folder: &Path) -
     );
     let job = format!("backup with the folder {}", folder.display());
     let clock = Arc::clone(clock);
+    let folder = folder.to_owned();
     let finding = Finding::stale(KIND, what, socket.display(), Owner::ours(job));
     let finding = finding.costs(cost).heals_by(healing);
     Ok(finding.with_remedy(move |log, _| {
         let mut qemu = Qemu::connect_within(&socket, clock, Timeouts::doctor())?;
-        Ok(if recover(&mut qemu, log)? {
-            format!("{nodes} block nodes and {exports} exports are taken back; {bitmaps} dirty bitmaps stay")
-        } else {
-            "it was gone".to_owned()
-        })
+        if !recover(&mut qemu, log)? {
+            return Ok("it was gone".to_owned());
+        }
+        let done = format!(
+            "{nodes} block nodes and {exports} exports are taken back; {bitmaps} dirty bitmaps stay"
+        );
+        // It was told before why it is not removed, and here again.
+        match leftovers::remove(&folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                let what = format!("{done}; {} is not removed", folder.display());
+                Err(Error::with_source(ErrorKind::Target, what, e))
+            }
+            Ok(()) | Err(_) => Ok(done),
+        }
     }))
 }
 

@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 use snapkeep_api::{Clock, Error, ErrorKind};
-use snapkeep_host::doctor::{Finding, Owner};
+use snapkeep_host::doctor::{Finding, Owner, identity};
 use snapkeep_repo::limits::TEMPORARY_AGE_SECONDS;
 use snapkeep_repo::{LeftFile, left_files, remove_left_file};
 
@@ -74,13 +73,15 @@ fn told(file: LeftFile, open: &BTreeMap<(u64, u64), u32>) -> Finding {
     if user.is_some() {
         return Finding::in_use(KIND, what, place, owner.with_process(user));
     }
-    let finding = Finding::stale(KIND, what, place, owner).costs("its disk space, for ever");
     if file.age < TEMPORARY_AGE_SECONDS {
-        return finding.heals_by(
-            "none yet: a writer on another host may be at work on it; it is removed once nobody has written \
-             to it for a day",
+        let why = format!(
+            "nobody here can tell whether the writer of this file ({}) lives on another host; it is removed once \
+             nobody has written to it for a day",
+            human(file.length)
         );
+        return Finding::unseen(KIND, place, &Error::new(ErrorKind::Unavailable, why));
     }
+    let finding = Finding::stale(KIND, what, place, owner).costs("its disk space, for ever");
     let finding = finding.heals_by("it is removed: it is no part of the repository");
     finding.with_remedy(move |_, _| {
         remove_left_file(&file).map_err(of_repository)?;
@@ -107,10 +108,7 @@ fn open_files(files: &[LeftFile]) -> BTreeMap<(u64, u64), u32> {
     });
     let open = descriptors
         .take(OPEN_FILES_MAX)
-        .filter_map(|(process, path)| {
-            let about = fs::metadata(path).ok()?;
-            Some(((about.dev(), about.ino()), process))
-        });
+        .filter_map(|(process, path)| Some((identity(&path)?, process)));
     open.filter(|(identity, _)| files.iter().any(|file| file.identity == *identity))
         .collect()
 }
