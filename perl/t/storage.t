@@ -82,13 +82,11 @@ is($calls[1]->{args}->{protected}, 1, 'protection is set');
 ok(!eval { $plugin->update_volume_attribute(scfg(), STOREID, $volname, 'other', 1); 1 }, 'nothing else is');
 
 # Removing.
-my $code = $plugin->free_image(STOREID, scfg(), $volname, 0);
-is(ref($code), 'CODE', 'removing is left to a task');
-is(calls_of(calls()), 'storage_get', 'and not begun');
-$code->();
-is(calls_of(calls()), 'storage_free', 'before that runs');
-script(storage_get => { result => $list->[1] });
+is($plugin->free_image(STOREID, scfg(), $volname, 0), undef, 'removing is not left to a task, of which nobody knows how it ends');
+is(calls_of(calls()), 'storage_free', 'but done');
+script(storage_free => { error => 'it is protected' });
 ok(!eval { $plugin->free_image(STOREID, scfg(), $volname, 0); 1 }, 'a protected one is refused');
+calls();
 
 # Pruning.
 my $keep = { 'keep-last' => 1 };
@@ -109,6 +107,23 @@ script(storage_list => { result => $list }, storage_free => { error => 'busy' })
 ok(!eval { $plugin->prune_backups(scfg(), STOREID, $keep, undef, undef, 0, $log); 1 }, 'a failure is told at the end');
 like($@, qr/\Acould not remove store:\S+, store:\S+\n\z/, 'with all that is left');
 is_deeply(\@told, [qw(info err info err)], 'and the others were tried');
+
+# Whoever sees a wrong retention stops the task.
+script(storage_list => { result => $list }, storage_free => { hang => 1 });
+calls();
+{
+    local $SIG{ALRM} = sub { die "received interrupt\n" };
+    alarm(1);
+    ok(!eval { $plugin->prune_backups(scfg(), STOREID, $keep, undef, undef, 0, $log); 1 }, 'pruning that is interrupted');
+    alarm(0);
+}
+is($@, "received interrupt\n", 'dies of that');
+is(calls_of(calls()), 'storage_list storage_free cancelled', 'and removes nothing more');
+
+# Who may add storages must not choose what root runs.
+my $programs = $plugin->properties()->{'snapkeep-program'}->{pattern};
+like($_, qr/^$programs$/, "$_ may be the program") for qw(/usr/bin/snapkeep /opt/snapkeep-1.2/bin/snapkeep);
+unlike($_, qr/^$programs$/, "$_ may not") for qw(/rpool/data/x /usr/../tmp/x /usr/bin/.x /usr usr/bin/x /tmp/usr/x);
 
 # What there is not.
 is_deeply($plugin->list_images(STOREID, scfg()), [], 'no images');

@@ -220,11 +220,8 @@ sub storage_calls {
         $of->('prune_backups', 'storage_list', $store, sub {
             $_[0]->{plugin}->prune_backups($_[0]->{scfg}, $_[0]->{storeid}, { 'keep-last' => 2 }, undef, undef, 1);
         }),
-        $of->('free_image', 'storage_get', $archive, sub {
-            $_[0]->{plugin}->free_image($_[0]->{storeid}, $_[0]->{scfg}, $_[0]->{volname}->(), 0);
-        }),
-        $of->('free_image in its task', 'storage_free', $archive, sub {
-            $_[0]->{plugin}->free_image($_[0]->{storeid}, $_[0]->{scfg}, $_[0]->{freed}->(), 0)->();
+        $of->('free_image', 'storage_free', $archive, sub {
+            $_[0]->{plugin}->free_image($_[0]->{storeid}, $_[0]->{scfg}, $_[0]->{freed}->(), 0);
         }),
     );
 }

@@ -256,19 +256,21 @@ sub backup_container {
     die length($words) ? "$error (the walker said: $words)\n" : "$error\n";
 }
 
-# --- What is in an archive. Outside of tasks there is no log: these are silent.
+# --- What is in an archive. Outside of tasks there is no log, so these are silent; and a worker of the web
+# interface that waited for ever would be missed by all.
+my @LOOK = (quiet => 1, limit => 60);
 
 sub archive_get_guest_config {
     my ($self, @args) = @_;
     my $call = $self->volume(0, @args);
-    my $result = $self->{bridge}->call('archive_get_guest_config', $call, quiet => 1);
+    my $result = $self->{bridge}->call('archive_get_guest_config', $call, @LOOK);
     return PVE::BackupProvider::Plugin::Snapkeep::Clean::from_base64($result);
 }
 
 sub archive_get_firewall_config {
     my ($self, @args) = @_;
     my $call = $self->volume(0, @args);
-    my $result = $self->{bridge}->call('archive_get_firewall_config', $call, quiet => 1);
+    my $result = $self->{bridge}->call('archive_get_firewall_config', $call, @LOOK);
     return PVE::BackupProvider::Plugin::Snapkeep::Clean::from_base64($result);
 }
 
@@ -279,7 +281,7 @@ sub restore_get_firewall_config { my ($self, @args) = @_; return $self->archive_
 sub restore_get_mechanism {
     my ($self, @args) = @_;
     my $call = $self->volume(0, @args);
-    my $result = $self->{bridge}->call('restore_get_mechanism', $call, quiet => 1);
+    my $result = $self->{bridge}->call('restore_get_mechanism', $call, @LOOK);
     my $mechanism = PVE::BackupProvider::Plugin::Snapkeep::Clean::name($result->[0], 'mechanism');
     my $vmtype = PVE::BackupProvider::Plugin::Snapkeep::Clean::name($result->[1], 'guest type');
     return ($mechanism, $vmtype);

@@ -18,6 +18,7 @@ use base qw(PVE::Storage::Plugin);
 use constant API_KNOWN => 15;
 # Seconds: for what is polled, for what somebody waits for, for opening a repository under the lock of storage.cfg.
 use constant POLL_LIMIT => 5;
+use constant POLL_PATIENCE => 0.2;
 use constant ASK_LIMIT => 30;
 use constant OPEN_LIMIT => 45;
 
@@ -101,9 +102,10 @@ sub properties {
             maximum => 64,
             description => 'Threads of a backup or restore.',
         },
+        # Who may only add storages must not choose what root runs: where root alone writes.
         'snapkeep-program' => {
             type => 'string',
-            pattern => '/[^\0\n]+',
+            pattern => '/(?:usr|opt)(?:/[^/.\0\n][^/\0\n]*)+',
             maxLength => 4096,
             default => PVE::BackupProvider::Plugin::Snapkeep::Settings::PROGRAM,
             description => 'Absolute path of the program.',
@@ -305,7 +307,8 @@ sub filesystem_path {
 sub list_volumes {
     my ($class, $storeid, $scfg, $vmid, $content_types) = @_;
     return [] if !grep { $_ eq 'backup' } ($content_types // [])->@*;
-    my $list = _once($scfg, $storeid, 'storage_list', { vmid => $vmid, vmtype => undef }, ASK_LIMIT);
+    my $log = sub { my ($level, $message) = @_; warn "storage '$storeid': $message\n" if $level ne 'info'; };
+    my $list = _once($scfg, $storeid, 'storage_list', { vmid => $vmid, vmtype => undef }, ASK_LIMIT, $log);
     return [map { _entry($storeid, $_) } @$list];
 }
 
@@ -401,13 +404,13 @@ sub update_volume_notes {
     return $class->update_volume_attribute($scfg, $storeid, $volname, 'notes', $notes);
 }
 
-# The caller holds a lock that ends after 60 s: the work is done by what is returned, as a task.
+# The caller holds a lock that ends after 60 s, and does not look how a task that it is given ends. Forgetting an
+# archive is one small file, so it is done here. A protected one is refused.
 sub free_image {
     my ($class, $storeid, $scfg, $volname, $is_base, $format) = @_;
     my (undef, $name) = $class->parse_volname($volname);
-    my $archive = $class->_archive($scfg, $storeid, $volname);
-    die "cannot remove protected volume '$volname' on '$storeid'\n" if $archive->{protected};
-    return sub { _once($scfg, $storeid, 'storage_free', { archive => $name }, undef); return; };
+    _once($scfg, $storeid, 'storage_free', { archive => $name }, ASK_LIMIT);
+    return undef;
 }
 
 # `$keep` belongs to all guests of a job, and the choice may change what it is given: it gets a copy.
@@ -416,7 +419,8 @@ sub prune_backups {
     $logfunc //= sub { my ($level, $message) = @_; print "$message\n"; };
 
     my $args = { vmid => $vmid, vmtype => $type };
-    my $list = _once($scfg, $storeid, 'storage_list', $args, ASK_LIMIT);
+    # Nobody waits for a task.
+    my $list = _once($scfg, $storeid, 'storage_list', $args, $dryrun ? ASK_LIMIT : undef, $logfunc);
     my ($result, %groups) = ([]);
     for my $entry (map { _entry($storeid, $_) } @$list) {
         next if defined($vmid) && $entry->{vmid} != $vmid;
@@ -435,9 +439,9 @@ sub prune_backups {
     for my $backup (grep { $_->{mark} eq 'remove' } @$result) {
         $logfunc->('info', "removing backup '$backup->{volid}'");
         my ($name) = $backup->{volid} =~ m!/($ARCHIVE)\z!;
-        next if eval { _once($scfg, $storeid, 'storage_free', { archive => $name }, undef); 1 };
-        my $error = $@;
-        die $error if $error =~ m/\Ainterrupted by signal/;
+        # A signal is died of, and ends it all.
+        my (undef, $error) = _try($scfg, $storeid, 'storage_free', { archive => $name }, undef);
+        next if !defined($error);
         chomp($error);
         $logfunc->('err', "removing backup '$backup->{volid}' failed: $error");
         push @failed, $backup->{volid};
@@ -465,14 +469,22 @@ for my $name (qw(alloc_image clone_image create_base rename_volume volume_resize
     *{$name} = sub { die "a snapkeep storage has backups only: $name is not possible\n"; };
 }
 
-# One call to a child that ends with it.
+# One call to a child that ends with it; dies if it fails.
 sub _once {
-    my ($scfg, $storeid, $name, $args, $limit) = @_;
-    my $bridge = PVE::BackupProvider::Plugin::Snapkeep::Bridge->new($scfg, $storeid, undef);
-    my ($result, $error) = $bridge->attempt($name, $args, limit => $limit);
-    $bridge->finish();
+    my ($scfg, $storeid, @call) = @_;
+    my ($result, $error) = _try($scfg, $storeid, @call);
     die "storage '$storeid': $error" if defined($error);
     return $result;
+}
+
+# The same, with an error as the second value.
+sub _try {
+    my ($scfg, $storeid, $name, $args, $limit, $log) = @_;
+    my $bridge = PVE::BackupProvider::Plugin::Snapkeep::Bridge->new($scfg, $storeid, $log);
+    my ($result, $error) = $bridge->attempt($name, $args, limit => $limit);
+    # Who polls does not wait for a child that a dead file system holds.
+    $bridge->finish(defined($limit) && $limit <= POLL_LIMIT ? POLL_PATIENCE : undef);
+    return ($result, $error);
 }
 
 1;

@@ -86,10 +86,10 @@ sub lend {
     return;
 }
 
-# Ends the child and waits for it.
+# Ends the child and waits for it, for so many seconds if that is given.
 sub finish {
-    my ($self) = @_;
-    $self->abandon() if $self->is_started();
+    my ($self, $patience) = @_;
+    $self->abandon($patience) if $self->is_started();
     return;
 }
 
@@ -147,16 +147,19 @@ sub greet {
     $limit = $until if defined($until) && $until < $limit;
     my $settings = PVE::BackupProvider::Plugin::Snapkeep::Settings::settings($self->{scfg}, $self->{storeid});
     my $args = { version => VERSION, pid => $$, storage => $self->{storeid}, settings => $settings };
-    my $answer = eval { $self->converse('hello', $args, $limit) };
+    my $resume = $self->{resume}->@* && $self->{resume_in} == $$ ? $self->{resume} : [];
+    eval {
+        my $answer = $self->converse('hello', $args, $limit);
+        my $version = ref($answer) eq 'HASH' ? $answer->{version} // 'none' : 'none';
+        fail("$self->{program} speaks version $version of the bridge, not " . VERSION) if $version ne VERSION;
+        $self->converse($_->[0], $_->[1], $until) for @$resume;
+    };
     if (my $died = $@) {
-        # Without a greeting there is nothing to go on with, also if it was refused in words.
+        # Without all of that there is nothing to go on with, also if it was refused in words: the next call
+        # starts another child.
         $died->{answered} = 0 if ref($died) eq 'HASH';
         die $died;
     }
-    my $version = ref($answer) eq 'HASH' ? $answer->{version} // 'none' : 'none';
-    fail("$self->{program} speaks version $version of the bridge, not " . VERSION) if $version ne VERSION;
-    return if !$self->{resume}->@* || $self->{resume_in} != $$;
-    $self->converse($_->[0], $_->[1], $until) for $self->{resume}->@*;
     return;
 }
 
@@ -273,14 +276,14 @@ sub ended_early {
 
 # Ends the conversation. The socket is shut down, not only closed, because other processes may hold copies of it.
 sub abandon {
-    my ($self) = @_;
+    my ($self, $patience) = @_;
     my ($socket, $pid) = delete $self->@{qw(socket pid)};
     delete $self->{lent};
     return if !$socket;
     return if $self->{owner} != $$ && $self->{reader} != $$;
     shutdown($socket, 2);
     close($socket);
-    PVE::BackupProvider::Plugin::Snapkeep::Process::end($pid) if $self->{owner} == $$;
+    PVE::BackupProvider::Plugin::Snapkeep::Process::end($pid, $patience) if $self->{owner} == $$;
     return;
 }
 

@@ -29,16 +29,20 @@ sub start {
     my $all = POSIX::SigSet->new();
     $all->fillset();
     my $before = POSIX::SigSet->new();
-    POSIX::sigprocmask(POSIX::SIG_SETMASK(), $all, $before);
-
-    my $pid = fork();
-    if (defined($pid) && $pid == 0) {
-        eval { become($program, $verb, $stdin, $to_parent, %options) };
-        POSIX::_exit(127);
-    }
-    my $error = $!;
-    push @unreaped, { pid => $pid, owner => $$ } if defined($pid);
+    my $parent = $$;
+    my ($pid, $error);
+    # A handler whose signal came just before runs after the mask is set, and may die.
+    my $died = eval {
+        POSIX::sigprocmask(POSIX::SIG_SETMASK(), $all, $before);
+        $pid = fork();
+        become($program, $verb, $stdin, $to_parent, %options) if defined($pid) && $pid == 0;
+        $error = $!;
+        push @unreaped, { pid => $pid, owner => $$ } if defined($pid);
+        1;
+    } ? undef : $@;
+    POSIX::_exit(127) if $$ != $parent;
     POSIX::sigprocmask(POSIX::SIG_SETMASK(), $before);
+    die $died if defined($died);
     die "cannot start $program: $error\n" if !defined($pid);
 
     close($to_parent);
@@ -130,6 +134,7 @@ sub end {
             last if $ended;
             select(undef, undef, undef, 0.05);
         }
+        leave($pid) if !$ended;
     }
     return $how;
 }
