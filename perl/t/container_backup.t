@@ -33,7 +33,7 @@ sub in_user_namespace {
 
 my $info = { directory => '/mnt/vzsnap0', sources => ['./', './mnt/b'], 'backup-user-id' => 100000, 'firewall-config' => '' };
 my $excludes = ['/tmp/?*', "b\xc3\xbccher"];
-script(backup_init => { result => { 'archive-name' => 'vzdump-lxc-101-2026_01_02-03_04_05-0123456789abcdef' } },
+script(backup_init => { result => { 'archive-name' => 'vzdump-lxc-101-2026-01-02T03_04_05Z-0123456789abcdef' } },
     backup_get_mechanism => { result => { mechanism => 'directory', bitmap => undef } });
 
 my $provider = provider();

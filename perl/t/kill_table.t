@@ -17,7 +17,7 @@ use Killing qw(adopt_orphans gather in_user_namespace kill_caller left_behind li
 alarm(600);
 adopt_orphans();
 
-my $ct_archive = 'vzdump-lxc-101-2026_01_02-03_04_05-0123456789abcdef';
+my $ct_archive = 'vzdump-lxc-101-2026-01-02T03_04_05Z-0123456789abcdef';
 
 open(my $log, '>', folder() . '/log');
 close($log);

@@ -57,7 +57,7 @@ subtest 'unknown words of the child are refused' => sub {
 };
 
 subtest 'names of archives that are none are refused' => sub {
-    my $rest = '2026_01_02-03_04_05-0123456789abcdef';
+    my $rest = '2026-01-02T03_04_05Z-0123456789abcdef';
     for my $name ('', '/', '..', "$volname\n", "backup/../$volname", "backup//$volname", 'backup/' . 'x' x 256,
         "backup/vzdump-qemu-100-$rest" . '0' x 255, "backup/vzdump-qemu-100/../101-$rest", "backup/vzdump-qemu--100-$rest",
         "backup/vzdump-qemu-01000-$rest", "backup/vzdump-qemu-99999999999-$rest", "backup/vzdump-open-100-$rest", "backup/vzdump-qemu-100-$rest.vma",

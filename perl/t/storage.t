@@ -16,7 +16,7 @@ my $volname = 'backup/' . ARCHIVE;
 
 sub archive {
     my ($vmid, $second, %more) = @_;
-    my $name = sprintf('vzdump-qemu-%d-2026_01_02-03_04_%02d-0123456789abcdef', $vmid, $second);
+    my $name = sprintf('vzdump-qemu-%d-2026-01-02T03_04_%02dZ-0123456789abcdef', $vmid, $second);
     return { archive => $name, vmid => $vmid, vmtype => 'qemu', ctime => 1000 + $second, size => 5, notes => undef,
         protected => 0, encrypted => 1, verification => undef, %more };
 }
@@ -35,8 +35,8 @@ ok($options->{$_}->{optional}, "$_ is optional") for keys %$sensitive;
 
 # Names.
 is_deeply([$plugin->parse_volname($volname)], ['backup', ARCHIVE, 100, undef, undef, undef, 'snapkeep'], 'a name is read');
-for my $name ("$volname\n", "backup/x/$volname", 'backup/../x', ARCHIVE, 'backup/vzdump-qemu-100-2026_01_02-03_04_05.vma',
-    "backup/vzdump-qemu-0-2026_01_02-03_04_05-0123456789abcdef", 'images/' . ARCHIVE, 'backup/' . ARCHIVE . '0', '')
+for my $name ("$volname\n", "backup/x/$volname", 'backup/../x', ARCHIVE, 'backup/vzdump-qemu-100-2026-01-02T03_04_05Z.vma',
+    "backup/vzdump-qemu-0-2026-01-02T03_04_05Z-0123456789abcdef", 'images/' . ARCHIVE, 'backup/' . ARCHIVE . '0', '')
 {
     ok(!eval { $plugin->parse_volname($name); 1 }, 'another is refused');
 }
@@ -63,7 +63,7 @@ my $list = [archive(100, 1, notes => encode_base64($notes, ''), verification => 
 script(storage_list => { result => $list }, storage_get => { result => $list->[0] });
 my $volumes = $plugin->list_volumes(STOREID, scfg(), undef, ['backup', 'iso']);
 is(scalar(@$volumes), 5, 'all are listed');
-is_deeply($volumes->[0], { volid => 'store:backup/vzdump-qemu-100-2026_01_02-03_04_01-0123456789abcdef', format => 'snapkeep',
+is_deeply($volumes->[0], { volid => 'store:backup/vzdump-qemu-100-2026-01-02T03_04_01Z-0123456789abcdef', format => 'snapkeep',
     content => 'backup', size => 5, vmid => 100, ctime => 1001, subtype => 'qemu', encrypted => '1', notes => "b\x{fc}cher",
     verification => { state => 'ok', upid => 'UPID:snapkeep:00000000:00000000:000004D2:verify::root@pam:' } }, 'with all there is');
 ok(!tainted($_), 'clean') for $volumes->[0]->@{qw(volid size ctime)};

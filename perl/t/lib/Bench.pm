@@ -17,7 +17,7 @@ use PVE::Storage::Custom::SnapkeepPlugin;
 our @EXPORT = qw(ARCHIVE STOREID calls calls_of folder provider scfg script told_logs untainted);
 
 use constant STOREID => 'store';
-use constant ARCHIVE => 'vzdump-qemu-100-2026_01_02-03_04_05-0123456789abcdef';
+use constant ARCHIVE => 'vzdump-qemu-100-2026-01-02T03_04_05Z-0123456789abcdef';
 
 $ENV{PATH} = '/usr/sbin:/usr/bin:/sbin:/bin';
 delete @ENV{qw(IFS CDPATH ENV BASH_ENV)};

@@ -1,5 +1,6 @@
-//! Archives as Proxmox VE sees them: `vzdump-qemu-VMID-YYYY_MM_DD-HH_MM_SS-RANDOM`, or `vzdump-lxc-…`.
-//! Its interface groups by the beginning and reads the time in the middle.
+//! Archives as Proxmox VE sees them: `vzdump-qemu-VMID-YYYY-MM-DDTHH_MM_SSZ-RANDOM`, or `vzdump-lxc-…`.
+//! Its interface groups by the beginning. A time as vzdump writes it, it would show as one of the
+//! reader's time zone; so it takes the time that the listing tells.
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -8,9 +9,9 @@ use snapkeep_api::{ArchiveName, Error, ErrorKind, GuestId, GuestKind, Result};
 use snapkeep_provider::{Namespace, group};
 
 /// How the time is written.
-const TIME: &str = "%Y_%m_%d-%H_%M_%S";
+const TIME: &str = "%Y-%m-%dT%H_%M_%SZ";
 /// Characters of that.
-const TIME_LENGTH: usize = 19;
+const TIME_LENGTH: usize = 20;
 /// Hexadecimal digits at the end.
 const RANDOM_LENGTH: usize = 16;
 /// Digits of a VMID, which are at most this many and begin with none of zero.
@@ -44,7 +45,7 @@ pub(crate) fn path(namespace: &Namespace, shown: &str) -> Result<ArchiveName> {
     let foreign = || {
         let what = format!(
             "{:?} is no archive of this storage: their names are such as \
-             vzdump-qemu-100-2026_01_31-23_59_59-0123456789abcdef",
+             vzdump-qemu-100-2026-01-31T23_59_59Z-0123456789abcdef",
             shown.chars().take(200).collect::<String>()
         );
         Error::new(ErrorKind::Invalid, what)
@@ -117,11 +118,11 @@ mod tests {
         for (path_text, shown_text) in [
             (
                 "main/vm/100/2026-11-22T20:29:00Z-00ff00ff00ff00ff",
-                "vzdump-qemu-100-2026_11_22-20_29_00-00ff00ff00ff00ff",
+                "vzdump-qemu-100-2026-11-22T20_29_00Z-00ff00ff00ff00ff",
             ),
             (
                 "main/ct/999999999/2026-01-01T00:00:00Z-0123456789abcdef",
-                "vzdump-lxc-999999999-2026_01_01-00_00_00-0123456789abcdef",
+                "vzdump-lxc-999999999-2026-01-01T00_00_00Z-0123456789abcdef",
             ),
         ] {
             let name: ArchiveName = path_text.parse().unwrap();
@@ -132,23 +133,23 @@ mod tests {
 
     #[test]
     fn what_is_no_such_name_is_refused() {
-        let long = format!("vzdump-qemu-100-2026_11_22-20_29_00-{}", "0".repeat(300));
+        let long = format!("vzdump-qemu-100-2026-11-22T20_29_00Z-{}", "0".repeat(300));
         for bad in [
             "",
             "nope",
-            "vzdump-qemu-99-2026_11_22-20_29_00-00ff00ff00ff00ff",
+            "vzdump-qemu-99-2026-11-22T20_29_00Z-00ff00ff00ff00ff",
             "../../etc/passwd",
-            "vzdump-qemu-100-2026_11_22-20_29_00.vma.zst",
-            "vzdump-qemu-100-2026_11_22-20_29_00-00ff00ff00ff00f",
-            "vzdump-qemu-100-2026_11_22-20_29_00-00FF00FF00FF00FF",
-            "vzdump-qemu-0100-2026_11_22-20_29_00-00ff00ff00ff00ff",
-            "vzdump-qemu-1234567890-2026_11_22-20_29_00-00ff00ff00ff00ff",
-            "vzdump-qemu-100-2026_13_22-20_29_00-00ff00ff00ff00ff",
+            "vzdump-qemu-100-2026-11-22T20_29_00Z.vma.zst",
+            "vzdump-qemu-100-2026-11-22T20_29_00Z-00ff00ff00ff00f",
+            "vzdump-qemu-100-2026-11-22T20_29_00Z-00FF00FF00FF00FF",
+            "vzdump-qemu-0100-2026-11-22T20_29_00Z-00ff00ff00ff00ff",
+            "vzdump-qemu-1234567890-2026-11-22T20_29_00Z-00ff00ff00ff00ff",
+            "vzdump-qemu-100-2026-13-22T20_29_00Z-00ff00ff00ff00ff",
             "vzdump-qemu-100-2026_1_022-20_29_00-00ff00ff00ff00ff",
-            "vzdump-qemu-100-2026_11_22-20_29_00-00ff00ff00ff00ff\n",
-            "vzdump-qemu-10/0-2026_11_22-20_29_00-00ff00ff00ff00ff",
-            "vzdump-open-100-2026_11_22-20_29_00-00ff00ff00ff00ff",
-            "vzdump-qemu-100-2026_11_22-20_29_0é-00ff00ff00ff00ff",
+            "vzdump-qemu-100-2026-11-22T20_29_00Z-00ff00ff00ff00ff\n",
+            "vzdump-qemu-10/0-2026-11-22T20_29_00Z-00ff00ff00ff00ff",
+            "vzdump-open-100-2026-11-22T20_29_00Z-00ff00ff00ff00ff",
+            "vzdump-qemu-100-2026-11-22T20_29_0éZ-00ff00ff00ff00ff",
             &long,
         ] {
             let error = path(&namespace(), bad).unwrap_err();

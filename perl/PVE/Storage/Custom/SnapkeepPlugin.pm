@@ -22,7 +22,7 @@ use constant POLL_PATIENCE => 0.2;
 use constant ASK_LIMIT => 30;
 use constant OPEN_LIMIT => 45;
 
-my $ARCHIVE = qr/vzdump-(qemu|lxc)-([1-9][0-9]{2,8})-[0-9]{4}_[0-9]{2}_[0-9]{2}-[0-9]{2}_[0-9]{2}_[0-9]{2}-[0-9a-f]{16}/;
+my $ARCHIVE = qr/vzdump-(qemu|lxc)-([1-9][0-9]{2,8})-[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}_[0-9]{2}_[0-9]{2}Z-[0-9a-f]{16}/;
 
 # A higher number than the host's is refused, a lower one warned of in every command.
 sub api {
