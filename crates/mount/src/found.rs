@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 
+use rustix::fs::statfs;
 use rustix::io::Errno;
 use snapkeep_api::{Error, ErrorKind, Result};
 
 use crate::limits::ANSWER_LIMIT;
 use crate::mountinfo::all_of;
-use crate::target::{FILE_SYSTEM, answer};
+use crate::target::FILE_SYSTEM;
 
 /// A mount of ours.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -55,12 +56,18 @@ fn service(path: &Path) -> Service {
     let asked = path.to_owned();
     let started = thread::Builder::new()
         .name("asks a mount".to_owned())
-        .spawn(move || sender.send(answer(&asked)).ok());
+        .spawn(move || {
+            sender
+                .send(statfs(&asked).map(|answer| answer.f_bsize))
+                .ok()
+        });
     if let Err(e) = started {
         return Service::Unknown(format!("it could not be asked: {e}"));
     }
     match receiver.recv_timeout(ANSWER_LIMIT) {
-        Ok(Ok(())) => Service::Served,
+        // The kernel says that by itself to whoever a mount is closed to, also if nobody serves it.
+        Ok(Ok(0)) => unknown("it is closed to this user"),
+        Ok(Ok(_)) => Service::Served,
         Ok(Err(Errno::NOTCONN)) => Service::Stale,
         Ok(Err(e)) => Service::Unknown(io::Error::from(e).to_string()),
         Err(RecvTimeoutError::Timeout) => unknown("its program does not answer"),

@@ -85,12 +85,7 @@ pub(crate) fn shown(path: &Path) -> String {
 /// Whether there is a mount that nobody serves any more. What `stat` says of it may still be in
 /// the kernel's memory; what `statfs` says is not.
 pub(crate) fn is_stale(path: &Path) -> bool {
-    answer(path) == Err(Errno::NOTCONN)
-}
-
-/// Asks the program behind a mount.
-pub(crate) fn answer(path: &Path) -> Result<(), Errno> {
-    rustix::fs::statfs(path).map(drop)
+    rustix::fs::statfs(path).map(drop) == Err(Errno::NOTCONN)
 }
 
 /// The path without links. The last name is not followed if it cannot be: a mount that nobody

@@ -64,22 +64,37 @@ fn look(place: &Place) -> Result<Option<Finding>> {
     let shown = place.journal();
     let owner = Owner::ours(format!("backup of {}", place.stem()));
     if held {
-        let holder = Lock::holder(place).filter(|life| !life.has_ended());
-        let owner = owner.with_process(holder.map(|life| life.id()));
-        return Ok(Some(Finding::in_use(KIND, what, shown.display(), owner)));
+        let holder = Lock::holder(place);
+        if holder.as_ref().is_none_or(|life| !life.has_ended()) {
+            let owner = owner.with_process(holder.map(|life| life.id()));
+            return Ok(Some(Finding::in_use(KIND, what, shown.display(), owner)));
+        }
+        let users = Lock::users(place);
+        let healing = format!(
+            "none while a process that it started has its lock ({}): once that has ended, look again",
+            users
+                .first()
+                .map_or("which is not known".to_owned(), u32::to_string)
+        );
+        let owner = owner.with_process(users.first().copied());
+        let finding = Finding::stale(KIND, what, shown.display(), owner);
+        return Ok(Some(finding.costs(cost(&journal)).heals_by(healing)));
     }
-    let cost = if journal.steps.iter().any(Step::may_stand_still) {
-        "the container, or a file system, may stand still until its next backup"
-    } else {
-        "the snapshot's space, until the container's next backup"
-    };
     let finding = Finding::stale(KIND, what, shown.display(), owner)
-        .costs(cost)
+        .costs(cost(&journal))
         .heals_by("it is taken back, as the container's next backup would do");
     let place = place.clone();
     Ok(Some(finding.with_remedy(move |log, cancel| {
         take_back(&place, log, cancel)
     })))
+}
+
+fn cost(journal: &Journal) -> &'static str {
+    if journal.steps.iter().any(Step::may_stand_still) {
+        "the container, or a file system, may stand still until its next backup"
+    } else {
+        "the snapshot's space, until the container's next backup"
+    }
 }
 
 /// A change, for a message.
@@ -121,4 +136,47 @@ fn take_back(place: &Place, log: &dyn TaskLog, cancel: &Cancel) -> Result<String
     undo.all(&mut journal)?;
     lock.release();
     Ok("it is taken back".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::container::life::Life;
+    use crate::container::limits::Timeouts;
+    use crate::container::lxc::Lxc;
+    use crate::doctor::State;
+
+    #[test]
+    fn a_lock_is_no_sign_of_life_once_its_holder_has_ended() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let place = Place::new(folder.path(), "web", Path::new("/a")).unwrap();
+        let lxc = Lxc::new(Path::new("/var/lib/lxc"), "web", None).unwrap();
+        let mut journal = Journal::new(Timeouts::default());
+        journal.add(&place, Step::Stop { lxc, life: None }).unwrap();
+        let lock = Lock::take(&place).unwrap().unwrap();
+        let found = look(&place).unwrap().unwrap();
+        assert_eq!(found.state, State::InUse);
+        let mut dead = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let life = serde_json::to_vec(&Life::of(dead.id()).unwrap()).unwrap();
+        drop(dead.stdin.take());
+        dead.wait().unwrap();
+        std::fs::write(place.lock(), life).unwrap();
+        let found = look(&place).unwrap().unwrap();
+        assert_eq!(found.state, State::Stale);
+        assert!(found.healing.contains("has its lock"), "{}", found.healing);
+        drop(lock);
+        assert!(
+            look(&place)
+                .unwrap()
+                .unwrap()
+                .healing
+                .contains("taken back")
+        );
+    }
 }
