@@ -62,7 +62,7 @@ line=$(sed -n 's/^ExecStart=//p' $unit | sed 's/%I/config/')
 mount --rbind / /mnt
 for part in usr etc boot; do mount --bind /$part /mnt/$part; mount -o remount,ro,bind /mnt/$part; done
 chroot /mnt setpriv --bounding-set -all,+dac_read_search --inh-caps -all --no-new-privs $line
-snapkeep list | grep -q 'verified at'
+snapkeep list | grep -q ', verified'
 ";
 
 pub(super) fn run(
