@@ -41,8 +41,7 @@ sub show { my ($name, @more) = @_; return output_of('show', path_of($name), @mor
 # The name in the repository.
 sub path_of {
     my ($kind, $guest, $time, $random) = $_[0] =~ m!vzdump-(qemu|lxc)-(\d+)-(\S+)-([0-9a-f]{16})\z!;
-    my ($date, $clock) = $time =~ m/\A(\S+)-(\S+)\z/;
-    return 'pve/' . ($kind eq 'qemu' ? 'vm' : 'ct') . "/$guest/" . $date =~ tr/_/-/r . 'T' . $clock =~ tr/_/:/r . "Z-$random";
+    return 'pve/' . ($kind eq 'qemu' ? 'vm' : 'ct') . "/$guest/" . $time =~ tr/_/:/r . "-$random";
 }
 
 sub is_there { my ($name) = @_; return scalar(grep { $_ eq $name } archives()); }

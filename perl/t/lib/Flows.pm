@@ -146,7 +146,7 @@ sub version_five {
 
 # As qemu-server calls it, without the storage ID, and as pve-container and version 5 do, with it.
 sub restores {
-    my $archive = qr!\Abackup/vzdump-(?:qemu|lxc)-[0-9a-z_-]+: !;
+    my $archive = qr!\Abackup/vzdump-(?:qemu|lxc)-[0-9A-Za-z_-]+: !;
     my $of = sub {
         my ($sub, $kind, @more) = @_;
         my $call = $sub =~ s/\Arestore_(get_(?:guest|firewall)_config)\z/archive_$1/r;
