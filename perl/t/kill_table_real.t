@@ -10,7 +10,7 @@ use POSIX ();
 use Test::More;
 
 use Bench;
-use Flows qw(flows run_step storage_calls);
+use Flows qw(flows run_step storage_calls whole_flow);
 use Killing qw(adopt_orphans arm gather in_user_namespace kill_caller left_behind limited rows %counted);
 use Real qw(archives needs real_context real_scfg run_program server);
 
@@ -34,15 +34,6 @@ sub context {
     my $folder = folder() . "/store/new-$new";
     $context->{new_scfg} = sub { return real_scfg('snapkeep-repository' => $folder)->%* };
     return $context;
-}
-
-sub whole_job {
-    my ($name) = @_;
-    my ($flow) = grep { $_->[0] eq $name } flows();
-    my (undef, @steps) = @$flow;
-    my $context = context();
-    run_step($_, $context) for @steps;
-    return "backup/$context->{name}";
 }
 
 # Adding a storage once more begins with neither of its files, as an administrator would.
@@ -76,7 +67,7 @@ sub caller_ends {
     return @problems;
 }
 
-@kept = (whole_job('machine by nbd'), whole_job('container in its user namespace'));
+@kept = (whole_flow('machine by nbd', context()), whole_flow('container in its user namespace', context()));
 $known{$_} = 1 for archives();
 my %ways = ('the caller is ended by SIGTERM' => 'TERM', 'the caller is killed' => 'KILL');
 my @rows = rows(flows(), storage_calls());

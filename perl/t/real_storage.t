@@ -13,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(CLOCK_MONOTONIC clock_gettime sleep);
 
 use Bench;
-use Flows qw(flows run_step);
+use Flows qw(flows run_step whole_flow);
 use Killing qw(gather in_user_namespace left_behind);
 use Real qw(archives content key_path needs program real_context real_scfg server);
 
@@ -35,16 +35,6 @@ sub written {
     print $file $bytes;
     close($file);
     return;
-}
-
-# A whole backup; the name of its archive.
-sub backed_up {
-    my ($name) = @_;
-    my ($flow) = grep { $_->[0] eq $name } flows();
-    my (undef, @steps) = @$flow;
-    my $context = context();
-    run_step($_, $context) for @steps;
-    return "backup/$context->{name}";
 }
 
 # The program, started to run on; its process ID.
@@ -73,13 +63,13 @@ END {
     }
 }
 
-my $machine = backed_up('machine by nbd');
+my $machine = whole_flow('machine by nbd', context());
 
 # A repository on a file system that somebody serves who then stops: the mount of a container's archive, in which
 # there is a file `config`.
 subtest 'the repository hangs: status answers from its note, and says later that it is not active' => sub {
     written(folder() . '/tree/config', 'as a repository has it');
-    backed_up('container in the task');
+    whole_flow('container in the task', context());
     $mount = folder() . '/mounted';
     mkdir($mount);
     my $pid = $serving = start('-r', folder() . '/store/repository', '--key-file', key_path(), '--namespace', 'pve', 'mount', $mount);

@@ -8,6 +8,7 @@ use serde_json::Value;
 use snapkeep_api::{GuestId, Incarnation, Process};
 
 use crate::limits;
+use crate::process::start_time;
 
 /// Where the files with the IDs of processes are; the second is a link to the first, or the other
 /// way round.
@@ -26,8 +27,7 @@ pub(crate) fn incarnation(guest: &GuestId) -> Incarnation {
 fn in_folder(folder: &Path, guest: &GuestId) -> Option<Incarnation> {
     let id = read(&folder.join(format!("{guest}.pid")))?;
     let id: u32 = std::str::from_utf8(&id).ok()?.trim().parse().ok()?;
-    let stat = read(format!("/proc/{id}/stat").as_ref())?;
-    let start = start_time(&String::from_utf8_lossy(&stat))?;
+    let start = start_time(id)?;
     // The file may be of a process that is gone, and the number another's by now.
     if !listens(id, &folder.join(format!("{guest}."))) {
         return None;
@@ -88,12 +88,6 @@ fn listens(id: u32, beginning: &Path) -> bool {
         .flatten()
         .filter_map(|entry| fs::read_link(entry.path()).ok())
         .any(|to| open.iter().any(|socket| to.as_os_str() == socket.as_str()))
-}
-
-/// Field 22 of `/proc/PID/stat`. Field 2, the name, is in parentheses, and may have some in it.
-fn start_time(stat: &str) -> Option<u64> {
-    let (_, after) = stat.rsplit_once(')')?;
-    after.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 /// The generation ID of a device that has one, unless it is zero.

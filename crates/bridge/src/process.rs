@@ -49,3 +49,12 @@ impl AsFd for Process {
         self.descriptor.as_fd()
     }
 }
+
+/// When a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`. Field 2, the
+/// name, is in parentheses, and may have some in it.
+pub(crate) fn start_time(id: u32) -> Option<u64> {
+    let stat = std::fs::read(format!("/proc/{id}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    let (_, after) = stat.rsplit_once(')')?;
+    after.split_ascii_whitespace().nth(19)?.parse().ok()
+}

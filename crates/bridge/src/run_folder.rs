@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use snapkeep_api::{Error, ErrorKind, Result};
 
 use crate::limits;
+use crate::process::start_time;
 
 /// A folder of this process, for root alone, with folders to mount at.
 #[derive(Debug)]
@@ -167,14 +168,6 @@ fn owner(name: &str) -> Option<(u32, u64)> {
     let mut parts = name.split('-');
     let owner = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     (parts.next()?.len() == 16 && parts.next().is_none()).then_some(owner)
-}
-
-/// Field 22 of `/proc/PID/stat`.
-fn start_time(id: u32) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{id}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    let (_, after) = stat.rsplit_once(')')?;
-    after.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -107,14 +107,6 @@ impl std::fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// What a verb says that was asked to end.
-pub(crate) fn cancelled() -> Fault {
-    Fault {
-        code: Code::Cancelled,
-        message: "it was cancelled".to_owned(),
-    }
-}
-
 /// An error with a code.
 pub(crate) fn fault(code: Code, message: impl Into<String>) -> Error {
     let message = message.into();

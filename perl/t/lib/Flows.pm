@@ -7,7 +7,7 @@ use warnings;
 
 use Exporter qw(import);
 
-our @EXPORT_OK = qw(flows run_step storage_calls);
+our @EXPORT_OK = qw(flows run_step storage_calls whole_flow);
 
 # A step: {sub, call (of the program), dies (whether a failure of the call is one of the sub), about (what an error
 # names), do (a sub of the context), alone (the next step does it too)}. A context has {provider, time, vmid, ctid, config, vm_info, ct_info, volumes,
@@ -19,6 +19,15 @@ sub step {
 }
 
 sub run_step { my ($step, $context) = @_; return $step->{do}->($context); }
+
+# All steps of a flow, which backs a guest up; the volume name of its archive.
+sub whole_flow {
+    my ($name, $context) = @_;
+    my ($flow) = grep { $_->[0] eq $name } flows();
+    my (undef, @steps) = @$flow;
+    run_step($_, $context) for @steps;
+    return "backup/$context->{name}";
+}
 
 # [NAME, STEP …] of each. The steps of one are made on one provider object.
 sub flows {

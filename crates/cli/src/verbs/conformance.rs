@@ -14,7 +14,7 @@ use snapkeep_api::memory::MemoryProvider;
 use snapkeep_conformance::{Kind, PerlClass, Property, Verdict, check, properties};
 
 use crate::args::conformance::{Conformance, Dialect, Mechanism};
-use crate::failure::{Code, cancelled, usage};
+use crate::failure::{Code, usage};
 use crate::report::{self, Report};
 use crate::signals::Stop;
 
@@ -25,9 +25,7 @@ pub(super) fn run(wanted: &Conformance, quiet: bool, json: bool) -> Result<ExitC
     let stop = Stop::watch(quiet)?;
     let mut done = Done::default();
     for property in &chosen {
-        if stop.cancel.is_cancelled() {
-            return Err(cancelled().into());
-        }
+        stop.cancel.check()?;
         let line = Line::new(property, subject.verdict(property));
         if !json {
             report::bytes(format!("{}\n", line.text()).as_bytes())?;
