@@ -80,6 +80,10 @@ impl Storage for Watched {
         self.storage.length(name)
     }
 
+    fn modified(&self, name: &FileName) -> Result<i64> {
+        self.storage.modified(name)
+    }
+
     fn list(
         &self,
         prefix: &FileName,

@@ -32,6 +32,10 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn read(&self, name: &FileName, range: Range<u64>) -> Result<Vec<u8>>;
     /// The file's length in bytes; `NotFound` if there is none.
     fn length(&self, name: &FileName) -> Result<u64>;
+    /// When the file was written, in seconds since 1970, by the clock of the storage: that of the
+    /// machine it lies on, which need not be right nor go as anybody else's does. `NotFound` if
+    /// there is none.
+    fn modified(&self, name: &FileName) -> Result<i64>;
     /// Calls `each` once for each file whose name begins with `prefix` and a `/`, in name order,
     /// with its length. A prefix with no files is not an error.
     fn list(

@@ -49,6 +49,10 @@ impl Files for Noting {
         SystemFiles.entry(path)
     }
 
+    fn modified(&self, path: &Path) -> io::Result<i64> {
+        SystemFiles.modified(path)
+    }
+
     fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
         SystemFiles.names(folder)
     }

@@ -98,6 +98,10 @@ impl Storage for Small {
         self.inner.length(name)
     }
 
+    fn modified(&self, name: &FileName) -> snapkeep_repo::Result<i64> {
+        self.inner.modified(name)
+    }
+
     fn list(
         &self,
         prefix: &FileName,

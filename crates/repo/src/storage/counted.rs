@@ -15,7 +15,7 @@ pub struct Tally {
     pub puts: u64,
     /// Ranges read.
     pub reads: u64,
-    /// Everything else: lengths, lists, removals, files made durable.
+    /// Everything else: lengths, times, lists, removals, files made durable.
     pub others: u64,
     /// Bytes read.
     pub read_bytes: u64,
@@ -86,6 +86,11 @@ impl Storage for Counted {
     fn length(&self, name: &FileName) -> Result<u64> {
         self.tally().others += 1;
         self.inner.length(name)
+    }
+
+    fn modified(&self, name: &FileName) -> Result<i64> {
+        self.tally().others += 1;
+        self.inner.modified(name)
     }
 
     fn list(

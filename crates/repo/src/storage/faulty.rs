@@ -80,6 +80,10 @@ impl Storage for Faulty {
         self.run(name, || self.inner.length(name))
     }
 
+    fn modified(&self, name: &FileName) -> Result<i64> {
+        self.run(name, || self.inner.modified(name))
+    }
+
     fn list(
         &self,
         prefix: &FileName,

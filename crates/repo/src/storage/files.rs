@@ -43,6 +43,8 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn read(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>>;
     /// What has this path; a symbolic link is not followed.
     fn entry(&self, path: &Path) -> io::Result<Entry>;
+    /// When a file was last written to, in seconds since 1970; a symbolic link is not followed.
+    fn modified(&self, path: &Path) -> io::Result<i64>;
     /// The names in a folder, in no order; without those that are no text. Of more than
     /// [`FILES_MAX`](crate::limits::FILES_MAX) one more is told.
     fn names(&self, folder: &Path) -> io::Result<Vec<String>>;
@@ -110,6 +112,10 @@ impl Files for SystemFiles {
         } else {
             Entry::Other
         })
+    }
+
+    fn modified(&self, path: &Path) -> io::Result<i64> {
+        Ok(fs::symlink_metadata(path)?.mtime())
     }
 
     fn names(&self, folder: &Path) -> io::Result<Vec<String>> {

@@ -231,6 +231,12 @@ impl Storage for LocalStorage {
         }
     }
 
+    fn modified(&self, name: &FileName) -> Result<i64> {
+        let path = self.path(name);
+        (self.files.modified(&path))
+            .map_err(|e| Error::io(format!("cannot find {}", path.display()), e))
+    }
+
     fn list(
         &self,
         prefix: &FileName,
@@ -259,6 +265,20 @@ impl Storage for LocalStorage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_was_written_when_its_file_system_says() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage = LocalStorage::open(folder.path()).expect("a storage");
+        let name: FileName = "keys/1".parse().expect("a name");
+        let missing = storage.modified(&name).expect_err("none");
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+        storage.put(&name, b"").expect("room");
+        let file = std::fs::File::open(folder.path().join("keys/1")).expect("there");
+        let then = std::time::UNIX_EPOCH + std::time::Duration::from_millis(1_234_567_890_987);
+        file.set_modified(then).expect("mine");
+        assert_eq!(storage.modified(&name).expect("there"), 1_234_567_890);
+    }
 
     #[test]
     fn a_folder_with_too_many_files_is_named_and_not_listed() {

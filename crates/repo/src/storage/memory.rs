@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{FileName, Storage};
@@ -10,7 +11,15 @@ use crate::{Error, ErrorKind, Result};
 /// A storage that forgets everything when it is dropped.
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
-    files: Mutex<BTreeMap<FileName, Vec<u8>>>,
+    files: Mutex<BTreeMap<FileName, Stored>>,
+    /// Seconds since 1970, as tests set them.
+    clock: AtomicI64,
+}
+
+#[derive(Clone, Debug)]
+struct Stored {
+    bytes: Vec<u8>,
+    modified: i64,
 }
 
 impl MemoryStorage {
@@ -24,17 +33,23 @@ impl MemoryStorage {
     pub fn fork(&self) -> Self {
         Self {
             files: Mutex::new(self.files().clone()),
+            clock: AtomicI64::new(self.clock.load(Ordering::SeqCst)),
         }
+    }
+
+    /// Sets the clock that says when files are written; it stands still. A new storage's is at 0.
+    pub fn set_time(&self, seconds: i64) {
+        self.clock.store(seconds, Ordering::SeqCst);
     }
 
     /// Changes a file behind the repository's back, as a failing disk would.
     pub fn damage(&self, name: &FileName, change: impl FnOnce(&mut Vec<u8>)) {
-        if let Some(bytes) = self.files().get_mut(name) {
-            change(bytes);
+        if let Some(stored) = self.files().get_mut(name) {
+            change(&mut stored.bytes);
         }
     }
 
-    fn files(&self) -> MutexGuard<'_, BTreeMap<FileName, Vec<u8>>> {
+    fn files(&self) -> MutexGuard<'_, BTreeMap<FileName, Stored>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -45,7 +60,11 @@ fn missing(name: &FileName) -> Error {
 
 impl Storage for MemoryStorage {
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
-        self.files().insert(name.clone(), bytes.to_vec());
+        let stored = Stored {
+            bytes: bytes.to_vec(),
+            modified: self.clock.load(Ordering::SeqCst),
+        };
+        self.files().insert(name.clone(), stored);
         Ok(())
     }
 
@@ -55,7 +74,7 @@ impl Storage for MemoryStorage {
 
     fn read(&self, name: &FileName, range: Range<u64>) -> Result<Vec<u8>> {
         let files = self.files();
-        let bytes = files.get(name).ok_or_else(|| missing(name))?;
+        let Stored { bytes, .. } = files.get(name).ok_or_else(|| missing(name))?;
         let start = usize::try_from(range.start).unwrap_or(usize::MAX);
         let end = usize::try_from(range.end).unwrap_or(usize::MAX);
         match bytes.get(start..end) {
@@ -67,8 +86,14 @@ impl Storage for MemoryStorage {
     fn length(&self, name: &FileName) -> Result<u64> {
         self.files()
             .get(name)
-            .map(|bytes| bytes.len() as u64)
+            .map(|stored| stored.bytes.len() as u64)
             .ok_or_else(|| missing(name))
+    }
+
+    fn modified(&self, name: &FileName) -> Result<i64> {
+        let files = self.files();
+        let stored = files.get(name).ok_or_else(|| missing(name))?;
+        Ok(stored.modified)
     }
 
     fn list(
@@ -79,7 +104,7 @@ impl Storage for MemoryStorage {
         let start = format!("{prefix}/");
         let found: Vec<_> = (self.files().iter())
             .filter(|(name, _)| name.as_str().starts_with(&start))
-            .map(|(name, bytes)| (name.clone(), bytes.len() as u64))
+            .map(|(name, stored)| (name.clone(), stored.bytes.len() as u64))
             .collect();
         found
             .iter()

@@ -67,6 +67,8 @@ enum Node {
         live: Vec<u8>,
         durable: Vec<u8>,
         forgotten: bool,
+        /// By the machine's clock.
+        modified: i64,
     },
 }
 
@@ -83,6 +85,8 @@ struct Machine {
     steps: u64,
     stop: Stop,
     without: Without,
+    /// Seconds since 1970; it stands still.
+    clock: i64,
     /// The folder whose next sync the flawed program would not have asked for.
     unasked: Option<PathBuf>,
 }
@@ -98,8 +102,14 @@ impl Power {
             steps: 0,
             stop,
             without,
+            clock: 0,
             unasked: None,
         }))
+    }
+
+    /// Lets so many seconds pass.
+    pub(crate) fn pass(&self, seconds: i64) {
+        self.machine().clock += seconds;
     }
 
     /// How many calls there were that change or sync something.
@@ -196,7 +206,12 @@ impl Machine {
                     changes: Vec::new(),
                 }
             }
-            Node::File { live, durable, .. } => {
+            Node::File {
+                live,
+                durable,
+                modified,
+                ..
+            } => {
                 let way = if live == durable { 0 } else { choice.next(4) };
                 let bytes = match way {
                     0 => durable.clone(),
@@ -208,6 +223,7 @@ impl Machine {
                     live: bytes.clone(),
                     durable: bytes,
                     forgotten: false,
+                    modified: *modified,
                 }
             }
         });
@@ -216,6 +232,7 @@ impl Machine {
             steps: 0,
             stop: Stop::Never,
             without: self.without,
+            clock: self.clock,
             unasked: None,
         }
     }
@@ -292,6 +309,7 @@ impl Machine {
             live,
             durable,
             forgotten,
+            ..
         } = &mut self.nodes[node]
         else {
             return Err(ErrorKind::IsADirectory.into());
@@ -361,6 +379,7 @@ impl Files for Power {
             live: Vec::new(),
             durable: Vec::new(),
             forgotten: false,
+            modified: machine.clock,
         };
         let node = machine.add(path, file)?;
         for end in [bytes.len() / 2, bytes.len()] {
@@ -417,6 +436,15 @@ impl Files for Power {
             Node::Folder { .. } => Entry::Folder,
             Node::File { live, .. } => Entry::File(live.len() as u64),
         })
+    }
+
+    fn modified(&self, path: &Path) -> io::Result<i64> {
+        let machine = self.machine();
+        machine.awake()?;
+        match &machine.nodes[machine.find(path)?] {
+            Node::Folder { .. } => Err(ErrorKind::IsADirectory.into()),
+            Node::File { modified, .. } => Ok(*modified),
+        }
     }
 
     fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
