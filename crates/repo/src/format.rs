@@ -12,4 +12,5 @@ pub(crate) mod node;
 pub(crate) mod pack;
 pub(crate) mod slot;
 pub(crate) mod snapshot;
+pub(crate) mod table;
 pub(crate) mod tree;

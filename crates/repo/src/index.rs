@@ -1,15 +1,26 @@
-//! Where chunks lie: all index objects of a repository, in memory.
+//! Where chunks lie: by tables, which stay in the storage, and in memory by the index objects that no
+//! table covers yet.
+
+mod generation;
+mod merge;
+mod table;
+mod tables;
 
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 use std::ops::Range;
+use std::sync::Arc;
 
-use crate::format::bytes::unhex;
+use crate::format::bytes::{length_u32, unhex};
 use crate::format::envelope::{self, Kind};
 use crate::format::id::{ChunkId, PackId};
 use crate::format::index::{self, IndexedPack};
 use crate::format::pack::{self, Class, Entry, HEADER, TRAILER};
 use crate::keys::Keys;
 use crate::storage::{FileName, Storage, read_all};
+pub(crate) use merge::merge;
+pub use merge::{Merge, Merged};
+use tables::Tables;
+
 use crate::{Error, Result, limits};
 
 /// Where a chunk lies.
@@ -24,11 +35,42 @@ pub(crate) struct Location {
     pub(crate) compressed: bool,
 }
 
+impl Location {
+    /// Whether it is the same place.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        (self.pack, self.number) == (other.pack, other.number)
+    }
+
+    fn new(pack: u32, number: u32, entry: &Entry) -> Self {
+        let Entry {
+            id: _,
+            offset,
+            stored,
+            plain,
+            compressed,
+        } = *entry;
+        Self {
+            number,
+            pack,
+            offset,
+            stored,
+            plain,
+            compressed,
+        }
+    }
+}
+
 /// A pack that the index knows.
 #[derive(Clone, Debug)]
 pub(crate) struct Pack {
     pub(crate) id: PackId,
     pub(crate) class: Class,
+    /// It was there once, and is not any more: what is in it lies elsewhere, or nowhere.
+    gone: bool,
+    /// What is in it is known: by a table, …
+    tabled: bool,
+    /// … or in memory.
+    loaded: bool,
 }
 
 /// Chunk id to place, in 16 parts by the identity's first bits: a map that grows is there twice
@@ -52,37 +94,50 @@ impl Places {
     }
 }
 
-/// All that is known of where chunks lie. It grows with what lies in the repository's packs, and
-/// with nothing else: 65 to 130 bytes of memory for each chunk.
+/// All that is known of where chunks lie. What tables have stays in the storage but for about two
+/// bytes of each chunk; of the others, which index objects or packs alone name, 65 to 130 bytes are
+/// in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
+    tables: Tables,
     chunks: Places,
     /// Further copies of chunks that lie in several packs, of which each is counted once.
     copies: HashMap<ChunkId, Vec<Location>>,
     packs: Vec<Pack>,
-    known: HashSet<PackId>,
+    known: HashMap<PackId, u32>,
+    /// Index objects that were read.
+    read: HashSet<FileName>,
     adopted: Vec<PackId>,
     problems: Vec<(FileName, Error)>,
 }
 
 impl Index {
-    /// Reads every index object, then the table of every pack that none of them names: what a
-    /// writer that was killed had stored, or all packs if the index is lost.
+    /// Opens the tables, reads every index object that they do not cover, then the table of every
+    /// pack that none of them names: what a writer that was killed had stored, or all packs if the
+    /// index is lost.
     ///
     /// A pack that an index object names and that is not there is left out, with what is in it,
     /// so that a backup stores those chunks again.
-    pub(crate) fn load(storage: &dyn Storage, keys: &Keys) -> Result<Self> {
+    pub(crate) fn load(storage: &Arc<dyn Storage>, keys: &Keys) -> Result<Self> {
         let mut index = Self::default();
         index.refresh(storage, keys)?;
         Ok(index)
     }
 
-    /// Adds what was stored since. Places that were found stay valid.
-    pub(crate) fn refresh(&mut self, storage: &dyn Storage, keys: &Keys) -> Result<()> {
+    /// Adds what was stored since, and leaves out what is gone. The numbers of packs stay valid.
+    pub(crate) fn refresh(&mut self, storage: &Arc<dyn Storage>, keys: &Keys) -> Result<()> {
+        self.problems.clear();
+        let problems = self.tables.refresh(storage, keys)?;
+        for (name, error) in problems {
+            self.doubt(name, error);
+        }
         // The packs of an object that is listed were stored before it, so they are listed too.
         let mut objects = Vec::new();
         storage.list(&"index".parse()?, &mut |name, _| {
-            objects.extend(is_object(name).then(|| name.clone()));
+            let new = object_of(name).is_some_and(|(writer, number)| {
+                !self.tables.covers(&writer, number) && !self.read.contains(name)
+            });
+            objects.extend(new.then(|| name.clone()));
             Ok(())
         })?;
         let mut present = BTreeMap::new();
@@ -92,23 +147,37 @@ impl Index {
             }
             Ok(())
         })?;
-        self.problems.clear();
+        for pack in &mut self.packs {
+            pack.gone = !present.contains_key(&pack.id);
+            pack.tabled = false;
+        }
+        let (packs, known) = (&mut self.packs, &mut self.known);
+        self.tables.number(|pack| {
+            let there = present.get(&pack.id) == Some(&u64::from(pack.length));
+            there.then(|| {
+                let number = numbered(packs, known, pack.id, pack.class);
+                packs[number as usize].tabled = true;
+                number
+            })
+        });
         for name in objects {
-            match read_object(storage, keys, &name) {
+            match read_object(&**storage, keys, &name) {
                 Ok(packs) => {
                     for pack in packs {
                         if present.get(&pack.id) == Some(&u64::from(pack.length)) {
                             self.add(pack);
                         }
                     }
+                    self.read.insert(name);
                 }
                 // The index is derived: what cannot be read is made good from the packs.
                 Err(error) => self.doubt(name, error),
             }
         }
         for (id, length) in present {
-            if !self.known.contains(&id) {
-                match read_pack(storage, keys, id, length) {
+            let known = (self.known.get(&id)).and_then(|number| self.pack(*number));
+            if known.is_none_or(|pack| !pack.tabled && !pack.loaded) {
+                match read_pack(&**storage, keys, id, length) {
                     Ok(pack) => {
                         self.adopted.push(id);
                         self.add(pack);
@@ -118,6 +187,11 @@ impl Index {
             }
         }
         Ok(())
+    }
+
+    /// Reads all from index objects and packs from here on.
+    pub(crate) fn leave_tables(&mut self) {
+        self.tables.distrust();
     }
 
     fn doubt(&mut self, name: FileName, error: Error) {
@@ -157,62 +231,81 @@ impl Index {
     }
 
     pub(crate) fn add(&mut self, indexed: IndexedPack) {
-        if !self.known.insert(indexed.id) {
-            return;
-        }
-        let pack = crate::format::bytes::length_u32(self.packs.len());
         let IndexedPack {
             id,
             class,
             entries,
             length: _,
         } = indexed;
-        self.packs.push(Pack { id, class });
+        let pack = numbered(&mut self.packs, &mut self.known, id, class);
+        if std::mem::replace(&mut self.packs[pack as usize].loaded, true) {
+            return;
+        }
         for (number, entry) in (0u32..).zip(entries) {
-            let Entry {
-                id,
-                offset,
-                stored,
-                plain,
-                compressed,
-            } = entry;
-            let location = Location {
-                number,
-                pack,
-                offset,
-                stored,
-                plain,
-                compressed,
-            };
-            match self.chunks.part_mut(&id).entry(id) {
+            let location = Location::new(pack, number, &entry);
+            match self.chunks.part_mut(&entry.id).entry(entry.id) {
                 hash_map::Entry::Vacant(place) => drop(place.insert(location)),
                 hash_map::Entry::Occupied(_) => {
-                    self.copies.entry(id).or_default().push(location);
+                    self.copies.entry(entry.id).or_default().push(location);
                 }
             }
         }
     }
 
-    pub(crate) fn find(&self, id: &ChunkId) -> Option<Location> {
-        self.chunks.part(id).get(id).copied()
+    /// Where a chunk lies.
+    pub(crate) fn find(&self, id: &ChunkId) -> Result<Option<Location>> {
+        let first = self.chunks.part(id).get(id);
+        match first.filter(|place| self.is_there(place)) {
+            Some(place) => Ok(Some(*place)),
+            None => Ok(self.all(id)?.into_iter().next()),
+        }
     }
 
-    /// Where else it lies.
-    pub(crate) fn copies(&self, id: &ChunkId) -> &[Location] {
-        self.copies.get(id).map_or(&[], Vec::as_slice)
+    /// All places where it lies.
+    pub(crate) fn all(&self, id: &ChunkId) -> Result<Vec<Location>> {
+        let copies = self.copies.get(id).map_or(&[][..], Vec::as_slice);
+        let mut places: Vec<Location> = (self.chunks.part(id).get(id).into_iter())
+            .chain(copies)
+            .copied()
+            .collect();
+        self.tables.find(id, &mut places)?;
+        places.retain(|place| self.is_there(place));
+        Ok(places)
+    }
+
+    fn is_there(&self, place: &Location) -> bool {
+        self.pack(place.pack).is_some_and(|pack| !pack.gone)
     }
 
     pub(crate) fn pack(&self, number: u32) -> Option<&Pack> {
         self.packs.get(number as usize)
     }
 
-    pub(crate) fn packs(&self) -> &[Pack] {
-        &self.packs
+    /// Chunks, each as often as it is there, and packs.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let chunks: usize = self.chunks.0.iter().map(HashMap::len).sum();
+        let packs = self.packs.iter().filter(|pack| !pack.gone);
+        (chunks + self.tables.entries(), packs.count())
     }
+}
 
-    pub(crate) fn len(&self) -> usize {
-        self.chunks.0.iter().map(HashMap::len).sum()
-    }
+/// The number of a pack, which is given to it if it is new.
+fn numbered(
+    packs: &mut Vec<Pack>,
+    known: &mut HashMap<PackId, u32>,
+    id: PackId,
+    class: Class,
+) -> u32 {
+    *known.entry(id).or_insert_with(|| {
+        packs.push(Pack {
+            id,
+            class,
+            gone: false,
+            tabled: false,
+            loaded: false,
+        });
+        length_u32(packs.len() - 1)
+    })
 }
 
 /// The pack whose file this is; what has no pack's name is none, whatever it holds.
@@ -222,14 +315,18 @@ pub(crate) fn pack_of(name: &FileName) -> Option<PackId> {
     (pack_file(&id) == *name).then_some(id)
 }
 
-/// Whether a file has the name of an index object.
-fn is_object(name: &FileName) -> bool {
-    let parts: Vec<&str> = name.as_str().split('/').collect();
-    matches!(&parts[..], ["index", writer, number] if unhex::<16>(writer).is_some()
-        && number.len() == 8 && number.bytes().all(|b| b.is_ascii_digit()))
+/// The writer and number of an index object; `None` if a file has another name.
+pub(crate) fn object_of(name: &FileName) -> Option<([u8; 16], u32)> {
+    let (writer, number) = name.as_str().strip_prefix("index/")?.split_once('/')?;
+    let digits = number.len() == 8 && number.bytes().all(|b| b.is_ascii_digit());
+    Some((unhex(writer)?, digits.then(|| number.parse().ok())??))
 }
 
-fn read_object(storage: &dyn Storage, keys: &Keys, name: &FileName) -> Result<Vec<IndexedPack>> {
+pub(crate) fn read_object(
+    storage: &dyn Storage,
+    keys: &Keys,
+    name: &FileName,
+) -> Result<Vec<IndexedPack>> {
     let file = read_all(storage, name, limits::SEALED_MAX)?;
     let body = envelope::open(keys, Kind::Index, name, &file)?;
     index::decode(&body).ok_or_else(|| Error::corrupt(format!("{name} is not readable")))

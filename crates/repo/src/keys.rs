@@ -170,6 +170,10 @@ impl Keys {
         self.under_metadata(salt, 2)
     }
 
+    pub(crate) fn index_table(&self, salt: &[u8; 32]) -> Cipher {
+        self.under_metadata(salt, 3)
+    }
+
     fn under_metadata(&self, salt: &[u8; 32], purpose: u8) -> Cipher {
         let mut hasher = blake3::Hasher::new_keyed(&self.metadata);
         Cipher::new(hasher.update(salt).update(&[purpose]).finalize().as_bytes())

@@ -34,6 +34,7 @@ pub use format::id::{ChunkId, PackId};
 pub use format::pack::Class;
 pub use format::slot::Stretch;
 pub use format::snapshot::{BlobRef, DiskRecord, Lineage, Snapshot, SnapshotName, Stats};
+pub use index::{Merge, Merged};
 pub use keys::{KeyFile, RecoveryKit, Unlock};
 pub use map::{MAP_FAN_OUT, update_map};
 pub use random::{Random, SystemRandom};

@@ -18,6 +18,23 @@ pub const SEALED_MAX: u64 = 64 << 20;
 /// An index object is written when so many blobs wait for one, so that an interrupted backup's
 /// work is found again by the next.
 pub const INDEX_BLOBS: usize = 65_536;
+/// Entries of one table of the index: its file must fit [`SEALED_MAX`].
+pub const TABLE_ENTRIES: usize = 524_288;
+/// Packs in one file of a generation of tables.
+pub const TABLE_PACKS: usize = 1 << 20;
+/// Blocks read at once of a table that is read as a whole.
+pub const TABLE_RUN: usize = 64;
+/// Decoded blocks that each open table keeps.
+pub const TABLE_BLOCKS: usize = 16;
+/// Blobs of index objects that are sorted in memory at once when tables are made, and those of the
+/// object that makes them too many.
+pub const MERGE_BLOBS: usize = 1 << 21;
+/// Index objects that no table covers are merged once there are so many, …
+pub const MERGE_LEAST_OBJECTS: usize = 512;
+/// … or have so many bytes, which are about a million blobs.
+pub const MERGE_LEAST_BYTES: u64 = 48 << 20;
+/// Files of tables that were never finished are removed after so many seconds.
+pub const UNFINISHED_AGE_SECONDS: i64 = 86_400;
 /// The largest configuration of a guest or its firewall.
 pub const GUEST_CONFIG_MAX: usize = 1 << 20;
 /// The most disks in one snapshot.

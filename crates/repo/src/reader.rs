@@ -71,9 +71,9 @@ impl Repository {
         let first = self.find(id)?;
         read(&first).or_else(|error| {
             let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-            let copies = index.copies(id).to_vec();
+            let copies = index.all(id).unwrap_or_default();
             drop(index);
-            (copies.iter())
+            (copies.iter().filter(|copy| !copy.is(&first)))
                 .find_map(|copy| read(copy).ok())
                 .ok_or(error)
         })

@@ -12,7 +12,7 @@ use crate::format::features;
 use crate::format::id::{ChunkId, PackId};
 use crate::format::slot::{Slot, Stretch};
 use crate::format::snapshot::{Snapshot, SnapshotName};
-use crate::index::{Index, Location};
+use crate::index::{self, Index, Location, Merge, Merged};
 use crate::keys::{Cipher, KeyFile, Keys, RecoveryKit, Unlock};
 use crate::reader::Contexts;
 use crate::storage::{FileName, Storage, read_all};
@@ -108,6 +108,29 @@ impl Repository {
         random: Arc<dyn Random>,
         unlock: &Unlock,
     ) -> Result<Self> {
+        let mut repository = Self::unlock(storage, random, unlock)?;
+        repository.index = RwLock::new(Index::load(&repository.storage, &repository.keys)?);
+        Ok(repository)
+    }
+
+    /// The same, after what index objects say was merged into tables: then neither this nor a
+    /// later opening has all of the index in memory.
+    pub fn open_merged(
+        storage: Arc<dyn Storage>,
+        random: Arc<dyn Random>,
+        unlock: &Unlock,
+        when: Merge,
+    ) -> Result<(Self, Merged)> {
+        let mut repository = Self::unlock(storage, random, unlock)?;
+        repository.may_write()?;
+        let (storage, keys) = (&repository.storage, &repository.keys);
+        let merged = index::merge(storage, keys, &*repository.random, when)?;
+        repository.index = RwLock::new(Index::load(storage, keys)?);
+        Ok((repository, merged))
+    }
+
+    /// Opens one whose index is still to be read.
+    fn unlock(storage: Arc<dyn Storage>, random: Arc<dyn Random>, unlock: &Unlock) -> Result<Self> {
         let file = read_all(&*storage, &config_file(), limits::CONFIG_MAX).map_err(|e| {
             if e.kind() == ErrorKind::NotFound {
                 let what = "there is no repository here: no file config (is its storage mounted?)";
@@ -118,12 +141,11 @@ impl Repository {
         let (config, proof) = Config::decode(&file)?;
         let read_only = features::check(&*storage, &config)?;
         let (keys, opened_by) = unlock_keys(&*storage, unlock, &proof)?;
-        let index = RwLock::new(Index::load(&*storage, &keys)?);
         Ok(Self {
             storage,
             random,
             keys,
-            index,
+            index: RwLock::default(),
             stale: Mutex::default(),
             pack_keys: Mutex::default(),
             contexts: Contexts::default(),
@@ -219,7 +241,7 @@ impl Repository {
     /// How many chunks and packs there are.
     pub fn counts(&self) -> (usize, usize) {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        (index.len(), index.packs().len())
+        index.counts()
     }
 
     /// The names of all snapshots that are not forgotten, in order. A file with a name of another
@@ -263,20 +285,47 @@ impl Repository {
     /// Where a chunk lies. If it is nowhere, the index is read again, once after snapshots were
     /// last seen.
     pub(crate) fn find(&self, id: &ChunkId) -> Result<Location> {
-        let index = || self.index.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = index().find(id) {
+        if let Some(found) = self.indexed(id)? {
             return Ok(found);
         }
         // Other threads that miss a chunk wait here for the one that reads.
         let mut stale = self.stale();
         if *stale {
-            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-            index.refresh(&*self.storage, &self.keys)?;
+            self.read_index_again()?;
             *stale = false;
         }
         drop(stale);
-        let index = index();
-        index.find(id).ok_or_else(|| index.absent(id))
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.find(id)?.ok_or_else(|| index.absent(id))
+    }
+
+    /// Where a chunk lies, by the index as it is.
+    pub(crate) fn indexed(&self, id: &ChunkId) -> Result<Option<Location>> {
+        let find = || {
+            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+            index.find(id)
+        };
+        match find() {
+            // A table was merged with others, and removed.
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                self.read_index_again()?;
+                find()
+            }
+            // Tables are derived: without them the same is read from elsewhere.
+            Err(e) if e.kind() == ErrorKind::Corrupt => {
+                let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+                index.leave_tables();
+                index.refresh(&self.storage, &self.keys)?;
+                drop(index);
+                find()
+            }
+            found => found,
+        }
+    }
+
+    fn read_index_again(&self) -> Result<()> {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        index.refresh(&self.storage, &self.keys)
     }
 
     /// Reads one snapshot. `NotFound` if there is none of this name, or if it is forgotten.

@@ -106,7 +106,8 @@ impl Repository {
     /// Fails with the first chunk that is nowhere.
     fn find_all(&self, chunks: impl Iterator<Item = ChunkId>) -> Result<()> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let missing: Vec<_> = chunks.filter(|id| index.find(id).is_none()).collect();
+        let is_missing = |id: &ChunkId| !matches!(index.find(id), Ok(Some(_)));
+        let missing: Vec<_> = chunks.filter(is_missing).collect();
         drop(index);
         missing.iter().try_for_each(|id| self.find(id).map(drop))
     }

@@ -136,20 +136,19 @@ impl Writer {
             return Err(Error::new(ErrorKind::Invalid, what));
         }
         let id = self.repository.keys.chunk_id(class, plaintext);
-        let new = !self.is_indexed(&id) && lock(&self.seen).insert(id);
+        let new = !self.is_indexed(&id)? && lock(&self.seen).insert(id);
         Ok((id, new))
     }
 
-    fn is_indexed(&self, id: &ChunkId) -> bool {
-        let index = self.repository.index.read();
-        let index = index.unwrap_or_else(PoisonError::into_inner);
-        index.find(id).is_some()
+    fn is_indexed(&self, id: &ChunkId) -> Result<bool> {
+        self.repository.indexed(id).map(|found| found.is_some())
     }
 
     /// Whether a chunk is there, or was given to this writer.
-    pub(crate) fn has(&self, id: &ChunkId) -> bool {
+    pub(crate) fn has(&self, id: &ChunkId) -> Result<bool> {
         // In this order: what is indexed meanwhile goes from one to the other.
-        lock(&self.seen).contains(id) || self.is_indexed(id)
+        let seen = lock(&self.seen).contains(id);
+        Ok(seen || self.is_indexed(id)?)
     }
 
     /// What was claimed will not be stored: nothing may be committed.

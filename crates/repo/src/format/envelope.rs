@@ -31,6 +31,7 @@ pub(crate) enum Kind {
     Slot,
     Head,
     Attributes,
+    Tables,
 }
 
 impl Kind {
@@ -41,6 +42,7 @@ impl Kind {
             Self::Slot => b'K',
             Self::Head => b'H',
             Self::Attributes => b'A',
+            Self::Tables => b'T',
         }
     }
 }

@@ -74,6 +74,11 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.id.0);
+        self.encode_place(out);
+    }
+
+    /// All but the identity.
+    pub(crate) fn encode_place(&self, out: &mut Vec<u8>) {
         let flags = if self.compressed { COMPRESSED } else { 0 };
         for number in [self.offset, self.stored, self.plain, flags] {
             out.extend_from_slice(&number.to_le_bytes());
@@ -82,6 +87,11 @@ impl Entry {
 
     pub(crate) fn decode(bytes: &mut Bytes<'_>) -> Option<Self> {
         let id = ChunkId(bytes.array()?);
+        Self::decode_place(id, bytes)
+    }
+
+    /// What [`encode_place`](Self::encode_place) made, of this identity.
+    pub(crate) fn decode_place(id: ChunkId, bytes: &mut Bytes<'_>) -> Option<Self> {
         let (offset, stored, plain) = (bytes.u32()?, bytes.u32()?, bytes.u32()?);
         let compressed = match bytes.u32()? {
             0 => false,

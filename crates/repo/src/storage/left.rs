@@ -17,6 +17,7 @@ const FOLDERS: &[&str] = &[
     "heads",
     "attributes",
     "features",
+    "tables",
 ];
 /// What each repository has.
 const CONFIG: &str = "config";

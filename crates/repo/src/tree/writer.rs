@@ -235,8 +235,14 @@ impl<'w> TreeWriter<'w> {
         };
         let has = |id| self.sink.writer.has(id);
         let present = match &file.content {
-            Content::Node(id) => has(id),
-            Content::Extents(extents) => extents.iter().all(|extent| has(&extent.chunk)),
+            Content::Node(id) => has(id)?,
+            Content::Extents(extents) => {
+                let mut all = true;
+                for extent in extents {
+                    all = all && has(&extent.chunk)?;
+                }
+                all
+            }
         };
         if !present {
             let error = self.invalid(&node.name, "has content that is not in the repository");
