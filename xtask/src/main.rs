@@ -73,7 +73,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "scale",
-        help: "what backups of a sparse disk of 16 TiB cost",
+        help: "what backups of a sparse disk of 16 TiB cost; index: what an index of 1 to 50 million chunks does",
         run: scale::run,
     },
     Verb {

@@ -4,6 +4,8 @@
 //! in sixteen regions and once, from the same full backup, in 1,024. Every archive is compared
 //! with the image it was made from over the whole disk, which is never written out anywhere.
 
+mod index;
+
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -36,7 +38,10 @@ const CHANGES: [(&str, u64, u64); 2] = [
 ];
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
-    ensure!(args.is_empty(), "scale takes no arguments");
+    if let [first, millions @ ..] = args {
+        ensure!(first == "index", "scale takes no argument but `index`");
+        return index::run(millions);
+    }
     crate::setup::for_tests()?;
     let programs = build_release()?;
     let scratch = Scratch::new("scale")?;

@@ -28,7 +28,7 @@ pub const TABLE_RUN: usize = 64;
 pub const TABLE_BLOCKS: usize = 16;
 /// Blobs of index objects that are sorted in memory at once when tables are made, and those of the
 /// object that makes them too many.
-pub const MERGE_BLOBS: usize = 1 << 21;
+pub const MERGE_BLOBS: usize = 1 << 20;
 /// Index objects that no table covers are merged once there are so many, …
 pub const MERGE_LEAST_OBJECTS: usize = 512;
 /// … or have so many bytes, which are about a million blobs.

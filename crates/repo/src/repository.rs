@@ -299,6 +299,11 @@ impl Repository {
         index.find(id)?.ok_or_else(|| index.absent(id))
     }
 
+    /// Whether the index has a chunk. Nothing of it is read.
+    pub fn has_chunk(&self, id: &ChunkId) -> Result<bool> {
+        self.indexed(id).map(|found| found.is_some())
+    }
+
     /// Where a chunk lies, by the index as it is.
     pub(crate) fn indexed(&self, id: &ChunkId) -> Result<Option<Location>> {
         let find = || {

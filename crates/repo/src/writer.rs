@@ -141,7 +141,7 @@ impl Writer {
     }
 
     fn is_indexed(&self, id: &ChunkId) -> Result<bool> {
-        self.repository.indexed(id).map(|found| found.is_some())
+        self.repository.has_chunk(id)
     }
 
     /// Whether a chunk is there, or was given to this writer.

@@ -11,6 +11,11 @@ macro_rules! id {
         pub struct $name(pub(crate) [u8; 32]);
 
         impl $name {
+            /// The one with these bytes.
+            pub const fn new(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
             /// The 32 bytes.
             pub fn as_bytes(&self) -> &[u8; 32] {
                 &self.0

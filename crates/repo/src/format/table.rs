@@ -98,19 +98,23 @@ pub(crate) fn encode_block(entries: &[TableEntry]) -> Vec<u8> {
     out
 }
 
+fn decode_entry(bytes: &mut Bytes<'_>) -> Option<TableEntry> {
+    let id = ChunkId(bytes.array()?);
+    let (pack, number) = (bytes.u32()?, bytes.u32()?);
+    let entry = Entry::decode_place(id, bytes)?;
+    Some(TableEntry {
+        pack,
+        number,
+        entry,
+    })
+}
+
 /// The entries of a block; `None` if it holds anything else, or not in order.
 pub(crate) fn decode_block(body: &[u8]) -> Option<Vec<TableEntry>> {
     let mut bytes = Bytes(body);
     let mut entries: Vec<TableEntry> = Vec::with_capacity(body.len() / ENTRY);
     while !bytes.is_empty() {
-        let id = ChunkId(bytes.array()?);
-        let (pack, number) = (bytes.u32()?, bytes.u32()?);
-        let entry = Entry::decode_place(id, &mut bytes)?;
-        let next = TableEntry {
-            pack,
-            number,
-            entry,
-        };
+        let next = decode_entry(&mut bytes)?;
         if entries
             .last()
             .is_some_and(|last| last.rank() >= next.rank())
@@ -120,6 +124,17 @@ pub(crate) fn decode_block(body: &[u8]) -> Option<Vec<TableEntry>> {
         entries.push(next);
     }
     Some(entries)
+}
+
+/// The entries of an identity in a block that opened, without the others.
+pub(crate) fn find_in_block(body: &[u8], id: &ChunkId) -> Option<Vec<TableEntry>> {
+    let (entries, rest) = body.as_chunks::<ENTRY>();
+    let first = entries.partition_point(|entry| entry[..32] < id.0[..]);
+    let same = entries[first..]
+        .iter()
+        .take_while(|entry| entry[..32] == id.0);
+    let found: Option<Vec<_>> = same.map(|entry| decode_entry(&mut Bytes(entry))).collect();
+    found.filter(|_| rest.is_empty())
 }
 
 /// What a table has in memory.
@@ -349,6 +364,11 @@ mod tests {
         entries.sort_by_key(TableEntry::rank);
         let block = encode_block(&entries);
         assert_eq!(decode_block(&block).expect("whole"), entries);
+        for entry in &entries {
+            let found = find_in_block(&block, &entry.entry.id).expect("whole");
+            assert_eq!(found, [*entry]);
+        }
+        assert_eq!(find_in_block(&block, &id(300)).expect("whole"), []);
         assert!(decode_block(&block[1..]).is_none());
         entries.swap(4, 5);
         assert!(decode_block(&encode_block(&entries)).is_none());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::generation::{Generation, Source, build, cover_file};
 use super::tables::{Covered, Tables, generations, sequence};
 use super::{object_of, pack_of, read_object};
+use crate::format::bytes::length_u32;
 use crate::format::id::PackId;
 use crate::format::index::IndexedPack;
 use crate::format::table::{TableEntry, TablePack};
@@ -84,7 +85,7 @@ fn try_merge(
         present: present(&**storage)?,
         written: 0,
     };
-    let mut batch = Batch::default();
+    let mut batch = Batch::new();
     let mut merged = Merged::default();
     for (name, writer, object) in objects {
         // It stays uncovered, and whoever opens the repository is told why.
@@ -92,7 +93,7 @@ fn try_merge(
             continue;
         };
         if batch.entries.len() >= limits::MERGE_BLOBS {
-            merging.put(std::mem::take(&mut batch), &[])?;
+            merging.put(std::mem::replace(&mut batch, Batch::new()), &[])?;
         }
         batch.add(writer, object, packs);
         merged.objects += 1;
@@ -148,17 +149,25 @@ fn present(storage: &dyn Storage) -> Result<Present> {
 }
 
 /// What some index objects say.
-#[derive(Default)]
 struct Batch {
-    entries: Vec<(TableEntry, PackId)>,
-    packs: BTreeMap<PackId, TablePack>,
+    /// Their packs are numbers in the next list.
+    entries: Vec<TableEntry>,
+    packs: Vec<TablePack>,
     covered: Covered,
 }
 
 impl Batch {
+    fn new() -> Self {
+        Self {
+            // What is not used of it is no memory yet, and growing would have it twice.
+            entries: Vec::with_capacity(limits::MERGE_BLOBS + limits::INDEX_BLOBS),
+            packs: Vec::new(),
+            covered: Covered::default(),
+        }
+    }
+
     fn add(&mut self, writer: [u8; 16], object: u32, packs: Vec<IndexedPack>) {
-        self.covered
-            .add(&[(writer, object..object.saturating_add(1))]);
+        (self.covered).add(&[(writer, object..object.saturating_add(1))]);
         for pack in packs {
             let IndexedPack {
                 id,
@@ -166,16 +175,14 @@ impl Batch {
                 length,
                 entries,
             } = pack;
-            self.packs.insert(id, TablePack { id, class, length });
-            self.entries
-                .extend((0..).zip(entries).map(|(number, entry)| {
-                    let entry = TableEntry {
-                        pack: 0,
-                        number,
-                        entry,
-                    };
-                    (entry, id)
-                }));
+            let number = length_u32(self.packs.len());
+            self.packs.push(TablePack { id, class, length });
+            let entries = (0..).zip(entries).map(|(place, entry)| TableEntry {
+                pack: number,
+                number: place,
+                entry,
+            });
+            self.entries.extend(entries);
         }
     }
 }
@@ -203,22 +210,25 @@ impl Merging<'_> {
     fn put(&mut self, batch: Batch, joined: &[&Generation]) -> Result<String> {
         let Batch {
             mut entries,
-            mut packs,
+            packs: named,
             mut covered,
         } = batch;
-        entries.sort_unstable_by_key(|(entry, pack)| (entry.entry.id, *pack, entry.number));
+        entries.sort_unstable_by_key(TableEntry::rank);
         self.written += entries.len() as u64;
-        let mut sources: Vec<Source<'_>> = vec![Box::new(entries.into_iter().map(Ok))];
+        let mut packs: BTreeMap<PackId, TablePack> =
+            named.iter().map(|pack| (pack.id, *pack)).collect();
+        let entries = entries.into_iter();
+        let mut sources: Vec<Source<'_>> = vec![Box::new(
+            entries.map(|entry| Ok((entry, named[entry.pack as usize].id))),
+        )];
         for generation in joined {
             packs.extend(generation.packs.iter().map(|pack| (pack.id, *pack)));
             covered.add(&generation.writers);
             self.written += generation.entries() as u64;
             sources.push(generation.source());
         }
-        let packs: Vec<TablePack> = packs
-            .into_values()
-            .filter(|pack| self.is_there(pack))
-            .collect();
+        let mut packs: Vec<TablePack> = packs.into_values().collect();
+        packs.retain(|pack| self.is_there(pack));
         let storage = &**self.storage;
         let newest = generations(storage)?.into_iter().next_back();
         let sequence = match newest.as_deref().and_then(sequence) {

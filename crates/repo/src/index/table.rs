@@ -20,7 +20,7 @@ pub(crate) struct Table {
     associated: Vec<u8>,
     cipher: Cipher,
     directory: Directory,
-    decoded: Mutex<HashMap<usize, Arc<Vec<TableEntry>>>>,
+    blocks: Mutex<HashMap<usize, Arc<Vec<u8>>>>,
 }
 
 fn associated(header: &[u8], name: &FileName) -> Vec<u8> {
@@ -60,7 +60,7 @@ impl Table {
             associated,
             cipher,
             directory,
-            decoded: Mutex::default(),
+            blocks: Mutex::default(),
         })
     }
 
@@ -78,43 +78,37 @@ impl Table {
         let start = first.partition_point(|first| first < id).saturating_sub(1);
         for number in (start..first.len()).take_while(|number| first[*number] <= *id) {
             let block = self.block(number)?;
-            let within = block.partition_point(|entry| entry.entry.id < *id);
-            let same = block[within..].iter();
-            found.extend(same.take_while(|entry| entry.entry.id == *id));
+            let same = table::find_in_block(&block, id);
+            found.extend(same.ok_or_else(|| self.unreadable(number))?);
         }
         Ok(())
     }
 
-    fn block(&self, number: usize) -> Result<Arc<Vec<TableEntry>>> {
-        let decoded = || self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(block) = decoded().get(&number) {
+    fn block(&self, number: usize) -> Result<Arc<Vec<u8>>> {
+        let kept = || self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(block) = kept().get(&number) {
             return Ok(Arc::clone(block));
         }
         let range = block_range(number, self.directory.entries);
         let sealed = self.storage.read(&self.name, range)?;
         let block = Arc::new(self.open_block(number, sealed)?);
-        let mut decoded = decoded();
-        if decoded.len() >= limits::TABLE_BLOCKS {
-            decoded.clear();
+        let mut kept = kept();
+        if kept.len() >= limits::TABLE_BLOCKS {
+            kept.clear();
         }
-        decoded.insert(number, Arc::clone(&block));
+        kept.insert(number, Arc::clone(&block));
         Ok(block)
     }
 
-    fn open_block(&self, number: usize, sealed: Vec<u8>) -> Result<Vec<TableEntry>> {
-        let body = self
-            .cipher
-            .open(number as u64 + 1, &self.associated, sealed);
-        let entries = body.as_deref().and_then(table::decode_block);
-        let entries = entries.filter(|entries| {
-            let wanted = (self.directory.entries - number * BLOCK).min(BLOCK);
-            let first = entries.first().map(|entry| entry.entry.id);
-            entries.len() == wanted && first == Some(self.directory.first[number])
-        });
-        entries.ok_or_else(|| {
-            let what = format!("{} has a block {number} that does not open", self.name);
-            Error::corrupt(what)
-        })
+    fn unreadable(&self, number: usize) -> Error {
+        let what = format!("{} has a block {number} that does not open", self.name);
+        Error::corrupt(what)
+    }
+
+    fn open_block(&self, number: usize, sealed: Vec<u8>) -> Result<Vec<u8>> {
+        (self.cipher)
+            .open(number as u64 + 1, &self.associated, sealed)
+            .ok_or_else(|| self.unreadable(number))
     }
 
     /// All entries in order, several blocks read at once.
@@ -142,7 +136,8 @@ impl Table {
                 .ok()
                 .and_then(|length| rest.split_at_checked(length))
                 .ok_or_else(|| Error::corrupt(format!("{} is too short", self.name)))?;
-            entries.extend(self.open_block(number, sealed.to_vec())?);
+            let block = table::decode_block(&self.open_block(number, sealed.to_vec())?);
+            entries.extend(block.ok_or_else(|| self.unreadable(number))?);
             rest = behind;
         }
         Ok(entries)
