@@ -229,9 +229,10 @@ impl Filter {
         bits(id).all(|(word, bit)| line[word] & bit != 0)
     }
 
+    /// By bytes 16 to 19: those at the beginning are about the same in all of a table.
     fn line(&self, id: &ChunkId) -> usize {
-        let [a, b, c, d, ..] = id.0;
-        u32::from_le_bytes([a, b, c, d]) as usize % self.0.len()
+        let mut bytes = Bytes(&id.0[16..]);
+        bytes.u32().unwrap_or_default() as usize % self.0.len()
     }
 }
 
@@ -350,6 +351,13 @@ mod tests {
 
     #[test]
     fn the_filter_knows_what_was_put_in_and_little_else() {
+        // In one of many tables the first bytes are the same.
+        let id = |number| {
+            let mut id = id(number);
+            id.0[0] = 7;
+            id.0[1] &= 3;
+            id
+        };
         let mut filter = Filter::new(10_000);
         (0..10_000).for_each(|number| filter.insert(&id(number)));
         assert!((0..10_000).all(|number| filter.may_contain(&id(number))));
