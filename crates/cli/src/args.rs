@@ -10,9 +10,11 @@ use crate::units::parse_size;
 
 pub(crate) mod conformance;
 pub(crate) mod container;
+pub(crate) mod forget;
 
 use conformance::Conformance;
 use container::{BackupContainer, Cat, Diff, Extract, Find, Ls, Mount, RestoreContainer};
+use forget::Forget;
 
 /// Backups of virtual machines and containers: deduplicated, compressed, encrypted, incremental.
 ///
@@ -99,7 +101,7 @@ pub(crate) enum Verb {
     Protect(Named),
     /// Let archives be forgotten again.
     Unprotect(Named),
-    /// Take archives out of all lists.
+    /// Take archives out of all lists: by name, or those that a retention policy does not keep.
     Forget(Forget),
     /// List, add and remove what opens the repository.
     #[command(subcommand)]
@@ -253,17 +255,6 @@ pub(crate) struct Named {
     /// The archives' names; or guests', for their newest archives.
     #[arg(required = true, value_name = "ARCHIVE")]
     pub(crate) archives: Vec<String>,
-}
-
-/// `forget`
-#[derive(Arguments, Debug)]
-pub(crate) struct Forget {
-    /// The archives' whole names.
-    #[arg(required = true, value_name = "ARCHIVE")]
-    pub(crate) archives: Vec<String>,
-    /// Take back that they were forgotten.
-    #[arg(long)]
-    pub(crate) undo: bool,
 }
 
 /// `restore`

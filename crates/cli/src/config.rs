@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::{Deserialize, Deserializer};
 
+use crate::args::forget::Keep;
 use crate::failure::usage;
 use crate::units::parse_size;
 
@@ -28,6 +29,10 @@ pub(crate) struct Config {
     pub(crate) bandwidth_limit: Option<NonZeroU64>,
     pub(crate) fleecing: Option<PathBuf>,
     pub(crate) state: Option<PathBuf>,
+    /// Where days begin for `forget`.
+    pub(crate) time_zone: Option<String>,
+    /// What `forget --configured` keeps of guests of which nothing else is said.
+    pub(crate) retention: Option<Keep>,
     /// By the guest's name.
     #[serde(default)]
     pub(crate) guests: BTreeMap<String, OfGuest>,
@@ -45,6 +50,8 @@ pub(crate) struct OfGuest {
     pub(crate) firewall_config: Option<PathBuf>,
     #[serde(default, deserialize_with = "size")]
     pub(crate) bandwidth_limit: Option<NonZeroU64>,
+    /// What `forget --configured` keeps of it.
+    pub(crate) retention: Option<Keep>,
 }
 
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU64>, D::Error> {
@@ -99,6 +106,16 @@ impl Config {
             .is_some_and(|workers| !(1..=64).contains(&workers))
         {
             return wrong("workers must be 1 to 64");
+        }
+        let own = (config.retention.iter()).map(|keep| ("retention".to_owned(), keep));
+        let of_guests = config.guests.iter().filter_map(|(guest, of)| {
+            let keep = of.retention.as_ref()?;
+            Some((format!("guests.{guest}.retention"), keep))
+        });
+        for (table, keep) in own.chain(of_guests) {
+            if let Err(why) = keep.policy() {
+                return wrong(&format!("[{table}] {why}"));
+            }
         }
         Ok(config)
     }

@@ -8,6 +8,7 @@ mod diff;
 mod doctor;
 mod extract;
 mod find;
+mod forget;
 mod generate;
 mod init;
 mod key;
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Verb::Note(note) => attributes::note(&settings()?, note, json)?,
         Verb::Protect(named) => attributes::protect(&settings()?, named, true, json)?,
         Verb::Unprotect(named) => attributes::protect(&settings()?, named, false, json)?,
-        Verb::Forget(wanted) => attributes::forget(&settings()?, wanted, json)?,
+        Verb::Forget(wanted) => return forget::run(&settings()?, wanted, json),
         Verb::Key(key) => key::run(&settings()?, key, json)?,
         Verb::Nbd(nbd) => nbd::run(&settings()?, nbd, json)?,
         Verb::Ls(ls) => ls::run(&settings()?, ls, json)?,

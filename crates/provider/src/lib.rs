@@ -20,6 +20,7 @@ mod panics;
 mod progress;
 mod provider;
 mod restore;
+pub mod retention;
 mod task_log;
 mod tree;
 mod vm;

@@ -43,3 +43,10 @@ pub(crate) const REASON_TOLD_MAX: usize = 1024;
 /// Dirty regions are no finer than this on average, in bytes, below one lowest node of a map: no
 /// bitmap of QEMU is, nor is what its NBD server tells of a disk. The regions wait in memory.
 pub(crate) const REGION_MEAN_MIN: u64 = 512;
+
+/// How far ahead of the clock an archive's time may be and still count when others are forgotten.
+/// What is further ahead was made by a clock that is wrong, or forged.
+pub(crate) const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(300);
+
+/// The largest number in a duration of a retention policy.
+pub(crate) const AGE_NUMBER_MAX: u16 = 9999;

@@ -1,4 +1,4 @@
-//! `note`, `protect`, `unprotect` and `forget`: what is said of archives after their commit.
+//! `note`, `protect` and `unprotect`: what is said of archives after their commit.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,9 +7,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::Serialize;
-use snapkeep_repo::{ArchiveAttributes, AttributeChange, SnapshotName, VerificationState, limits};
+use snapkeep_repo::{ArchiveAttributes, AttributeChange, VerificationState, limits};
 
-use crate::args::{Forget, Named, Note};
+use crate::args::{Named, Note};
 use crate::failure::usage;
 use crate::report::{self, Report};
 use crate::session::{ANY, Session};
@@ -206,45 +206,6 @@ pub(super) fn protect(
     let done = Protected {
         archives,
         protected,
-    };
-    report::result(&done, json)
-}
-
-#[derive(Serialize)]
-struct Forgotten {
-    archives: Vec<String>,
-    forgotten: bool,
-}
-
-impl Report for Forgotten {
-    fn lines(&self) -> Vec<String> {
-        let done = if self.forgotten {
-            "is forgotten (its space is not freed yet)"
-        } else {
-            "is there again"
-        };
-        (self.archives.iter())
-            .map(|archive| format!("{archive} {done}"))
-            .collect()
-    }
-}
-
-/// Only whole names: the newest archive of a guest is the one that nobody wants to lose.
-pub(super) fn forget(settings: &Settings, wanted: &Forget, json: bool) -> Result<()> {
-    let session = Session::open(settings)?;
-    let names = (wanted.archives.iter())
-        .map(|archive| session.named(settings, archive))
-        .collect::<Result<Vec<_>>>()?;
-    for name in &names {
-        if wanted.undo {
-            session.repository.take_back(name)?;
-        } else {
-            session.repository.forget(name)?;
-        }
-    }
-    let done = Forgotten {
-        archives: names.iter().map(SnapshotName::to_string).collect(),
-        forgotten: !wanted.undo,
     };
     report::result(&done, json)
 }

@@ -11,6 +11,7 @@ mod backup;
 mod durable;
 mod init;
 mod names;
+mod retention;
 mod settings;
 #[path = "../support/shape.rs"]
 mod shape;
@@ -81,6 +82,13 @@ fn with_archive() -> (TempDir, Vec<u8>) {
 }
 
 fn with_configuration(guest_config: &[u8]) -> (TempDir, Vec<u8>) {
+    let folder = with_repository();
+    let bytes = back_up(&folder, "web", UnixTime(0), guest_config);
+    (folder, bytes)
+}
+
+/// A folder with the open repository `repo`.
+fn with_repository() -> TempDir {
     let folder = TempDir::new().unwrap();
     let init = [
         "-r",
@@ -91,9 +99,17 @@ fn with_configuration(guest_config: &[u8]) -> (TempDir, Vec<u8>) {
         "kit",
     ];
     json(&folder, &init);
-    let random = Arc::new(SystemRandom);
+    folder
+}
+
+/// The open repository of a folder.
+fn repository(folder: &TempDir) -> Repository {
     let storage = Arc::new(LocalStorage::open(&folder.path().join("repo")).unwrap());
-    let repository = Repository::open(storage, Arc::clone(&random) as _, &Unlock::Open).unwrap();
+    Repository::open(storage, Arc::new(SystemRandom), &Unlock::Open).unwrap()
+}
+
+/// Backs up a guest at a time that is later than its others; the bytes of its disk.
+fn back_up(folder: &TempDir, guest: &str, time: UnixTime, guest_config: &[u8]) -> Vec<u8> {
     let options = Options {
         namespace: "main".parse().unwrap(),
         storage: None,
@@ -104,14 +120,14 @@ fn with_configuration(guest_config: &[u8]) -> (TempDir, Vec<u8>) {
     };
     let clock = Arc::new(SystemClock::new());
     let provider = RepositoryProvider::new(
-        Arc::new(repository),
-        random,
+        Arc::new(repository(folder)),
+        Arc::new(SystemRandom),
         clock,
         Arc::new(Quiet),
         options,
     );
-    let mut job = provider.start_job(UnixTime(0)).unwrap();
-    let mut vm = job.start_vm(&"web".parse().unwrap(), UnixTime(0)).unwrap();
+    let mut job = provider.start_job(time).unwrap();
+    let mut vm = job.start_vm(&guest.parse().unwrap(), time).unwrap();
     let mut bytes = vec![0; 2 << 20];
     bytes[1 << 20..].fill(7);
     let size = bytes.len() as u64;
@@ -144,7 +160,7 @@ fn with_configuration(guest_config: &[u8]) -> (TempDir, Vec<u8>) {
     })
     .unwrap();
     vm.finish(&Outcome::Success).unwrap();
-    (folder, bytes)
+    bytes
 }
 
 /// A log that is closed or full while a backup runs must not end it: what it made in QEMU would stay.

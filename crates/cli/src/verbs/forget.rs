@@ -1,0 +1,61 @@
+//! `forget`: takes archives out of all lists, by name or by a retention policy.
+
+mod policy;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde::Serialize;
+use snapkeep_repo::SnapshotName;
+
+use crate::args::forget::Forget;
+use crate::report::{self, Report};
+use crate::session::Session;
+use crate::settings::Settings;
+
+#[derive(Serialize)]
+struct Forgotten {
+    archives: Vec<String>,
+    forgotten: bool,
+}
+
+impl Report for Forgotten {
+    fn lines(&self) -> Vec<String> {
+        let done = if self.forgotten {
+            "is forgotten (its space is not freed yet)"
+        } else {
+            "is there again"
+        };
+        (self.archives.iter())
+            .map(|archive| format!("{archive} {done}"))
+            .collect()
+    }
+}
+
+pub(super) fn run(settings: &Settings, wanted: &Forget, json: bool) -> Result<ExitCode> {
+    if wanted.archives.is_empty() {
+        return policy::run(settings, wanted, json);
+    }
+    by_name(settings, wanted, json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Only whole names: the newest archive of a guest is the one that nobody wants to lose.
+fn by_name(settings: &Settings, wanted: &Forget, json: bool) -> Result<()> {
+    let session = Session::open(settings)?;
+    let names = (wanted.archives.iter())
+        .map(|archive| session.named(settings, archive))
+        .collect::<Result<Vec<_>>>()?;
+    for name in &names {
+        if wanted.undo {
+            session.repository.take_back(name)?;
+        } else {
+            session.repository.forget(name)?;
+        }
+    }
+    let done = Forgotten {
+        archives: names.iter().map(SnapshotName::to_string).collect(),
+        forgotten: !wanted.undo,
+    };
+    report::result(&done, json)
+}
