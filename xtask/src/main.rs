@@ -17,6 +17,7 @@ mod demo;
 mod follow;
 mod fuzz;
 mod golden;
+mod model;
 mod monitor;
 mod scale;
 mod setup;
@@ -70,6 +71,11 @@ const VERBS: &[Verb] = &[
         name: "golden",
         help: "the golden repositories: --remake them, or --exhaustive damage to them",
         run: golden::run,
+    },
+    Verb {
+        name: "model",
+        help: "every order of operations of the protocol without locks, in larger universes (--traces)",
+        run: model::run,
     },
     Verb {
         name: "scale",

@@ -25,7 +25,8 @@ struct Tally {
     ignored: u64,
     /// The text after `SKIP: `.
     skips: Vec<String>,
-    /// What the tests that inject crashes, or kill something at each call, say of how much they tried.
+    /// What the tests that inject crashes, kill something at each call, or go through all states of
+    /// a model, say of how much they tried.
     crashes: Vec<String>,
     /// How many result lines of test programs were seen.
     programs: u64,
@@ -45,7 +46,10 @@ impl Tally {
         let line = line.trim();
         if let Some(skip) = line.strip_prefix("SKIP: ") {
             self.skips.push(skip.to_owned());
-        } else if line.contains(" storage operations, ") || line.starts_with("# kill table") {
+        } else if line.contains(" storage operations, ")
+            || line.starts_with("# kill table")
+            || line.starts_with("protocol model: ")
+        {
             self.crashes.push(line.to_owned());
         } else if let Some(result) = line.strip_prefix("test result: ") {
             self.programs += 1;
@@ -350,13 +354,15 @@ mod tests {
     fn what_was_said_of_crashes_is_kept_for_the_end() {
         let tally = tally(
             "7 storage operations, 9 crashes injected, losses 0\nok\n\
-             # kill table: 7 calls x 4 ways, 0 hangs, 0 leftovers\n# kill\n",
+             # kill table: 7 calls x 4 ways, 0 hangs, 0 leftovers\n# kill\n\
+             protocol model: 9 states\n",
         );
         assert_eq!(
             tally.crashes,
             [
                 "7 storage operations, 9 crashes injected, losses 0",
-                "# kill table: 7 calls x 4 ways, 0 hangs, 0 leftovers"
+                "# kill table: 7 calls x 4 ways, 0 hangs, 0 leftovers",
+                "protocol model: 9 states"
             ]
         );
     }
