@@ -1,7 +1,7 @@
-//! `cargo xtask model [--traces]`: the protocol of many writers and prunings, in larger universes
-//! than `cargo xtask test` has time for.
+//! `cargo xtask model [--traces]`: the protocol of many writers and prunings, in larger universes,
+//! and the real code in more orders, than `cargo xtask test` has time for.
 //!
-//! The model is a test of `snapkeep-repo`, `crates/repo/tests/protocol/`. With `--traces` it prints
+//! They are tests of `snapkeep-repo`, `protocol` and `interleavings` in `crates/repo/tests/`. With `--traces` it prints
 //! for each rule of the protocol the shortest way to a loss if that rule is left out.
 
 use anyhow::{Result, bail};
@@ -14,11 +14,12 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         [flag] if flag == "--traces" => "large traces",
         _ => bail!("the argument is --traces"),
     };
-    let test = ["test", "--locked", "--package", "snapkeep-repo", "--test"];
+    let test = ["test", "--locked", "--package", "snapkeep-repo"];
     shell::run(
         shell::cargo()
             .args(test)
-            .args(["protocol", "--", "--nocapture", "--test-threads", "1"])
+            .args(["--test", "protocol", "--test", "interleavings", "--"])
+            .args(["--nocapture", "--test-threads", "1"])
             .env("SNAPKEEP_MODEL", asked),
     )
 }

@@ -49,6 +49,7 @@ impl Tally {
         } else if line.contains(" storage operations, ")
             || line.starts_with("# kill table")
             || line.starts_with("protocol model: ")
+            || line.starts_with("interleavings: ")
         {
             self.crashes.push(line.to_owned());
         } else if let Some(result) = line.strip_prefix("test result: ") {
@@ -355,14 +356,15 @@ mod tests {
         let tally = tally(
             "7 storage operations, 9 crashes injected, losses 0\nok\n\
              # kill table: 7 calls x 4 ways, 0 hangs, 0 leftovers\n# kill\n\
-             protocol model: 9 states\n",
+             protocol model: 9 states\ninterleavings: 9 schedules\n",
         );
         assert_eq!(
             tally.crashes,
             [
                 "7 storage operations, 9 crashes injected, losses 0",
                 "# kill table: 7 calls x 4 ways, 0 hangs, 0 leftovers",
-                "protocol model: 9 states"
+                "protocol model: 9 states",
+                "interleavings: 9 schedules"
             ]
         );
     }
