@@ -22,6 +22,7 @@ mod monitor;
 mod scale;
 mod setup;
 mod shell;
+mod stress;
 mod test;
 mod tidy;
 mod tour;
@@ -81,6 +82,11 @@ const VERBS: &[Verb] = &[
         name: "scale",
         help: "what backups of a sparse disk of 16 TiB cost; index: what an index of 1 to 50 million chunks does",
         run: scale::run,
+    },
+    Verb {
+        name: "stress",
+        help: "many processes in one repository, killed now and then, for --minutes N",
+        run: stress::run,
     },
     Verb {
         name: "tidy",

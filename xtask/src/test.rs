@@ -50,6 +50,7 @@ impl Tally {
             || line.starts_with("# kill table")
             || line.starts_with("protocol model: ")
             || line.starts_with("interleavings: ")
+            || line.starts_with("stress: ")
         {
             self.crashes.push(line.to_owned());
         } else if let Some(result) = line.strip_prefix("test result: ") {
