@@ -13,10 +13,12 @@ mod work;
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Signal, set_parent_process_death_signal};
 use snapkeep_repo::SnapshotName;
 
 const TEST: &str = "what_processes_told_of_that_were_killed_at_any_time_is_there";
@@ -35,6 +37,8 @@ const BETWEEN_KILLS: Duration = Duration::from_millis(300);
 
 #[expect(clippy::print_stdout, reason = "the other process reads it")]
 fn child(role: &str) {
+    // None outlives a test that fails.
+    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     let (number, folder) = (
         std::env::var(NUMBER).unwrap(),
         std::env::var(FOLDER).unwrap(),
@@ -43,8 +47,10 @@ fn child(role: &str) {
     work::work(role, number.parse().unwrap(), Path::new(&folder), &tell);
 }
 
-/// A process, all of whose lines go to one channel.
-fn start(place: usize, turn: usize, folder: &Path, lines: &Sender<String>) -> Child {
+/// A process, and the thread by which all its lines go to one channel.
+type Running = (Child, JoinHandle<()>);
+
+fn start(place: usize, turn: usize, folder: &Path, lines: &Sender<String>) -> Running {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", TEST, "--nocapture"])
         .env(ROLE, ROLES[place])
@@ -55,17 +61,26 @@ fn start(place: usize, turn: usize, folder: &Path, lines: &Sender<String>) -> Ch
         .unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
     let lines = lines.clone();
-    std::thread::spawn(move || {
-        let lost = |line| lines.send(line).is_err();
-        output.lines().map_while(Result::ok).any(lost)
+    let pass = std::thread::spawn(move || {
+        for line in output.lines().map_while(Result::ok) {
+            lines.send(line).unwrap();
+        }
     });
-    child
+    (child, pass)
 }
 
-fn end(mut child: Child) -> ExitStatus {
+/// Kills a process. What it told is heard before what the next one does.
+fn end(place: usize, (mut child, pass): Running) {
     // It may have ended, which its status tells.
     drop(child.kill());
-    child.wait().unwrap()
+    let status = child.wait().unwrap();
+    assert_eq!(
+        status.code(),
+        None,
+        "{} ended by itself: {status}",
+        ROLES[place]
+    );
+    pass.join().unwrap();
 }
 
 /// The archives that were told of and not forgotten since, as far as anybody was told.
@@ -73,6 +88,8 @@ fn end(mut child: Child) -> ExitStatus {
 struct Told {
     made: usize,
     wanted: BTreeSet<SnapshotName>,
+    /// Who made an archive may tell of it later than who forgot it.
+    forgotten: BTreeSet<SnapshotName>,
 }
 
 impl Told {
@@ -94,14 +111,22 @@ impl Told {
         let Some((what, archive)) = told else {
             return;
         };
-        let archive = archive.parse().unwrap();
+        let archive: SnapshotName = archive.parse().unwrap();
         match what {
             "made" => {
                 self.made += 1;
+                if !self.forgotten.contains(&archive) {
+                    self.wanted.insert(archive);
+                }
+            }
+            "forgetting" => {
+                self.wanted.remove(&archive);
+                self.forgotten.insert(archive);
+            }
+            _ => {
+                self.forgotten.remove(&archive);
                 self.wanted.insert(archive);
             }
-            "forgetting" => drop(self.wanted.remove(&archive)),
-            _ => drop(self.wanted.insert(archive)),
         }
     }
 }
@@ -118,30 +143,20 @@ fn what_processes_told_of_that_were_killed_at_any_time_is_there() {
     work::init(folder).unwrap();
     let (sender, lines) = channel();
     let start = |place, turn| start(place, turn, folder, &sender);
-    let mut children: Vec<Child> = (0..ROLES.len()).map(|place| start(place, 0)).collect();
+    let mut running: Vec<Option<Running>> = (0..ROLES.len())
+        .map(|place| Some(start(place, 0)))
+        .collect();
     let (mut told, mut turn) = (Told::default(), 0);
     while Instant::now() < end_of_all {
         told.hear(&lines, Instant::now() + BETWEEN_KILLS);
         turn += 1;
         // Which one is next is of no order that the roles have.
         let place = turn * 7 % ROLES.len();
-        let killed = std::mem::replace(&mut children[place], start(place, turn));
-        let status = end(killed);
-        assert_eq!(
-            status.code(),
-            None,
-            "{} ended by itself: {status}",
-            ROLES[place]
-        );
+        end(place, running[place].take().unwrap());
+        running[place] = Some(start(place, turn));
     }
-    for (place, child) in children.into_iter().enumerate() {
-        let status = end(child);
-        assert_eq!(
-            status.code(),
-            None,
-            "{} ended by itself: {status}",
-            ROLES[place]
-        );
+    for (place, running) in running.into_iter().flatten().enumerate() {
+        end(place, running);
     }
     drop(sender);
     told.hear(&lines, Instant::now() + Duration::from_secs(600));
