@@ -12,6 +12,7 @@ use snapkeep_repo::{
 };
 
 pub(crate) mod history;
+pub(crate) mod hooked;
 pub(crate) mod power;
 pub(crate) mod tree;
 
