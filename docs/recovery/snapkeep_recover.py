@@ -481,12 +481,25 @@ class Repository:
                 return unhex(slot["root"], 32)
             if slot["kind"] == "key-file" and secret:
                 key = b3_keyed(secret, unhex(slot["salt"], 32))
+            elif slot["kind"] == "writer" and secret:
+                return self.refuse_writer(name, slot, secret)
             elif slot["kind"] == "passphrase" and passphrase:
                 key = argon2id(passphrase, unhex(slot["salt"], 32), slot["argon2id"])
             else:
                 return None
             sealed = unhex(slot["sealed"], 48)
         return open_gcm(key, 0, sealed, b"snapkeep 1 key slot", name)
+
+    def refuse_writer(self, name, slot, secret):
+        """A host that may only write has no key that opens data: says so, if the key file is its own."""
+        key, sealed = b3_keyed(secret, unhex(slot["salt"], 32)), unhex(slot["sealed"], 176)
+        try:
+            AESGCM(key).decrypt(bytes(12), sealed, b"snapkeep 1 writer slot")
+        except InvalidTag:
+            return None
+        whose = re.sub(r"[^ -~]", "?", str(slot.get("label", {}).get("text", "a host")))
+        raise Damaged("%s: this key file may only write (it is that of %s), so it restores nothing: "
+                      "use an owner's key or the recovery kit" % (name, whose))
 
     def salted(self, salt, purpose):
         return b3_keyed(self.metadata, salt + bytes([purpose]))

@@ -11,10 +11,12 @@ use crate::units::parse_size;
 pub(crate) mod conformance;
 pub(crate) mod container;
 pub(crate) mod forget;
+pub(crate) mod key;
 
 use conformance::Conformance;
 use container::{BackupContainer, Cat, Diff, Extract, Find, Ls, Mount, RestoreContainer};
 use forget::Forget;
+use key::Key;
 
 /// Backups of virtual machines and containers: deduplicated, compressed, encrypted, incremental.
 ///
@@ -292,27 +294,6 @@ pub(crate) struct RestoreVm {
     /// Bytes per second, such as 50MiB [default: no limit].
     #[arg(long, env = "SNAPKEEP_BANDWIDTH_LIMIT", value_name = "SIZE", value_parser = parse_size)]
     pub(crate) bandwidth_limit: Option<NonZeroU64>,
-}
-
-/// `key`
-#[derive(Debug, Subcommand)]
-pub(crate) enum Key {
-    /// List the keys.
-    List,
-    /// Add a passphrase (asked for on the terminal if no file is named) or a key file.
-    Add {
-        /// A file that holds the new passphrase.
-        #[arg(long, value_name = "FILE", conflicts_with = "new_key_file")]
-        new_passphrase_file: Option<PathBuf>,
-        /// Write a new key file here and add it.
-        #[arg(long, value_name = "FILE")]
-        new_key_file: Option<PathBuf>,
-    },
-    /// Remove a key. The last one stays.
-    Remove {
-        /// Its name, as `key list` shows it.
-        name: String,
-    },
 }
 
 /// `doctor`

@@ -43,7 +43,7 @@ pub(crate) fn make(
     let id = repository.config().repository.clone();
     let text = format!(
         "Recovery kit of the Snapkeep repository {id}.\nKeep it on paper, away from the repository. Whoever has it reads every archive.\n\n{}\n",
-        *repository.recovery_kit().to_text()
+        *repository.recovery_kit()?.to_text()
     );
     let written = kit_file.write(&text)?;
     kit_file.keep();

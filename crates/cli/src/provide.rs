@@ -128,8 +128,7 @@ impl Program {
 
     fn checked(&self, cancel: &Cancel) -> Result<Value> {
         let repository = self.repository(cancel)?;
-        let keys = (repository.keys()).map_err(|e| told(&anyhow::Error::new(e)))?;
-        let encrypted = keys.iter().all(|(_, kind)| *kind != "open");
+        let encrypted = (repository.is_encrypted()).map_err(|e| told(&anyhow::Error::new(e)))?;
         Ok(json!({"repository": repository.config().repository, "encrypted": u8::from(encrypted)}))
     }
 }

@@ -50,6 +50,14 @@ impl Session {
         })
     }
 
+    /// The same for what reads what guests hold: with a key that may only write it fails before
+    /// anything is touched.
+    pub(crate) fn open_to_read(settings: &Settings) -> Result<Self> {
+        let session = Self::open(settings)?;
+        session.repository.may_read()?;
+        Ok(session)
+    }
+
     /// A provider over the repository.
     pub(crate) fn provider(
         &self,

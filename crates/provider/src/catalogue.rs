@@ -196,9 +196,8 @@ impl Catalogue {
 
     /// Whether nothing opens the repository without a secret.
     fn encrypted(&self) -> Result<bool> {
-        let keys = self.repository.keys();
-        let keys = keys.map_err(|e| error::repository("cannot list the repository's keys", e))?;
-        Ok(keys.iter().all(|(_, kind)| *kind != "open"))
+        (self.repository.is_encrypted())
+            .map_err(|e| error::repository("cannot list the repository's keys", e))
     }
 
     fn remembered(&self, name: &ArchiveName) -> Result<SnapshotName> {

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Scope};
 
 use snapkeep_api::{
-    BlockSource, DeviceName, DirtyRegions, Error, ErrorKind, Level, Region, Result, Volume,
+    BlockSource, DeviceName, DirtyRegions, Error, ErrorKind, Level, Region, Result, VmMechanism,
+    Volume,
 };
 use snapkeep_repo::{
     ChunkId, Class, DiskReader, DiskRecord, Leaf, MAP_FAN_OUT, Worker, Writer, update_map,
@@ -290,6 +291,9 @@ impl DiskBackup<'_> {
             if dirty > 0 && dirty < chunk.len() as u64 {
                 match base {
                     None => chunk.fill(0),
+                    Some(_) if self.shared.repository.may_read().is_err() => {
+                        self.read_whole(source, from, chunk)?;
+                    }
                     Some(base) => (base.read_at(from, chunk))
                         .map_err(|e| self.failed("cannot read its base", e))?,
                 }
@@ -303,6 +307,28 @@ impl DiskBackup<'_> {
             source.read_at(piece.offset(), target)?;
             add(&self.progress.read, piece.length());
         }
+        Ok(())
+    }
+
+    /// Reads a chunk that is only partly dirty from the guest's disk: this host may only write, and
+    /// cannot read the base. A source that shows no more than what is dirty fails that, as it must;
+    /// behind a file handle other bytes would be taken for the disk's.
+    fn read_whole(&self, source: &dyn BlockSource, from: u64, chunk: &mut [u8]) -> Result<()> {
+        let what = || {
+            format!(
+                "device {}: what is dirty at offset {from} is finer than a chunk, and this host's \
+                 key may only write, so the rest of the chunk cannot be taken from the archive \
+                 before: back up in full",
+                self.device
+            )
+        };
+        if self.shared.options.mechanism != VmMechanism::Nbd {
+            return Err(Error::new(ErrorKind::Unsupported, what()));
+        }
+        self.pace.read(self.shared, chunk.len() as u64);
+        self.shared.cancel.check()?;
+        (source.read_at(from, chunk)).map_err(|e| Error::with_source(e.kind(), what(), e))?;
+        add(&self.progress.read, chunk.len() as u64);
         Ok(())
     }
 

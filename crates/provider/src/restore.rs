@@ -71,6 +71,7 @@ impl Archive for StoredArchive {
             name,
             snapshot,
         } = *self;
+        may_restore(&repository, &name)?;
         if archive_kind(&name) == GuestKind::Lxc {
             let what = format!("archive {name} is of a container");
             return Err(Error::new(ErrorKind::Unsupported, what));
@@ -101,6 +102,7 @@ impl Archive for StoredArchive {
             name,
             snapshot,
         } = *self;
+        may_restore(&repository, &name)?;
         if archive_kind(&name) == GuestKind::Qemu {
             let what = format!("archive {name} is of a virtual machine");
             return Err(Error::new(ErrorKind::Unsupported, what));
@@ -116,6 +118,12 @@ impl Archive for StoredArchive {
             tree,
         }))
     }
+}
+
+/// Before a target is touched for nothing.
+fn may_restore(repository: &Repository, name: &ArchiveName) -> Result<()> {
+    (repository.may_read())
+        .map_err(|e| error::repository(format!("archive {name} cannot be restored"), e))
 }
 
 struct Restore {

@@ -219,7 +219,10 @@ impl VmBackup for RunningBackup {
         if self.committed {
             tell_kept(&self.shared, &self.name, outcome);
         }
-        if let (false, Some(announced)) = (self.committed, &self.announced) {
+        // A host that may only write cannot use a bitmap that is finer than a chunk. Should that be
+        // why this backup failed, the next one reads the disks whole.
+        let again = self.shared.repository.may_read().is_ok();
+        if let (false, true, Some(announced)) = (self.committed, again, &self.announced) {
             announced.take_back(&self.shared);
         }
         Ok(())

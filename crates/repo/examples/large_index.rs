@@ -91,7 +91,7 @@ fn make(folder: &Path, chunks: u64, archives: u64) -> Fallible<()> {
     let random = Arc::new(SystemRandom);
     let protect = Protect::Open;
     let made = Repository::init(Arc::clone(&plain) as _, random, &protect, CHUNK as usize)?;
-    let sealer = Sealer::new(&made.recovery_kit())?;
+    let sealer = Sealer::new(&made.recovery_kit()?)?;
     told("index objects made", || {
         let packs = chunks.div_ceil(IN_PACK);
         for first in (0..packs).step_by(usize::try_from(IN_OBJECT)?) {

@@ -367,7 +367,7 @@ pub(crate) fn read_table(
     let header: [u8; HEADER] = header
         .try_into()
         .map_err(|_short| corrupt("is too short for its header"))?;
-    let (class, _) = pack::open_header(keys, &header)
+    let class = pack::check_header(keys, &header)
         .ok_or_else(|| corrupt("has a header that does not open"))?;
     let trailer = read(length - TRAILER as u64..length)?;
     let table = pack::table_length(&trailer).ok_or_else(|| corrupt("has no proper end"))?;

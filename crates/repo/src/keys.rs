@@ -17,6 +17,8 @@ use crate::{Error, ErrorKind, Random, Result};
 
 /// What the HPKE seal of a data pack's key is bound to, with the pack's salt behind it.
 const HPKE_INFO: &[u8] = b"snapkeep 1 pack key";
+/// From which the key of the MAC in `config` is derived.
+const CONFIG: &str = "snapkeep 1 config";
 
 type KemKey = <X25519HkdfSha256 as Kem>::PrivateKey;
 type KemPublic = <X25519HkdfSha256 as Kem>::PublicKey;
@@ -105,15 +107,24 @@ fn checksum(prefix: &str, key: &[u8; 32]) -> [u8; 4] {
     sum
 }
 
+/// Bytes of what a host that may only write has: four keys, and the public one.
+pub(crate) const WRITER_SECRETS: usize = 5 * 32;
+
 /// The keys of an open repository.
 pub(crate) struct Keys {
-    root: Zeroizing<[u8; 32]>,
     data_id: Zeroizing<[u8; 32]>,
     metadata_id: Zeroizing<[u8; 32]>,
     metadata: Zeroizing<[u8; 32]>,
     config: Zeroizing<[u8; 32]>,
-    private: KemKey,
     public: KemPublic,
+    /// None on a host that may only write.
+    owner: Option<Owner>,
+}
+
+/// What opens data.
+struct Owner {
+    root: Zeroizing<[u8; 32]>,
+    private: KemKey,
 }
 
 impl fmt::Debug for Keys {
@@ -131,19 +142,70 @@ impl Keys {
             data_id: derive("snapkeep 1 data chunk id"),
             metadata_id: derive("snapkeep 1 metadata chunk id"),
             metadata: derive("snapkeep 1 metadata"),
-            config: derive("snapkeep 1 config"),
-            private,
+            config: derive(CONFIG),
             public,
-            root,
+            owner: Some(Owner { root, private }),
         }
     }
 
-    pub(crate) fn root(&self) -> &[u8; 32] {
-        &self.root
+    /// The keys of a host that may only write; `None` if these bytes hold no public key.
+    pub(crate) fn of_writer(secrets: &[u8; WRITER_SECRETS]) -> Option<Self> {
+        let part = |number: usize| {
+            let mut key = Zeroizing::new([0; 32]);
+            key.copy_from_slice(&secrets[32 * number..][..32]);
+            key
+        };
+        Some(Self {
+            data_id: part(0),
+            metadata_id: part(1),
+            metadata: part(2),
+            config: part(3),
+            public: KemPublic::from_bytes(&*part(4)).ok()?,
+            owner: None,
+        })
     }
 
-    pub(crate) fn recovery_kit(&self) -> RecoveryKit {
-        RecoveryKit(*self.root)
+    /// All that a host gets that may only write.
+    pub(crate) fn writer_secrets(&self) -> Zeroizing<[u8; WRITER_SECRETS]> {
+        let public: [u8; 32] = self.public.to_bytes().into();
+        let parts = [
+            &self.data_id[..],
+            &self.metadata_id[..],
+            &self.metadata[..],
+            &self.config[..],
+            &public[..],
+        ];
+        let mut secrets = Zeroizing::new([0; WRITER_SECRETS]);
+        for (place, part) in secrets.chunks_exact_mut(32).zip(parts) {
+            place.copy_from_slice(part);
+        }
+        secrets
+    }
+
+    /// `WrongKey` if these keys open no data.
+    pub(crate) fn may_read(&self) -> Result<()> {
+        self.owner().map(drop)
+    }
+
+    fn owner(&self) -> Result<&Owner> {
+        self.owner.as_ref().ok_or_else(|| {
+            let what = "this key may only write: it is of a host that cannot read what guests hold, \
+                        nor their configurations and logs, nor give keys; use the key of an owner";
+            Error::new(ErrorKind::WrongKey, what)
+        })
+    }
+
+    pub(crate) fn root(&self) -> Result<&[u8; 32]> {
+        Ok(&self.owner()?.root)
+    }
+
+    /// Whether a root key is that of these keys.
+    pub(crate) fn is_root(&self, root: &[u8; 32]) -> bool {
+        *Zeroizing::new(blake3::derive_key(CONFIG, root)) == *self.config
+    }
+
+    pub(crate) fn recovery_kit(&self) -> Result<RecoveryKit> {
+        Ok(RecoveryKit(*self.root()?))
     }
 
     pub(crate) fn chunk_id(&self, class: Class, plaintext: &[u8]) -> ChunkId {
@@ -204,12 +266,24 @@ impl Keys {
         Ok(both)
     }
 
+    /// The keyed hash that proves what these keys say of something.
+    pub(crate) fn label_mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.config);
+        hasher.update(b"snapkeep 1 key label");
+        for part in parts {
+            hasher
+                .update(&(part.len() as u64).to_le_bytes())
+                .update(part);
+        }
+        *hasher.finalize().as_bytes()
+    }
+
     /// The key of a data pack; `None` if it does not open.
     pub(crate) fn open_pack_key(&self, salt: &[u8; 32], sealed: &[u8; 80]) -> Option<Cipher> {
         let enc = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&sealed[..32]).ok()?;
         let key = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
             &OpModeR::Base,
-            &self.private,
+            &self.owner.as_ref()?.private,
             &enc,
             &[HPKE_INFO, salt].concat(),
             &sealed[32..],
@@ -276,3 +350,6 @@ impl fmt::Debug for Cipher {
         f.write_str("Cipher(…)")
     }
 }
+
+#[cfg(test)]
+mod tests;

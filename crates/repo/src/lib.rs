@@ -19,6 +19,7 @@ mod parallel;
 mod random;
 mod reader;
 mod repository;
+mod slots;
 mod storage;
 mod tree;
 mod verify;
@@ -39,7 +40,8 @@ pub use keys::{KeyFile, RecoveryKit, Unlock};
 pub use map::{MAP_FAN_OUT, update_map};
 pub use random::{Random, SystemRandom};
 pub use reader::{DiskReader, Leaf};
-pub use repository::{Protect, Repository};
+pub use repository::Repository;
+pub use slots::{KeySlot, Protect};
 pub use storage::{
     Counted, Entry, FaultPoint, Faulty, FileName, Files, LeftFile, LocalStorage, MemoryStorage,
     Storage, SystemFiles, Tally, left_files, remove_left_file,

@@ -61,6 +61,8 @@ pub const ATTRIBUTES_MAX: usize = 1024;
 pub const ATTRIBUTE_TRIES: usize = 8;
 /// The most key slots of a repository.
 pub const KEY_SLOTS_MAX: usize = 64;
+/// The longest label of a key slot.
+pub const KEY_LABEL_MAX: usize = 128;
 /// The most files in the folder of key slots, readable or not.
 pub const KEY_FILES_MAX: usize = 65_536;
 /// The most memory, in KiB, that a passphrase slot may ask argon2id to use.

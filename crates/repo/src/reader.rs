@@ -88,6 +88,9 @@ impl Repository {
         target: &mut [u8],
     ) -> Result<()> {
         let pack = self.pack_of(id, location)?;
+        if class == Class::Data {
+            self.may_read()?;
+        }
         let range = u64::from(location.offset)..u64::from(location.offset + location.stored);
         let mut sealed = self.storage.read(&pack_file(&pack.id), range)?;
         self.open_copy(class, id, location, &pack, &mut sealed, target)

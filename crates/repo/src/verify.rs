@@ -113,6 +113,7 @@ const BATCH: usize = 4096;
 /// nodes, chunks and configurations, each once. Index objects that could not be read when the repository was
 /// opened are told too, although nothing depends on them.
 pub fn verify(repository: &Repository) -> Result<Report> {
+    repository.may_read()?;
     let mut report = Report::default();
     let mut names = Vec::new();
     repository.storage.list(&"packs".parse()?, &mut |name, _| {

@@ -23,14 +23,16 @@ fn protect(key: &KeyFile) -> Protect {
 fn the_key_in_use_is_not_removed_even_beside_one_that_opens_nothing() {
     let (memory, key) = (Arc::new(MemoryStorage::new()), key());
     let other = init(&shared(&memory), &key).unwrap();
-    let strange = other.keys().unwrap().remove(0).0;
+    let strange = other.keys().unwrap().remove(0).name;
     memory.remove(&"config".parse().unwrap()).unwrap();
     // That slot now holds the key of no repository.
     let made = init(&shared(&memory), &key).unwrap();
     let slots = made.keys().unwrap();
-    let (used, _) = slots.iter().find(|(name, _)| *name != strange).unwrap();
+    let used = slots.iter().find(|slot| slot.name != strange).unwrap();
     for repository in [&made, &open(&shared(&memory), &key).unwrap()] {
-        let error = repository.remove_key(used).expect_err("nothing else opens");
+        let error = repository
+            .remove_key(&used.name)
+            .expect_err("nothing else opens");
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains("in use"), "{error}");
     }
@@ -42,8 +44,8 @@ fn the_key_in_use_is_not_removed_even_beside_one_that_opens_nothing() {
 fn a_key_is_removed_by_one_that_stays() {
     let (memory, old, new) = (Arc::new(MemoryStorage::new()), key(), key());
     let repository = init(&shared(&memory), &old).unwrap();
-    let used = repository.keys().unwrap().remove(0).0;
-    let added = repository.add_key(&protect(&new)).unwrap();
+    let used = repository.keys().unwrap().remove(0).name;
+    let added = repository.add_key(&protect(&new), None).unwrap();
     let by_new = open(&shared(&memory), &new).unwrap();
     // If the slot in use is lost meanwhile, the other is the last.
     let file = format!("keys/{added}").parse().unwrap();
@@ -62,12 +64,12 @@ fn a_key_is_removed_by_one_that_stays() {
 fn the_recovery_kit_removes_what_cannot_be_read() {
     let (memory, key) = (Arc::new(MemoryStorage::new()), key());
     let made = init(&shared(&memory), &key).unwrap();
-    let slot = made.keys().unwrap().remove(0).0;
+    let slot = made.keys().unwrap().remove(0).name;
     let file = format!("keys/{slot}").parse().unwrap();
     memory.damage(&file, |bytes| bytes[20] ^= 1);
-    let unlock = Unlock::Recovery(made.recovery_kit());
+    let unlock = Unlock::Recovery(made.recovery_kit().unwrap());
     let by_kit = Repository::open(shared(&memory), Arc::new(SystemRandom), &unlock).unwrap();
-    by_kit.add_key(&protect(&key)).unwrap();
+    by_kit.add_key(&protect(&key), None).unwrap();
     by_kit.remove_key(&slot).unwrap();
     open(&shared(&memory), &key).unwrap();
 }
@@ -82,7 +84,7 @@ fn junk_among_the_keys_hides_none() {
     }
     let repository = open(&shared(&memory), &key).unwrap();
     assert_eq!(repository.keys().unwrap().len(), 1);
-    repository.add_key(&protect(&key)).unwrap();
+    repository.add_key(&protect(&key), None).unwrap();
 }
 
 #[test]
@@ -90,9 +92,11 @@ fn there_are_no_more_keys_than_are_tried() {
     let (memory, key) = (Arc::new(MemoryStorage::new()), key());
     let repository = init(&shared(&memory), &key).unwrap();
     for _ in 1..64 {
-        repository.add_key(&protect(&key)).unwrap();
+        repository.add_key(&protect(&key), None).unwrap();
     }
-    let error = repository.add_key(&protect(&key)).expect_err("one more");
+    let error = repository
+        .add_key(&protect(&key), None)
+        .expect_err("one more");
     assert_eq!(error.kind(), ErrorKind::Invalid);
 }
 
@@ -142,7 +146,7 @@ fn no_repository_is_made_over_the_archives_of_one_without_config() {
 fn verification_names_damaged_slots_and_heads() {
     let (memory, key) = (Arc::new(MemoryStorage::new()), key());
     let repository = init(&shared(&memory), &key).unwrap();
-    let slot = repository.add_key(&protect(&key)).unwrap();
+    let slot = repository.add_key(&protect(&key), None).unwrap();
     let place = HeadPlace::new(&name("1"), "store").unwrap();
     repository.put_head(&place, &name("1")).unwrap();
     assert!(verify(&repository).unwrap().damage.is_empty());

@@ -10,6 +10,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+
+use snapkeep_repo::{KeyFile, LocalStorage, Protect, Repository, SystemRandom, Unlock};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -61,6 +64,48 @@ fn the_reader_in_python_restores_what_this_program_restores() {
     let output = command.arg(script).arg(golden()).output().unwrap();
     println!("{}", shown(&output));
     assert!(output.status.success(), "{}", shown(&output));
+}
+
+#[test]
+fn the_reader_in_python_says_that_a_hosts_key_may_only_write() {
+    let mut modules = Command::new(python());
+    modules.args(["-c", "import cryptography, zstandard"]);
+    let test = "recover::the_reader_in_python_says_that_a_hosts_key_may_only_write";
+    let tool = "python3 with the modules cryptography and zstandard";
+    if !works(test, tool, &mut modules) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("encrypted");
+    let mut copy = Command::new("cp");
+    copy.arg("-r").arg(golden().join("encrypted")).arg(&folder);
+    assert!(copy.status().unwrap().success());
+    let owners = golden().join("key-file");
+    let unlock = Unlock::KeyFile(std::fs::read_to_string(&owners).unwrap().parse().unwrap());
+    let storage = Arc::new(LocalStorage::open(&folder).unwrap());
+    let repository = Repository::open(storage, Arc::new(SystemRandom), &unlock).unwrap();
+    let key = KeyFile::generate(&SystemRandom).unwrap();
+    let file = scratch.path().join("host.key");
+    std::fs::write(&file, &*key.to_text()).unwrap();
+    let protect = Protect::Writer(key);
+    repository.add_key(&protect, Some("node-a")).unwrap();
+    let list = |key: &Path| {
+        let mut command = Command::new(python());
+        let script = root().join("docs/recovery/snapkeep_recover.py");
+        command.arg(script).arg("--repository").arg(&folder);
+        command.arg("--key-file").arg(key).arg("list");
+        command.output().unwrap()
+    };
+    let refused = list(&file);
+    assert!(!refused.status.success());
+    let said = shown(&refused);
+    assert!(
+        said.contains("may only write (it is that of node-a)"),
+        "{said}"
+    );
+    assert!(refused.stdout.is_empty(), "{said}");
+    let owned = list(&owners);
+    assert!(owned.status.success(), "{}", shown(&owned));
 }
 
 /// The blocks of the document that are marked `sh by-hand`.

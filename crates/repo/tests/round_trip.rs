@@ -291,6 +291,7 @@ fn wrong_keys_and_missing_repositories_are_named() {
     assert_eq!(error.kind(), ErrorKind::Exists);
     let kit = repository
         .recovery_kit()
+        .expect("an owner's key")
         .to_text()
         .parse()
         .expect("the kit reads back");
@@ -298,7 +299,7 @@ fn wrong_keys_and_missing_repositories_are_named() {
     Repository::open(Arc::clone(&storage), Arc::new(SystemRandom), &unlock).expect("the kit opens");
     let passphrase = || String::from("correct horse").into();
     repository
-        .add_key(&Protect::Passphrase(passphrase()))
+        .add_key(&Protect::Passphrase(passphrase()), None)
         .expect("a passphrase slot");
     let unlock = Unlock::Passphrase(passphrase());
     Repository::open(Arc::clone(&storage), Arc::new(SystemRandom), &unlock).expect("it opens");

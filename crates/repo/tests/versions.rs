@@ -45,7 +45,7 @@ fn a_read_only_compatible_feature_lets_read_and_verify_but_not_write() {
     names(&refused, "prune-1");
     let slot = snapkeep_repo::Protect::Open;
     names(
-        &repository.add_key(&slot).expect_err("no key either"),
+        &repository.add_key(&slot, None).expect_err("no key either"),
         "prune-1",
     );
     let place = HeadPlace::new(&name("1"), "store").expect("a place");

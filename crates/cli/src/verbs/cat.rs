@@ -18,7 +18,7 @@ pub(super) fn run(settings: &Settings, cat: &Cat, json: bool) -> Result<()> {
         return Err(usage("cat prints the file's bytes, so --json has no place"));
     }
     let path = typed(&cat.path)?;
-    let session = Session::open(settings)?;
+    let session = Session::open_to_read(settings)?;
     let opened = Opened::open(&session, settings, &cat.archive)?;
     let node = opened.resolve(&path)?;
     let EntryKind::File { size, .. } = node.entry.kind else {

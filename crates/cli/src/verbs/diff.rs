@@ -73,7 +73,7 @@ fn words(changes: &Changes) -> Vec<&'static str> {
 }
 
 pub(super) fn run(settings: &Settings, wanted: &Diff, json: bool) -> Result<ExitCode> {
-    let session = Session::open(settings)?;
+    let session = Session::open_to_read(settings)?;
     let old = Opened::open(&session, settings, &wanted.old)?;
     let new = Opened::open(&session, settings, &wanted.new)?;
     let of = [("old", old.name.as_str()), ("new", new.name.as_str())];

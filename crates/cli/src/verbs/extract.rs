@@ -16,7 +16,7 @@ pub(super) fn run(settings: &Settings, wanted: &Extract, json: bool) -> Result<E
     let paths = paths.collect::<Result<Vec<_>>>()?;
     let (target, how) = (&wanted.to, &wanted.how);
     let idmap = extraction::id_map(&how.idmap)?;
-    let session = Session::open(settings)?;
+    let session = Session::open_to_read(settings)?;
     let opened = Opened::open(&session, settings, &wanted.archive)?;
     for path in &paths {
         opened.find(path)?;

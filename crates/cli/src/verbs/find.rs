@@ -26,7 +26,7 @@ struct Match {
 pub(super) fn run(settings: &Settings, find: &Find, json: bool) -> Result<ExitCode> {
     let patterns = || Patterns::new(&[find.pattern.as_bytes()]).map_err(|e| usage(e.chain()));
     check(find, patterns()?)?;
-    let session = Session::open(settings)?;
+    let session = Session::open_to_read(settings)?;
     let names = session.archives_of(settings, &find.guest, CONTAINER)?;
     if names.is_empty() {
         let what = format!(

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde::Serialize;
-use snapkeep_repo::{KeyFile, Protect, SystemRandom};
+use snapkeep_repo::{KeyFile, KeySlot, Protect, SystemRandom};
 
-use crate::args::Key;
+use crate::args::key::Key;
 use crate::report::{self, Report, remark};
 use crate::secrets::{self, NewSecret};
 use crate::session::Session;
@@ -21,11 +21,24 @@ struct Keys {
 struct Slot {
     name: String,
     kind: &'static str,
+    /// Whose it is.
+    label: Option<String>,
+    /// Whether it opened the repository now.
+    used: bool,
+    /// What somebody without a key did to it.
+    doubt: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct New {
+    name: String,
+    kind: &'static str,
+    label: Option<String>,
 }
 
 #[derive(Serialize)]
 struct Added {
-    added: Slot,
+    added: New,
     key_file: Option<String>,
 }
 
@@ -36,7 +49,14 @@ struct Removed {
 
 impl Report for Keys {
     fn lines(&self) -> Vec<String> {
-        let line = |slot: &Slot| format!("{}  {}", slot.name, slot.kind);
+        let line = |slot: &Slot| {
+            let mut line = format!("{}  {}", slot.name, slot.kind);
+            let label = slot.label.as_ref().map(|label| format!("  {label}"));
+            line.extend(label);
+            line.push_str(if slot.used { "  (in use)" } else { "" });
+            line.extend(slot.doubt.map(|doubt| format!("  ({doubt})")));
+            line
+        };
         self.keys.iter().map(line).collect()
     }
 }
@@ -65,22 +85,28 @@ pub(super) fn run(settings: &Settings, key: &Key, json: bool) -> Result<()> {
         Key::Add {
             new_passphrase_file,
             new_key_file,
+            label,
         } => {
-            let added = add(
+            // Before a new passphrase is asked for.
+            session.repository.may_read()?;
+            let label = label.as_deref();
+            let added = match new_key_file {
+                Some(path) => add_file(&session, path, Protect::KeyFile, "key-file", label)?,
+                None => add_passphrase(&session, new_passphrase_file.as_deref(), label)?,
+            };
+            warn_of_open(&session)?;
+            report::result(&added, json)
+        }
+        Key::AddHost { name, new_key_file } => {
+            session.repository.may_read()?;
+            let added = add_file(
                 &session,
-                new_passphrase_file.as_deref(),
-                new_key_file.as_deref(),
+                new_key_file,
+                Protect::Writer,
+                "writer",
+                Some(name),
             )?;
-            let open = list(&session)?
-                .keys
-                .into_iter()
-                .find(|slot| slot.kind == "open");
-            if let Some(open) = open {
-                remark(&format!(
-                    "the repository's key still lies open, as key {}: remove that one, and remember that old copies of it stay readable",
-                    open.name
-                ));
-            }
+            warn_of_open(&session)?;
             report::result(&added, json)
         }
         Key::Remove { name } => {
@@ -92,33 +118,58 @@ pub(super) fn run(settings: &Settings, key: &Key, json: bool) -> Result<()> {
 }
 
 fn list(session: &Session) -> Result<Keys> {
-    let slots = session.repository.keys()?.into_iter();
-    let keys = slots.map(|(name, kind)| Slot { name, kind }).collect();
+    let told = |slot: KeySlot| Slot {
+        name: slot.name,
+        kind: slot.kind,
+        label: slot.label,
+        used: slot.used,
+        doubt: slot.doubt,
+    };
+    let keys = session.repository.keys()?.into_iter().map(told).collect();
     Ok(Keys { keys })
 }
 
-fn add(session: &Session, passphrase: Option<&Path>, file: Option<&Path>) -> Result<Added> {
-    if let Some(path) = file {
-        let mut new = NewSecret::claim(path)?;
-        let key = KeyFile::generate(&SystemRandom)?;
-        new.write(&format!("{}\n", *key.to_text()))?;
-        let name = session.repository.add_key(&Protect::KeyFile(key))?;
-        new.keep();
-        let kind = "key-file";
-        let key_file = Some(path.display().to_string());
-        return Ok(Added {
-            added: Slot { name, kind },
-            key_file,
-        });
+/// What is sealed is no secret while the key lies beside it.
+fn warn_of_open(session: &Session) -> Result<()> {
+    let keys = session.repository.keys()?;
+    let open = (keys.iter()).find(|slot| slot.kind == "open" && slot.doubt.is_none());
+    if let Some(open) = open {
+        remark(&format!(
+            "the repository's key still lies open, as key {}: remove that one, and remember that old copies of it stay readable",
+            open.name
+        ));
     }
-    let text = match passphrase {
+    Ok(())
+}
+
+fn add_file(
+    session: &Session,
+    path: &Path,
+    protect: fn(KeyFile) -> Protect,
+    kind: &'static str,
+    label: Option<&str>,
+) -> Result<Added> {
+    let mut new = NewSecret::claim(path)?;
+    let key = KeyFile::generate(&SystemRandom)?;
+    new.write(&format!("{}\n", *key.to_text()))?;
+    let name = session.repository.add_key(&protect(key), label)?;
+    new.keep();
+    let label = label.map(str::to_owned);
+    Ok(Added {
+        added: New { name, kind, label },
+        key_file: Some(path.display().to_string()),
+    })
+}
+
+fn add_passphrase(session: &Session, file: Option<&Path>, label: Option<&str>) -> Result<Added> {
+    let text = match file {
         Some(path) => secrets::passphrase_in(path)?,
         None => secrets::ask_new()?,
     };
-    let name = session.repository.add_key(&Protect::Passphrase(text))?;
-    let kind = "passphrase";
+    let name = (session.repository).add_key(&Protect::Passphrase(text), label)?;
+    let (kind, label) = ("passphrase", label.map(str::to_owned));
     Ok(Added {
-        added: Slot { name, kind },
+        added: New { name, kind, label },
         key_file: None,
     })
 }

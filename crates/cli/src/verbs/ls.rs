@@ -10,7 +10,7 @@ use crate::trees::{Opened, Shown, Visit, typed, walk};
 
 pub(super) fn run(settings: &Settings, ls: &Ls, json: bool) -> Result<()> {
     let path = typed(&ls.path)?;
-    let session = Session::open(settings)?;
+    let session = Session::open_to_read(settings)?;
     let opened = Opened::open(&session, settings, &ls.archive)?;
     let node = opened.find(&path)?;
     let mut listing = Listing::start(json, &[("archive", opened.name.as_str())], "entries")?;

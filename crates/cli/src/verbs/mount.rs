@@ -32,7 +32,7 @@ impl Report for Done {
 }
 
 pub(super) fn run(settings: &Settings, wanted: &Mount, json: bool) -> Result<()> {
-    let session = Session::open(settings)?;
+    let session = Session::open_to_read(settings)?;
     let cancel = &session.stop.cancel;
     let opened = (wanted.archive.as_deref())
         .map(|archive| Opened::open(&session, settings, archive))

@@ -49,7 +49,7 @@ pub(super) fn run(settings: &Settings, nbd: &Nbd, json: bool) -> Result<()> {
         (None, Some(address)) => Address::Tcp(*address),
         (None, None) => return Err(usage("give --socket or --listen")),
     };
-    let session = Session::open(settings)?;
+    let session = Session::open_to_read(settings)?;
     let (name, _) = session.archive(settings, archive, VM)?;
     let log = Progress::start(
         format!("serving {name}"),

@@ -15,6 +15,7 @@ mod searched;
 #[path = "../support/mod.rs"]
 mod support;
 mod usage;
+mod write_only;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

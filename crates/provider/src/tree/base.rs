@@ -54,6 +54,11 @@ impl<'a> Base<'a> {
             }
             ChangeDetection::Metadata { audit } => {
                 base.audit = audit;
+                if let (1.., Err(error)) = (audit, shared.repository.may_read()) {
+                    base.audit = 0;
+                    let line = format!("no file is audited: {}", error.chain());
+                    shared.log.log(Level::Warn, &line);
+                }
                 match newest(shared, group, id_map) {
                     Ok((name, reader)) => {
                         let line = format!("files that look as in {name} are not read");

@@ -58,11 +58,18 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// Exactly `N` bytes of lower-case hexadecimal: one value has one spelling.
 pub(crate) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
-    if text.len() != 2 * N || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+    unhex_to(text, &mut bytes)?;
+    Some(bytes)
+}
+
+/// The same of as many bytes as there is room for.
+pub(crate) fn unhex_to(text: &str, bytes: &mut [u8]) -> Option<()> {
+    let digit = |b| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    if text.len() != 2 * bytes.len() || !text.bytes().all(digit) {
         return None;
     }
     for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
-    Some(bytes)
+    Some(())
 }

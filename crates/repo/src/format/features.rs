@@ -11,8 +11,17 @@ pub(crate) const DRAFT: &str = "draft-1";
 pub(crate) const TREES: &str = "trees-1";
 /// What a repository needs of its writers once an archive has attributes.
 pub(crate) const ATTRIBUTES: &str = "attributes-1";
+/// What a repository has once a host got a key that may only write.
+pub(crate) const WRITER_SLOT: &str = "writer-slot-1";
 /// The features this program knows, of any class.
-const KNOWN: [&str; 3] = [DRAFT, TREES, ATTRIBUTES];
+const KNOWN: [&str; 4] = [DRAFT, TREES, ATTRIBUTES, WRITER_SLOT];
+
+/// What says so: an empty file.
+pub(crate) fn writer_slot_file() -> FileName {
+    format!("features/compatible-{WRITER_SLOT}")
+        .parse()
+        .expect("a constant name is valid")
+}
 
 /// What says so: an empty file.
 pub(crate) fn attributes_file() -> FileName {

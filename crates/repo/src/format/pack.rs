@@ -242,6 +242,15 @@ pub(crate) fn open_header(keys: &Keys, header: &[u8; HEADER]) -> Option<(Class, 
     Some((class, cipher))
 }
 
+/// The class that a header names; `None` if it is no header, or if these keys open data and this
+/// does not open. Its table is bound to all of it in any case.
+pub(crate) fn check_header(keys: &Keys, header: &[u8; HEADER]) -> Option<Class> {
+    match class(header)? {
+        Class::Data if keys.may_read().is_err() => Some(Class::Data),
+        Class::Data | Class::Metadata => open_header(keys, header).map(|(class, _)| class),
+    }
+}
+
 /// The length of the sealed table, from the trailer; `None` if it is no trailer.
 pub(crate) fn table_length(trailer: &[u8]) -> Option<usize> {
     let mut bytes = Bytes(trailer);

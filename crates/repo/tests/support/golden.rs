@@ -216,8 +216,11 @@ pub(crate) fn make(folder: &Path) -> Fallible<()> {
         passes: 2,
         lanes: 2,
     };
-    repository.add_key(&Protect::Stretched(PASSPHRASE.to_owned().into(), cost))?;
-    let kit = repository.recovery_kit().to_text();
+    repository.add_key(
+        &Protect::Stretched(PASSPHRASE.to_owned().into(), cost),
+        None,
+    )?;
+    let kit = repository.recovery_kit()?.to_text();
     let repository = Arc::new(repository);
     let archives = encrypted();
     for archive in &archives {

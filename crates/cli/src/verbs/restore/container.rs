@@ -28,7 +28,7 @@ pub(super) fn run(settings: &Settings, wanted: &RestoreContainer, json: bool) ->
     check(wanted, json)?;
     let how = &wanted.how;
     let idmap = extraction::id_map(&how.idmap)?;
-    let session = Session::open(settings)?;
+    let session = Session::open_to_read(settings)?;
     let opened = Opened::open(&session, settings, &wanted.archive)?;
     if let Some(tar) = &wanted.tar {
         return to_tar(&session, settings, opened, wanted, tar, json);

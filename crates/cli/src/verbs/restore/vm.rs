@@ -58,7 +58,7 @@ impl Report for Done {
 }
 
 pub(super) fn run(settings: &Settings, wanted: &RestoreVm, json: bool) -> Result<()> {
-    let session = Session::open(settings)?;
+    let session = Session::open_to_read(settings)?;
     let (name, _) = session.archive(settings, &wanted.archive, VM)?;
     let log = Progress::start(
         format!("restoring {name}"),
