@@ -22,7 +22,7 @@ const SLOT_NAME: usize = 16;
 pub(crate) fn make(
     folder: &Path,
     protect: &Protect,
-    mut kit_file: NewSecret,
+    kit_file: NewSecret,
     key_file: Option<NewSecret>,
     cancel: &Cancel,
 ) -> Result<String> {
@@ -41,17 +41,28 @@ pub(crate) fn make(
         file.keep();
     }
     let id = repository.config().repository.clone();
-    let text = format!(
-        "Recovery kit of the Snapkeep repository {id}.\nKeep it on paper, away from the repository. Whoever has it reads every archive.\n\n{}\n",
-        *repository.recovery_kit()?.to_text()
-    );
-    let written = kit_file.write(&text)?;
-    kit_file.keep();
-    let kit: RecoveryKit = written.parse()?;
+    let kit = write_kit(&repository, kit_file)?;
     let storage = LocalStorage::open(folder)?;
     Repository::open(Arc::new(storage), random, &Unlock::Recovery(kit))
         .context("the recovery kit that was written does not open the repository")?;
     Ok(id)
+}
+
+/// Writes the recovery kit of a repository; as it was read back.
+pub(crate) fn write_kit(repository: &Repository, mut file: NewSecret) -> Result<RecoveryKit> {
+    let kit = repository.recovery_kit()?;
+    let text = format!(
+        "Recovery kit of the Snapkeep repository {}.\nKeep it on paper, away from the repository. Whoever has it reads every archive.\n\n{}\n",
+        repository.config().repository,
+        *kit.to_text()
+    );
+    let written = file.write(&text)?.parse()?;
+    if kit != written {
+        let what = "the recovery kit that was written is not the repository's";
+        return Err(fault(Code::Failed, what));
+    }
+    file.keep();
+    Ok(written)
 }
 
 /// A folder with something in it is somebody's already, unless it is what a killed `init` left:

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::durable;
 use crate::failure::{Code, fault, usage};
+use crate::report::remark;
 use crate::settings::Secret;
 
 /// The longest secret file.
@@ -27,6 +28,29 @@ pub(crate) fn unlock(secret: &Secret) -> Result<Unlock> {
         Secret::PassphraseFile(path) => Unlock::Passphrase(passphrase_in(path)?),
         Secret::Passphrase(text) => Unlock::Passphrase(text.clone()),
     })
+}
+
+/// Tells if others can read what opens the repository.
+pub(crate) fn warn_of_readers(secret: &Secret) {
+    let (what, path) = match secret {
+        Secret::RecoveryKit(path) => ("recovery kit", path),
+        Secret::KeyFile(path) => ("key file", path),
+        Secret::PassphraseFile(path) => ("passphrase file", path),
+        Secret::Passphrase(_) => return,
+    };
+    // Whoever reads it next tells if it cannot be read.
+    let Ok(about) = fs::metadata(path) else {
+        return;
+    };
+    let mode = about.mode() & 0o7777;
+    if about.is_file() && mode & 0o077 != 0 {
+        let path = path.display().to_string();
+        remark(&format!(
+            "warning: the {what} {} has the mode {mode:04o}, so others than its owner can use it: \
+             give it the mode 0600, and if somebody may have read it, see `snapkeep key change`",
+            path.escape_debug()
+        ));
+    }
 }
 
 /// The first line of a file.

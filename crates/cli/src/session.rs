@@ -37,6 +37,9 @@ impl Session {
     /// on signals cancel.
     pub(crate) fn open(settings: &Settings) -> Result<Self> {
         let folder = folder(settings)?;
+        if let (Some(secret), false) = (&settings.secret, settings.quiet) {
+            secrets::warn_of_readers(secret);
+        }
         let opened = open(folder, settings);
         let (storage, repository) =
             opened.with_context(|| format!("cannot open the repository {}", folder.display()))?;

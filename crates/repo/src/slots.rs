@@ -66,6 +66,40 @@ impl Repository {
         add_slot(&*self.storage, &*self.random, &self.keys, protect, label)
     }
 
+    /// Puts a passphrase or key file in the place of the key that opened the repository; the names
+    /// of the new slot and of the old one. The new one is durable, was read back and opens before the
+    /// old one is removed, so that whoever is killed meanwhile is left with one that opens. Without
+    /// a label it has that of the old one. Open the repository again after this.
+    pub fn change_key(&self, protect: &Protect, label: Option<&str>) -> Result<(String, String)> {
+        self.may_write()?;
+        self.may_read()?;
+        let invalid = |what: &str| Error::new(ErrorKind::Invalid, what);
+        let used = self.opened_by.as_ref().ok_or_else(|| {
+            invalid("the recovery kit never changes: add a key, and remove those that should go")
+        })?;
+        if let Protect::Writer(_) | Protect::Open = protect {
+            return Err(invalid("a key is changed to a passphrase or a key file"));
+        }
+        let old = read_slot(&*self.storage, used)?;
+        let label = label.or_else(|| old.label(&self.keys).ok().flatten());
+        let name = self.add_key(protect, label)?;
+        let slot = read_slot(&*self.storage, &slot_file(&name)?)?;
+        let keys = match protect {
+            Protect::Passphrase(text) | Protect::Stretched(text, _) => slot.try_passphrase(text)?,
+            Protect::KeyFile(file) | Protect::Writer(file) => slot.try_key_file(file)?,
+            Protect::Open => slot.try_open().map(Keys::new),
+        };
+        let opens = keys.is_some_and(|keys| {
+            (keys.root()).is_ok_and(|root| self.keys.root().is_ok_and(|own| own == root))
+        });
+        if !opens {
+            let what = format!("key {name} was written and does not open; the old one stays");
+            return Err(Error::corrupt(what));
+        }
+        self.storage.remove(used)?;
+        Ok((name, slot_name(used)))
+    }
+
     /// The key slots that can be read.
     pub fn keys(&self) -> Result<Vec<KeySlot>> {
         let (slots, _) = read_slots(&*self.storage)?;
@@ -258,7 +292,7 @@ pub(crate) fn unlock_keys(
     }
     // A slot that an interrupted `init` left behind opens with the same passphrase, but holds a key
     // that the repository was then not made with.
-    let mut strange = false;
+    let mut strange = None;
     for (name, slot) in &slots {
         let keys = match unlock {
             Unlock::Passphrase(text) => slot.try_passphrase(text),
@@ -275,10 +309,18 @@ pub(crate) fn unlock_keys(
             if proof.holds(&keys) {
                 return Ok((keys, Some(name.clone())));
             }
-            strange = true;
+            strange = Some(name);
         }
     }
-    if strange {
+    let sealed = slots.iter().any(|(_, slot)| slot.kind() != OPEN);
+    if let (Some(name), Unlock::Open, true) = (&strange, unlock, sealed) {
+        let why = format!(
+            "the repository is encrypted: give its passphrase or key file ({name} lies open, but \
+             holds another key than the repository's: somebody without a key put it there)"
+        );
+        return Err(wrong(&why));
+    }
+    if strange.is_some() {
         let why = "the key opens, but config was changed by somebody without it";
         return Err(Error::new(ErrorKind::Corrupt, why));
     }

@@ -30,6 +30,25 @@ pub(crate) enum Key {
         #[arg(long, value_name = "FILE")]
         new_key_file: PathBuf,
     },
+    /// Put a new passphrase (asked for on the terminal if no file is named) or a new key file in the
+    /// place of the one that opens the repository now.
+    Change {
+        /// A file that holds the new passphrase.
+        #[arg(long, value_name = "FILE", conflicts_with = "new_key_file")]
+        new_passphrase_file: Option<PathBuf>,
+        /// Write a new key file here.
+        #[arg(long, value_name = "FILE")]
+        new_key_file: Option<PathBuf>,
+        /// Whose it is from now on [default: as before].
+        #[arg(long, value_name = "TEXT")]
+        label: Option<String>,
+    },
+    /// Write the recovery kit again, for paper. Whoever has it reads every archive.
+    RecoveryKit {
+        /// Write it here.
+        #[arg(long, value_name = "FILE")]
+        write: PathBuf,
+    },
     /// Remove a key. The last one stays.
     Remove {
         /// Its name, as `key list` shows it.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use snapkeep_repo::{KeyFile, KeySlot, Protect, SystemRandom};
 
 use crate::args::key::Key;
+use crate::making;
 use crate::report::{self, Report, remark};
 use crate::secrets::{self, NewSecret};
 use crate::session::Session;
@@ -43,6 +44,18 @@ struct Added {
 }
 
 #[derive(Serialize)]
+struct Changed {
+    #[serde(flatten)]
+    new: Added,
+    removed: String,
+}
+
+#[derive(Serialize)]
+struct Written {
+    recovery_kit: String,
+}
+
+#[derive(Serialize)]
 struct Removed {
     removed: String,
 }
@@ -72,6 +85,20 @@ impl Report for Added {
     }
 }
 
+impl Report for Changed {
+    fn lines(&self) -> Vec<String> {
+        let mut lines = self.new.lines();
+        lines.push(format!("removed key {}", self.removed));
+        lines
+    }
+}
+
+impl Report for Written {
+    fn lines(&self) -> Vec<String> {
+        vec![format!("recovery kit written to {}", self.recovery_kit)]
+    }
+}
+
 impl Report for Removed {
     fn lines(&self) -> Vec<String> {
         vec![format!("removed key {}", self.removed)]
@@ -89,25 +116,41 @@ pub(super) fn run(settings: &Settings, key: &Key, json: bool) -> Result<()> {
         } => {
             // Before a new passphrase is asked for.
             session.repository.may_read()?;
-            let label = label.as_deref();
-            let added = match new_key_file {
-                Some(path) => add_file(&session, path, Protect::KeyFile, "key-file", label)?,
-                None => add_passphrase(&session, new_passphrase_file.as_deref(), label)?,
-            };
+            let new = Secret::of(new_passphrase_file.as_deref(), new_key_file.as_deref());
+            let added = new.store(false, label.as_deref(), |protect, label| {
+                Ok(session.repository.add_key(protect, label)?)
+            })?;
             warn_of_open(&session)?;
             report::result(&added, json)
         }
         Key::AddHost { name, new_key_file } => {
             session.repository.may_read()?;
-            let added = add_file(
-                &session,
-                new_key_file,
-                Protect::Writer,
-                "writer",
-                Some(name),
-            )?;
+            let added = Secret::Host(new_key_file).store(false, Some(name), |protect, label| {
+                Ok(session.repository.add_key(protect, label)?)
+            })?;
             warn_of_open(&session)?;
             report::result(&added, json)
+        }
+        Key::Change {
+            new_passphrase_file,
+            new_key_file,
+            label,
+        } => {
+            session.repository.may_read()?;
+            let new = Secret::of(new_passphrase_file.as_deref(), new_key_file.as_deref());
+            let mut removed = String::new();
+            let added = new.store(true, label.as_deref(), |protect, label| {
+                let (added, old) = session.repository.change_key(protect, label)?;
+                removed = old;
+                Ok(added)
+            })?;
+            report::result(&Changed { new: added, removed }, json)
+        }
+        Key::RecoveryKit { write } => {
+            session.repository.may_read()?;
+            making::write_kit(&session.repository, NewSecret::claim(write)?)?;
+            let recovery_kit = write.display().to_string();
+            report::result(&Written { recovery_kit }, json)
         }
         Key::Remove { name } => {
             session.repository.remove_key(name)?;
@@ -142,34 +185,65 @@ fn warn_of_open(session: &Session) -> Result<()> {
     Ok(())
 }
 
-fn add_file(
-    session: &Session,
-    path: &Path,
-    protect: fn(KeyFile) -> Protect,
-    kind: &'static str,
-    label: Option<&str>,
-) -> Result<Added> {
-    let mut new = NewSecret::claim(path)?;
-    let key = KeyFile::generate(&SystemRandom)?;
-    new.write(&format!("{}\n", *key.to_text()))?;
-    let name = session.repository.add_key(&protect(key), label)?;
-    new.keep();
-    let label = label.map(str::to_owned);
-    Ok(Added {
-        added: New { name, kind, label },
-        key_file: Some(path.display().to_string()),
-    })
+/// A new secret, and where it goes or comes from.
+enum Secret<'a> {
+    KeyFile(&'a Path),
+    /// The key file of a host that may only write.
+    Host(&'a Path),
+    /// In a file, or asked for.
+    Passphrase(Option<&'a Path>),
 }
 
-fn add_passphrase(session: &Session, file: Option<&Path>, label: Option<&str>) -> Result<Added> {
-    let text = match file {
-        Some(path) => secrets::passphrase_in(path)?,
-        None => secrets::ask_new()?,
-    };
-    let name = (session.repository).add_key(&Protect::Passphrase(text), label)?;
-    let (kind, label) = ("passphrase", label.map(str::to_owned));
-    Ok(Added {
-        added: New { name, kind, label },
-        key_file: None,
-    })
+impl<'a> Secret<'a> {
+    fn of(passphrase: Option<&'a Path>, key_file: Option<&'a Path>) -> Self {
+        key_file.map_or(Self::Passphrase(passphrase), Self::KeyFile)
+    }
+
+    /// Makes it, and gives it to who stores its slot. A key file is durable before it is needed, and
+    /// one that `replaces` another stays whatever comes then.
+    fn store(
+        self,
+        replaces: bool,
+        label: Option<&str>,
+        store: impl FnOnce(&Protect, Option<&str>) -> Result<String>,
+    ) -> Result<Added> {
+        type Protected = fn(KeyFile) -> Protect;
+        let (path, protect, kind): (_, Protected, _) = match self {
+            Self::KeyFile(path) => (path, Protect::KeyFile, "key-file"),
+            Self::Host(path) => (path, Protect::Writer, "writer"),
+            Self::Passphrase(path) => {
+                let text = match path {
+                    Some(path) => secrets::passphrase_in(path)?,
+                    None => secrets::ask_new()?,
+                };
+                let name = store(&Protect::Passphrase(text), label)?;
+                let (kind, label) = ("passphrase", label.map(str::to_owned));
+                let added = New { name, kind, label };
+                return Ok(Added {
+                    added,
+                    key_file: None,
+                });
+            }
+        };
+        let mut file = NewSecret::claim(path)?;
+        let key = KeyFile::generate(&SystemRandom)?;
+        file.write(&format!("{}\n", *key.to_text()))?;
+        let path = path.display().to_string();
+        let name = match store(&protect(key), label) {
+            Ok(name) => name,
+            Err(error) if replaces => {
+                // The old key may be gone: a storage that fails does not say what it has done.
+                file.keep();
+                let what = format!("the key file {path} stays: it, or the old key, opens");
+                return Err(error.context(what));
+            }
+            Err(error) => return Err(error),
+        };
+        file.keep();
+        let label = label.map(str::to_owned);
+        Ok(Added {
+            added: New { name, kind, label },
+            key_file: Some(path),
+        })
+    }
 }

@@ -10,6 +10,7 @@ mod attributes;
 mod backup;
 mod durable;
 mod init;
+mod keys;
 mod names;
 mod retention;
 mod settings;

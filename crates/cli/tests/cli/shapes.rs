@@ -31,15 +31,15 @@ fn every_object_has_the_keys_that_the_document_names() {
     let list = run(&["key", "list"]);
     assert!(!list["keys"][0].is_null());
     check("`key list`", &list);
-    let keys = Shape::of("`key add`; `key remove`");
+    let keys = Shape::of("`key add`; `key change`; `key remove`; `key recovery-kit`");
     let added = run(&["key", "add", "--new-key-file", "new"]);
     keys[0].check(&added);
     keys[0].check(&run(&["key", "add-host", "a", "--new-key-file", "host"]));
-    keys[1].check(&run(&[
-        "key",
-        "remove",
-        added["added"]["name"].as_str().unwrap(),
-    ]));
+    let changed = run(&["--key-file", "new", "key", "change", "--new-key-file", "newer"]);
+    keys[1].check(&changed);
+    let name = changed["added"]["name"].as_str().unwrap();
+    keys[2].check(&run(&["key", "remove", name]));
+    keys[3].check(&run(&["key", "recovery-kit", "--write", "again"]));
     let failed = snapkeep(&folder, &["-r", "gone", "list", "--json"]);
     check(
         "a failure",
