@@ -302,6 +302,9 @@ pub(crate) struct Doctor {
     /// Heal what a killed job of ours left. What a job uses, or another product made, is let alone.
     #[arg(long)]
     pub(crate) heal: bool,
+    /// Take the repository as it is, although archives are gone that this host remembers.
+    #[arg(long)]
+    pub(crate) accept_rollback: bool,
     /// The socket of a QEMU's monitor; may be given more than once [default: those of Proxmox VE and
     /// of the configuration's guests, as far as they run].
     #[arg(long, value_name = "SOCKET")]

@@ -1,7 +1,6 @@
 //! The program as Proxmox VE's plugin starts it: the bridge over a repository.
 
 mod archives;
-mod memory;
 pub(crate) mod names;
 mod settings;
 mod status;

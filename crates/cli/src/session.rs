@@ -1,5 +1,6 @@
 //! An open repository, and what is looked up in it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +12,9 @@ use snapkeep_repo::{
 };
 
 use crate::failure::{Code, fault, usage};
+use crate::past::{Doubt, Past};
 use crate::provide::names;
+use crate::report::remark;
 use crate::secrets;
 use crate::settings::{Secret, Settings};
 use crate::signals::Stop;
@@ -23,6 +26,9 @@ pub(crate) struct Session {
     pub(crate) repository: Arc<Repository>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stop: Stop,
+    past: Past,
+    /// What is not as this host remembers it.
+    pub(crate) doubts: Vec<Doubt>,
 }
 
 /// The repository's folder.
@@ -45,12 +51,62 @@ impl Session {
             opened.with_context(|| format!("cannot open the repository {}", folder.display()))?;
         let stop = Stop::watch(settings.quiet)?;
         storage.obey(stop.cancel.clone());
+        let past = Past::new(settings, folder);
+        let id = &repository.config().repository;
+        let doubts = past.doubts(id, || {
+            let names = repository.all_snapshots_of(None)?.into_iter();
+            Ok(names.map(|name| name.to_string()).collect())
+        });
+        let doubts = doubts.unwrap_or_else(|e| vec![past.unknown(&e)]);
+        for doubt in &doubts {
+            remark(&format!("warning: {}", doubt.what));
+        }
+        if !doubts.is_empty() {
+            remark(
+                "warning: until `snapkeep doctor --accept-rollback` says that this is right, disks are read whole",
+            );
+        }
         Ok(Self {
             storage,
             repository: Arc::new(repository),
             clock: Arc::new(SystemClock::new()),
             stop,
+            past,
+            doubts,
         })
+    }
+
+    /// Remembers which archive of a guest is the newest now.
+    pub(crate) fn remember(&self, group: &str, newest: Option<&SnapshotName>) -> Result<()> {
+        let id = &self.repository.config().repository;
+        self.past.saw(id, group, newest, &self.doubts)
+    }
+
+    /// The same of guests whose archives were forgotten, or taken back: once they are pruned, they are
+    /// not missed.
+    pub(crate) fn remember_without(&self, archives: &[SnapshotName]) -> Result<()> {
+        let groups: BTreeSet<&str> = archives.iter().map(SnapshotName::group).collect();
+        for group in groups {
+            let left = self.repository.snapshots_of(group)?;
+            if let Err(error) = self.remember(group, left.last()) {
+                remark(&format!(
+                    "warning: once it is pruned, this host may miss what was forgotten: {error:#}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same of an archive that was just made. It is there, whether that can be remembered or not.
+    pub(crate) fn remember_made(&self, archive: &ArchiveName) {
+        let remembered = (archive.as_str().parse::<SnapshotName>())
+            .map_err(anyhow::Error::from)
+            .and_then(|name| self.remember(name.group(), Some(&name)));
+        if let Err(error) = remembered {
+            remark(&format!(
+                "warning: should this archive vanish, this host will not notice: {error:#}"
+            ));
+        }
     }
 
     /// The same for what reads what guests hold: with a key that may only write it fails before

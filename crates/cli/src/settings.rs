@@ -71,6 +71,11 @@ impl Settings {
         })
     }
 
+    /// Where this host remembers what repositories had.
+    pub(crate) fn memory(&self) -> PathBuf {
+        self.state.join("memory")
+    }
+
     /// Where backups of containers note what they change, and `doctor` looks for it.
     pub(crate) fn containers(&self) -> PathBuf {
         self.state.join("containers")

@@ -40,7 +40,7 @@ pub use keys::{KeyFile, RecoveryKit, Unlock};
 pub use map::{MAP_FAN_OUT, update_map};
 pub use random::{Random, SystemRandom};
 pub use reader::{DiskReader, Leaf};
-pub use repository::Repository;
+pub use repository::{Repository, unproven_config};
 pub use slots::{KeySlot, Protect};
 pub use storage::{
     Counted, Entry, FaultPoint, Faulty, FileName, Files, LeftFile, LocalStorage, MemoryStorage,

@@ -41,6 +41,12 @@ fn config_file() -> FileName {
     "config".parse().expect("a constant name is valid")
 }
 
+/// What a repository says of itself, without a key: nothing proves it.
+pub fn unproven_config(storage: &dyn Storage) -> Result<Config> {
+    let file = read_all(storage, &config_file(), limits::CONFIG_MAX)?;
+    Config::decode(&file).map(|(config, _)| config)
+}
+
 impl Repository {
     /// Makes a repository in an empty storage: first the key slot, then `config`, which is what
     /// makes it one.

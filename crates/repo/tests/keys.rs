@@ -1,12 +1,14 @@
 //! What opens a repository stays able to.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::sync::Arc;
 
 use snapkeep_repo::{
-    ErrorKind, FaultPoint, Faulty, FileName, HeadPlace, KeyFile, MemoryStorage, Protect, Repository, Storage,
-    SystemRandom, Unlock, verify,
+    ErrorKind, FaultPoint, Faulty, FileName, HeadPlace, KeyFile, MemoryStorage, Protect,
+    Repository, Storage, SystemRandom, Unlock, verify,
 };
 
 use support::{CHUNK, backup, disk, init, key, name, open, restore};
@@ -147,7 +149,8 @@ type Told = Vec<(&'static str, Option<String>, Option<&'static str>)>;
 
 fn told(repository: &Repository) -> Told {
     let keys = repository.keys().unwrap().into_iter();
-    keys.map(|slot| (slot.kind, slot.label, slot.doubt)).collect()
+    keys.map(|slot| (slot.kind, slot.label, slot.doubt))
+        .collect()
 }
 
 #[test]
@@ -158,14 +161,22 @@ fn a_changed_key_opens_and_the_old_one_does_not() {
     let error = open(&shared(&memory), &old).expect_err("it was changed");
     assert_eq!(error.kind(), ErrorKind::WrongKey);
     let by_new = open(&shared(&memory), &new).unwrap();
-    assert_eq!(told(&by_new), [("key-file", Some("office".to_owned()), None)]);
+    assert_eq!(
+        told(&by_new),
+        [("key-file", Some("office".to_owned()), None)]
+    );
     by_new.change_key(&protect(&old), None).unwrap();
     let by_old = open(&shared(&memory), &old).unwrap();
-    assert_eq!(told(&by_old), [("key-file", Some("office".to_owned()), None)]);
+    assert_eq!(
+        told(&by_old),
+        [("key-file", Some("office".to_owned()), None)]
+    );
     open(&shared(&memory), &new).expect_err("it was changed back");
     let unlock = Unlock::Recovery(by_old.recovery_kit().unwrap());
     let by_kit = Repository::open(shared(&memory), Arc::new(SystemRandom), &unlock).unwrap();
-    let error = by_kit.change_key(&protect(&new), None).expect_err("a kit never changes");
+    let error = by_kit
+        .change_key(&protect(&new), None)
+        .expect_err("a kit never changes");
     assert_eq!(error.kind(), ErrorKind::Invalid);
 }
 
@@ -184,7 +195,9 @@ fn wherever_a_change_of_keys_is_killed_the_old_or_the_new_one_opens() {
         for point in [FaultPoint::Before(number), FaultPoint::After(number)] {
             let memory = Arc::new(fresh.fork());
             let faulty: Arc<dyn Storage> = Arc::new(Faulty::new(shared(&memory), point));
-            let changed = open(&faulty, &old).unwrap().change_key(&protect(&new), None);
+            let changed = open(&faulty, &old)
+                .unwrap()
+                .change_key(&protect(&new), None);
             last &= changed.is_ok();
             let by_old = open(&shared(&memory), &old).ok();
             let by_new = open(&shared(&memory), &new).ok();
@@ -213,12 +226,16 @@ fn put_slot(memory: &MemoryStorage, name: &str, body: &str) {
     file.extend_from_slice(body.as_bytes());
     let sum = *blake3::hash(&file).as_bytes();
     file.extend_from_slice(&sum);
-    memory.put(&format!("keys/{name}").parse().unwrap(), &file).unwrap();
+    memory
+        .put(&format!("keys/{name}").parse().unwrap(), &file)
+        .unwrap();
 }
 
 fn body_of(memory: &MemoryStorage, name: &str) -> String {
     let file = format!("keys/{name}").parse().unwrap();
-    let bytes = memory.read(&file, 0..memory.length(&file).unwrap()).unwrap();
+    let bytes = memory
+        .read(&file, 0..memory.length(&file).unwrap())
+        .unwrap();
     String::from_utf8(bytes[16..bytes.len() - 32].to_vec()).unwrap()
 }
 
@@ -232,10 +249,16 @@ fn an_open_slot_that_somebody_put_there_opens_nothing_and_is_told() {
     let random = Arc::new(SystemRandom);
     let error = Repository::open(shared(&memory), random, &Unlock::Open).expect_err("encrypted");
     assert_eq!(error.kind(), ErrorKind::WrongKey);
-    assert!(error.to_string().contains("keys/00000000000000aa"), "{error}");
+    assert!(
+        error.to_string().contains("keys/00000000000000aa"),
+        "{error}"
+    );
     let opened = open(&shared(&memory), &key).unwrap();
     assert!(opened.is_encrypted().unwrap());
-    let doubted = told(&opened).into_iter().find(|(kind, ..)| *kind == "open").unwrap();
+    let doubted = told(&opened)
+        .into_iter()
+        .find(|(kind, ..)| *kind == "open")
+        .unwrap();
     assert!(doubted.2.unwrap().contains("it opens nothing"));
     made.remove_key("00000000000000aa").unwrap();
 }
@@ -244,14 +267,20 @@ fn an_open_slot_that_somebody_put_there_opens_nothing_and_is_told() {
 fn a_label_that_was_changed_or_taken_from_another_slot_is_not_believed() {
     let (memory, key) = (Arc::new(MemoryStorage::new()), key());
     let made = init(&shared(&memory), &key).unwrap();
-    let a = made.add_key(&Protect::Writer(self::key()), Some("node-a")).unwrap();
-    let b = made.add_key(&Protect::Writer(self::key()), Some("node-b")).unwrap();
+    let a = made
+        .add_key(&Protect::Writer(self::key()), Some("node-a"))
+        .unwrap();
+    let b = made
+        .add_key(&Protect::Writer(self::key()), Some("node-b"))
+        .unwrap();
     let (body_a, body_b) = (body_of(&memory, &a), body_of(&memory, &b));
     let label = |body: &str| body[body.find(r#""label""#).unwrap()..].to_owned();
     let swapped = body_a.replace(&label(&body_a), &label(&body_b));
     for body in [body_a.replace("node-a", "node-c"), swapped] {
         assert_ne!(body, body_a);
-        memory.remove(&format!("keys/{a}").parse().unwrap()).unwrap();
+        memory
+            .remove(&format!("keys/{a}").parse().unwrap())
+            .unwrap();
         put_slot(&memory, &a, &body);
         let keys = made.keys().unwrap();
         let slot = keys.iter().find(|slot| slot.name == a).unwrap();
@@ -259,18 +288,23 @@ fn a_label_that_was_changed_or_taken_from_another_slot_is_not_believed() {
         assert!(slot.doubt.unwrap().contains("label was changed"));
     }
     for text in ["", "a\u{1b}[2J", &"x".repeat(129)] {
-        let error = made.add_key(&protect(&key), Some(text)).expect_err("no label");
+        let error = made
+            .add_key(&protect(&key), Some(text))
+            .expect_err("no label");
         assert_eq!(error.kind(), ErrorKind::Invalid);
     }
 }
 
 /// What somebody without a key can do to `config` and to slots, and what is said then.
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn a_repository_that_was_made_to_look_weaker_is_refused_by_name() {
     type Deed = fn(&MemoryStorage, &str);
     fn config(memory: &MemoryStorage, from: &str, to: &str) {
         let file: FileName = "config".parse().unwrap();
-        let bytes = memory.read(&file, 0..memory.length(&file).unwrap()).unwrap();
+        let bytes = memory
+            .read(&file, 0..memory.length(&file).unwrap())
+            .unwrap();
         let text = String::from_utf8(bytes).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         let signed = format!("{}\n{}\n", lines[0], lines[1]).replace(from, to);
@@ -284,7 +318,9 @@ fn a_repository_that_was_made_to_look_weaker_is_refused_by_name() {
         let body = body_of(memory, name);
         let changed = body.replace(from, to);
         assert_ne!(body, changed);
-        memory.remove(&format!("keys/{name}").parse().unwrap()).unwrap();
+        memory
+            .remove(&format!("keys/{name}").parse().unwrap())
+            .unwrap();
         put_slot(memory, name, &changed);
     }
     let cases: &[(&str, Deed, ErrorKind, &str)] = &[
@@ -314,7 +350,14 @@ fn a_repository_that_was_made_to_look_weaker_is_refused_by_name() {
         ),
         (
             "stretching that costs all memory",
-            |memory, name| slot(memory, name, r#""memory_kib":64"#, r#""memory_kib":4294967295"#),
+            |memory, name| {
+                slot(
+                    memory,
+                    name,
+                    r#""memory_kib":64"#,
+                    r#""memory_kib":4294967295"#,
+                );
+            },
             ErrorKind::WrongKey,
             "more work than is allowed",
         ),

@@ -195,9 +195,9 @@ fn such_a_host_finds_what_lies_in_packs_that_no_index_names() {
             Ok(())
         })
         .unwrap();
-    objects
-        .iter()
-        .for_each(|file| scene.storage.remove(file).unwrap());
+    for file in &objects {
+        scene.storage.remove(file).unwrap();
+    }
     let host = scene.open();
     let base = host.snapshot(&name("1")).unwrap().disks.remove(0);
     host.check_whole(&base).unwrap();

@@ -9,7 +9,7 @@ use snapkeep_api::{Error, ErrorKind, Result, StorageId, VmMechanism};
 use snapkeep_bridge::ContainerMechanism;
 use snapkeep_provider::{BitmapStorage, ChangeDetection, Namespace};
 
-use super::memory::MemoryFolder;
+use crate::memory::MemoryFolder;
 use crate::settings::Secret;
 
 /// Where what is mounted appears, and notes of the storages' states are.

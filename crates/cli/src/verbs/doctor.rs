@@ -4,6 +4,7 @@
 //! if that is asked for, before the next is looked at.
 
 mod mounts;
+mod past;
 mod places;
 mod repository;
 
@@ -125,7 +126,7 @@ impl Round {
             let healed = self.heal.then(|| finding.heal(&self.log, cancel)).flatten();
             self.left |= match finding.state {
                 State::Stale => !matches!(healed, Some(Ok(_))),
-                State::Unseen => true,
+                State::Gone | State::Unseen => true,
                 State::InUse | State::Foreign => false,
             };
             let told = Told {
@@ -189,6 +190,7 @@ pub(super) fn run(settings: &Settings, wanted: &Doctor, json: bool) -> Result<Ex
     round.tell(mounts::elsewhere(&places.run, &places.mounts))?;
     if let Some(folder) = &settings.repository {
         round.tell(repository::left(folder, &*clock))?;
+        round.tell(past::gone(settings, folder, wanted.accept_rollback))?;
     }
     let left = round.left;
     round.output.end()?;

@@ -53,6 +53,7 @@ fn by_name(settings: &Settings, wanted: &Forget, json: bool) -> Result<()> {
             session.repository.forget(name)?;
         }
     }
+    session.remember_without(&names)?;
     let done = Forgotten {
         archives: names.iter().map(SnapshotName::to_string).collect(),
         forgotten: !wanted.undo,

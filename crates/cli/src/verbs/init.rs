@@ -1,5 +1,7 @@
 //! `init`: a repository, its first key, and a recovery kit that was read back and tried.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use serde::Serialize;
 use snapkeep_repo::{KeyFile, Protect, SystemRandom};
@@ -7,7 +9,8 @@ use snapkeep_repo::{KeyFile, Protect, SystemRandom};
 use crate::args::Init;
 use crate::failure::usage;
 use crate::making;
-use crate::report::{self, Report};
+use crate::past::Past;
+use crate::report::{self, Report, remark};
 use crate::secrets::{self, NewSecret};
 use crate::session;
 use crate::settings::{Secret, Settings};
@@ -62,6 +65,12 @@ pub(super) fn run(settings: &Settings, init: &Init, json: bool) -> Result<()> {
         (Protect::Open, "open")
     };
     let id = making::make(folder, &protect, kit_file, key_file, &stop.cancel)?;
+    // Whoever makes a new one where another was knows that it is gone.
+    if let Err(error) = Past::new(settings, folder).accept(&id, &BTreeSet::new()) {
+        remark(&format!(
+            "warning: this host may take it for one that was replaced: {error:#}"
+        ));
+    }
     let made = Made {
         repository: id,
         folder: folder.display().to_string(),

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use serde::Serialize;
-use snapkeep_repo::{KeyFile, KeySlot, Protect, SystemRandom};
+use snapkeep_repo::{ErrorKind, KeyFile, KeySlot, Protect, SystemRandom};
 
 use crate::args::key::Key;
 use crate::making;
@@ -144,7 +144,13 @@ pub(super) fn run(settings: &Settings, key: &Key, json: bool) -> Result<()> {
                 removed = old;
                 Ok(added)
             })?;
-            report::result(&Changed { new: added, removed }, json)
+            report::result(
+                &Changed {
+                    new: added,
+                    removed,
+                },
+                json,
+            )
         }
         Key::RecoveryKit { write } => {
             session.repository.may_read()?;
@@ -231,7 +237,7 @@ impl<'a> Secret<'a> {
         let path = path.display().to_string();
         let name = match store(&protect(key), label) {
             Ok(name) => name,
-            Err(error) if replaces => {
+            Err(error) if replaces && !is_refused(&error) => {
                 // The old key may be gone: a storage that fails does not say what it has done.
                 file.keep();
                 let what = format!("the key file {path} stays: it, or the old key, opens");
@@ -246,4 +252,10 @@ impl<'a> Secret<'a> {
             key_file: Some(path),
         })
     }
+}
+
+/// Whether nothing was written.
+fn is_refused(error: &Error) -> bool {
+    let refused = error.downcast_ref::<snapkeep_repo::Error>();
+    refused.is_some_and(|error| error.kind() == ErrorKind::Invalid)
 }

@@ -1,5 +1,6 @@
 //! `list`: the archives, oldest first within each guest.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -16,10 +17,12 @@ use crate::units::human;
 use crate::verbs::attributes::Attributes;
 
 #[derive(Serialize)]
-struct Archives {
+struct Listed {
     archives: Vec<Entry>,
     /// Archives whose own record cannot be read.
     damaged: Vec<Damaged>,
+    /// What this host remembers and is gone.
+    rolled_back: Vec<String>,
 }
 
 /// An archive in a list, and at the head of `show`.
@@ -116,7 +119,7 @@ fn disks(number: usize) -> String {
     }
 }
 
-impl Report for Archives {
+impl Report for Listed {
     fn lines(&self) -> Vec<String> {
         let damaged = (self.damaged.iter())
             .map(|archive| format!("{}  damaged: {}", archive.archive, archive.error));
@@ -138,21 +141,34 @@ pub(super) fn run(settings: &Settings, list: &List, json: bool) -> Result<ExitCo
     };
     let repository = &session.repository;
     let mut listed = false;
-    let mut found = Archives {
+    let mut found = Listed {
         archives: Vec::new(),
         damaged: Vec::new(),
+        rolled_back: (session.doubts.iter())
+            .map(|doubt| doubt.what.clone())
+            .collect(),
     };
     for group in groups {
         let names = repository.all_snapshots_of(group.as_deref())?;
         let mut attributes = repository.attributes_of(group.as_deref())?;
+        // The newest of each guest comes last.
+        let mut newest: BTreeMap<String, Option<SnapshotName>> = BTreeMap::new();
         for name in names {
             let attributes = attributes.remove(&name);
             // What cannot be told is not forgotten.
             let forgotten = matches!(&attributes, Some(Ok(found)) if found.forgotten);
+            let known = newest.entry(name.group().to_owned()).or_default();
+            if !forgotten {
+                *known = Some(name.clone());
+            }
             if forgotten == list.forgotten {
                 listed = true;
                 add(&mut found, &session, &name, attributes)?;
             }
+        }
+        for (group, newest) in newest {
+            // Whoever only looks need not be able to write to this host's state folder.
+            drop(session.remember(&group, newest.as_ref()));
         }
     }
     if let (Some(guest), false) = (&list.guest, listed) {
@@ -175,7 +191,7 @@ pub(super) fn run(settings: &Settings, list: &List, json: bool) -> Result<ExitCo
 
 /// One that is damaged does not hide the others.
 fn add(
-    found: &mut Archives,
+    found: &mut Listed,
     session: &Session,
     name: &SnapshotName,
     attributes: Option<snapkeep_repo::Result<ArchiveAttributes>>,

@@ -112,6 +112,47 @@ impl Drop for Guest {
     }
 }
 
+/// What bitmaps are relative to may be what was put back.
+#[test]
+fn a_disk_is_read_whole_until_somebody_accepts_that_the_repository_was_rolled_back() {
+    let test = "a_disk_is_read_whole_until_somebody_accepts_that_the_repository_was_rolled_back";
+    if !tool(test, "qemu-system-x86_64") {
+        return;
+    }
+    let guest = Guest::start();
+    let run = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        let status = command.args(args).current_dir(guest.folder.path()).status();
+        assert!(status.unwrap().success(), "{program} {args:?}");
+    };
+    let incremental = || guest.back_up(&[])["disks"][0]["incremental"].clone();
+    assert_eq!(incremental(), false);
+    run("cp", &["-a", "repo", "yesterday"]);
+    assert_eq!(incremental(), true);
+    run("rm", &["-r", "repo"]);
+    run("mv", &["yesterday", "repo"]);
+    for _ in 0..2 {
+        assert_eq!(incremental(), false);
+    }
+    let doctor = [
+        "--config",
+        "c.toml",
+        "doctor",
+        "--mounts",
+        ".",
+        "--run-folder",
+        "run",
+    ];
+    fails(&guest.folder, &doctor, 9, &[]);
+    let accepted = snapkeep(
+        &guest.folder,
+        &[&doctor[..], &["--accept-rollback"]].concat(),
+    );
+    let said = String::from_utf8_lossy(&accepted.stderr);
+    assert!(said.contains("accepted: the repository in "), "{said}");
+    assert_eq!(incremental(), true);
+}
+
 #[test]
 fn a_running_guest_is_backed_up_and_then_what_changed() {
     if !tool(

@@ -11,7 +11,15 @@ use super::{fails, json, snapkeep};
 fn encrypted() -> TempDir {
     let folder = TempDir::new().unwrap();
     for (repo, key, kit) in [("repo", "key", "kit"), ("other", "other.key", "other.kit")] {
-        let init = ["-r", repo, "init", "--new-key-file", key, "--write-recovery-kit", kit];
+        let init = [
+            "-r",
+            repo,
+            "init",
+            "--new-key-file",
+            key,
+            "--write-recovery-kit",
+            kit,
+        ];
         json(&folder, &init);
     }
     fs::write(folder.path().join("secret"), "correct horse\n").unwrap();
@@ -25,7 +33,7 @@ fn a_wrong_key_is_named_and_leaves_nothing_behind() {
     let path = |name: &str| folder.path().join(name);
     let whole = fs::read_to_string(path("key")).unwrap();
     fs::write(path("cut.key"), &whole[..whole.len() / 2]).unwrap();
-    fs::write(path("mistyped.key"), whole.replacen("-", "-0", 3)).unwrap();
+    fs::write(path("mistyped.key"), whole.replacen('-', "-0", 3)).unwrap();
     fs::write(path("empty.key"), "").unwrap();
     let names = || {
         let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
@@ -36,7 +44,10 @@ fn a_wrong_key_is_named_and_leaves_nothing_behind() {
     let cases = [
         (&["--key-file", "other.key"][..], &["opens none"][..]),
         (&["--key-file", "cut.key"], &["cut.key", "too short"]),
-        (&["--key-file", "empty.key"], &["empty.key", "no line begins with"]),
+        (
+            &["--key-file", "empty.key"],
+            &["empty.key", "no line begins with"],
+        ),
         (&["--key-file", "missing.key"], &["missing.key"]),
         (&["--key-file", "kit"], &["kit", "this is no key file"]),
         (&["--recovery-kit", "other.kit"], &["of another repository"]),
@@ -70,7 +81,10 @@ fn a_secret_that_others_can_read_is_told_by_name() {
         let told = snapkeep(&folder, &list);
         assert!(told.status.success(), "it is told, not refused");
         let said = String::from_utf8(told.stderr).unwrap();
-        assert!(said.contains(&format!("the key file key has the mode {mode:04o}")), "{said}");
+        assert!(
+            said.contains(&format!("the key file key has the mode {mode:04o}")),
+            "{said}"
+        );
         let quiet = snapkeep(&folder, &[&list[..], &["-q"]].concat());
         assert!(quiet.stderr.is_empty(), "{quiet:?}");
     }
@@ -80,28 +94,76 @@ fn a_secret_that_others_can_read_is_told_by_name() {
 fn a_key_is_changed_and_the_recovery_kit_written_again() {
     let folder = encrypted();
     let run = |key: &str, args: &[&str]| {
-        let kind = if key == "secret" { "--passphrase-file" } else { "--key-file" };
+        let kind = if key == "secret" {
+            "--passphrase-file"
+        } else {
+            "--key-file"
+        };
         json(&folder, &[&["-r", "repo", kind, key], args].concat())
     };
-    let change = ["key", "change", "--label", "office", "--new-key-file", "new.key"];
+    let change = [
+        "key",
+        "change",
+        "--label",
+        "office",
+        "--new-key-file",
+        "new.key",
+    ];
     let changed = run("key", &change);
     assert_eq!(changed["added"]["label"], "office");
-    fails(&folder, &["-r", "repo", "--key-file", "key", "list"], 6, &["opens none"]);
-    let again = run("new.key", &["key", "change", "--new-passphrase-file", "secret"]);
+    fails(
+        &folder,
+        &["-r", "repo", "--key-file", "key", "list"],
+        6,
+        &["opens none"],
+    );
+    let again = run(
+        "new.key",
+        &["key", "change", "--new-passphrase-file", "secret"],
+    );
     assert_eq!(again["removed"], changed["added"]["name"]);
-    fails(&folder, &["-r", "repo", "--key-file", "new.key", "list"], 6, &["opens none"]);
+    fails(
+        &folder,
+        &["-r", "repo", "--key-file", "new.key", "list"],
+        6,
+        &["opens none"],
+    );
     let keys = run("secret", &["key", "list"]);
     let keys = keys["keys"].as_array().unwrap();
     assert_eq!(keys.len(), 1);
-    assert_eq!((&keys[0]["label"], &keys[0]["used"]), (&"office".into(), &true.into()));
+    assert_eq!(
+        (&keys[0]["label"], &keys[0]["used"]),
+        (&"office".into(), &true.into())
+    );
     run("secret", &["key", "recovery-kit", "--write", "again"]);
     let read = |name| fs::read(folder.path().join(name)).unwrap();
     assert_eq!(read("again"), read("kit"));
-    let mode = fs::metadata(folder.path().join("again")).unwrap().permissions().mode();
+    let mode = fs::metadata(folder.path().join("again"))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
     json(&folder, &["-r", "repo", "--recovery-kit", "again", "list"]);
-    let exists = ["-r", "repo", "--recovery-kit", "kit", "key", "recovery-kit", "--write", "again"];
+    let exists = [
+        "-r",
+        "repo",
+        "--recovery-kit",
+        "kit",
+        "key",
+        "recovery-kit",
+        "--write",
+        "again",
+    ];
     fails(&folder, &exists, 1, &["again"]);
-    let by_kit = ["-r", "repo", "--recovery-kit", "kit", "key", "change", "--new-key-file", "x"];
+    let by_kit = [
+        "-r",
+        "repo",
+        "--recovery-kit",
+        "kit",
+        "key",
+        "change",
+        "--new-key-file",
+        "x",
+    ];
     fails(&folder, &by_kit, 1, &["recovery kit never changes"]);
 }

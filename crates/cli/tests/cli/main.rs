@@ -38,6 +38,7 @@ fn snapkeep(folder: &TempDir, args: &[&str]) -> Output {
         .args(args)
         .current_dir(folder.path())
         .env_clear()
+        .env("SNAPKEEP_STATE", "state")
         .env("PATH", std::env::var("PATH").unwrap_or_default())
         .output()
         .unwrap()
@@ -176,6 +177,8 @@ fn a_standard_error_that_takes_nothing_changes_nothing() {
             .args(["-r", "repo", "verify"])
             .current_dir(folder.path())
             .env_clear()
+            .env("SNAPKEEP_STATE", "state")
+            .env("SNAPKEEP_STATE", "state")
             .stderr(stderr)
             .output()
             .unwrap();
@@ -372,7 +375,7 @@ fn the_document_names_every_flag_and_no_other() {
     let document =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CLI.md")).unwrap();
     let folder = TempDir::new().unwrap();
-    let verbs: [&[&str]; 25] = [
+    let verbs: [&[&str]; 28] = [
         &[],
         &["init"],
         &["backup", "vm"],
@@ -396,6 +399,9 @@ fn the_document_names_every_flag_and_no_other() {
         &["conformance"],
         &["key", "list"],
         &["key", "add"],
+        &["key", "add-host"],
+        &["key", "change"],
+        &["key", "recovery-kit"],
         &["key", "remove"],
         &["nbd", "serve"],
     ];
@@ -476,6 +482,7 @@ fn qemu_img_is_not_told_the_passphrase() {
         .args(["--to", "x", "--format", "qcow2"])
         .current_dir(folder.path())
         .env_clear()
+        .env("SNAPKEEP_STATE", "state")
         .env("PATH", path)
         .env("SNAPKEEP_PASSPHRASE", "words")
         .output()

@@ -18,6 +18,7 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
             .args(args)
             .current_dir(folder.path())
             .env_clear()
+            .env("SNAPKEEP_STATE", "state")
             .env("SNAPKEEP_CONFIG", "c.toml")
             .envs(variables.iter().copied())
             .stdin(Stdio::null())

@@ -35,7 +35,14 @@ fn every_object_has_the_keys_that_the_document_names() {
     let added = run(&["key", "add", "--new-key-file", "new"]);
     keys[0].check(&added);
     keys[0].check(&run(&["key", "add-host", "a", "--new-key-file", "host"]));
-    let changed = run(&["--key-file", "new", "key", "change", "--new-key-file", "newer"]);
+    let changed = run(&[
+        "--key-file",
+        "new",
+        "key",
+        "change",
+        "--new-key-file",
+        "newer",
+    ]);
     keys[1].check(&changed);
     let name = changed["added"]["name"].as_str().unwrap();
     keys[2].check(&run(&["key", "remove", name]));

@@ -11,6 +11,7 @@ mod configured;
 mod extracted;
 mod mounted;
 mod restored;
+mod rolled_back;
 mod searched;
 #[path = "../support/mod.rs"]
 mod support;

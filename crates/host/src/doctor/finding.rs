@@ -18,6 +18,8 @@ pub enum State {
     InUse,
     /// It is another product's: it is let alone.
     Foreign,
+    /// It should be there, and is not.
+    Gone,
     /// It could not be looked at, so that nothing is known.
     Unseen,
 }
@@ -29,6 +31,7 @@ impl State {
             Self::Stale => "stale",
             Self::InUse => "in use",
             Self::Foreign => "foreign",
+            Self::Gone => "gone",
             Self::Unseen => "could not look",
         }
     }
@@ -144,6 +147,19 @@ impl Finding {
         Self {
             state: State::Foreign,
             healing: "none: it is not ours".to_owned(),
+            ..Self::stale(kind, what, place, owner)
+        }
+    }
+
+    /// Something that should be there, and is not.
+    pub fn gone(
+        kind: &'static str,
+        what: impl Into<String>,
+        place: impl fmt::Display,
+        owner: Owner,
+    ) -> Self {
+        Self {
+            state: State::Gone,
             ..Self::stale(kind, what, place, owner)
         }
     }

@@ -134,6 +134,7 @@ pub(super) fn run(settings: &Settings, wanted: &BackupContainer, json: bool) -> 
     let ended = job.finish(&outcome);
     let finished = done.with_context(|| format!("cannot back up container {guest}"))?;
     ended.with_context(|| format!("archive {} is complete", finished.archive))?;
+    session.remember_made(&finished.archive);
     let done = Done::new(&guest, &finished);
     // The bar goes before the result comes.
     drop((provider, log));

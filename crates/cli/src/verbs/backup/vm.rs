@@ -101,9 +101,11 @@ pub(super) fn run(settings: &Settings, wanted: &BackupVm, json: bool) -> Result<
     let Plan {
         qmp,
         nbd_server,
-        request,
+        mut request,
     } = plan(settings, wanted)?;
     let session = Session::open(settings)?;
+    // What bitmaps are relative to may be what was rolled back.
+    request.incremental &= session.doubts.is_empty();
     let clock = &session.clock;
     let what = format!("backing up {}", wanted.guest);
     let log = Progress::start(&what, None, settings.quiet, Arc::clone(clock));
@@ -126,6 +128,7 @@ pub(super) fn run(settings: &Settings, wanted: &BackupVm, json: bool) -> Result<
     let ended = job.finish(&outcome);
     let finished = done.with_context(|| format!("cannot back up guest {}", wanted.guest))?;
     ended.with_context(|| format!("archive {} is complete", finished.archive))?;
+    session.remember_made(&finished.archive);
     let done = Done::new(&wanted.guest, &finished);
     // The bar goes before the result comes.
     drop((provider, log));

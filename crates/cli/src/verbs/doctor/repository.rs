@@ -26,31 +26,37 @@ const NAME: &str = "snapkeep";
 
 /// Looks at a repository's folder; no key is needed. It may be on another machine that does not answer.
 pub(super) fn left(folder: &Path, clock: &dyn Clock) -> Vec<Finding> {
-    let unseen = |e: &Error| vec![Finding::unseen(KIND, folder.display(), e)];
-    let (sender, receiver) = channel();
     let (asked, now) = (folder.to_owned(), clock.now().0);
-    let started = thread::Builder::new()
-        .name("looks at a repository".to_owned())
-        .spawn(move || sender.send(left_files(&asked, now)).ok());
-    if let Err(e) = started {
-        let what = "it cannot be looked at";
-        return unseen(&Error::with_source(ErrorKind::Unavailable, what, e));
-    }
-    match receiver.recv_timeout(LOOK_LIMIT) {
-        Ok(Ok(files)) if files.is_empty() => Vec::new(),
-        Ok(Ok(files)) => {
+    match within_limit(move || left_files(&asked, now)) {
+        Ok(files) if files.is_empty() => Vec::new(),
+        Ok(files) => {
             let open = open_files(&files);
             files.into_iter().map(|file| told(file, &open)).collect()
         }
-        Ok(Err(e)) => unseen(&of_repository(e)),
-        Err(_) => {
-            let what = format!(
-                "it was not looked through within {} seconds",
-                LOOK_LIMIT.as_secs()
-            );
-            unseen(&Error::new(ErrorKind::Unavailable, what))
-        }
+        Err(e) => vec![Finding::unseen(KIND, folder.display(), &e)],
     }
+}
+
+/// Looks in a thread of its own, which is left to itself if it takes too long.
+pub(super) fn within_limit<T: Send + 'static>(
+    look: impl FnOnce() -> snapkeep_repo::Result<T> + Send + 'static,
+) -> Result<T, Error> {
+    let (sender, receiver) = channel();
+    let started = thread::Builder::new()
+        .name("looks at a repository".to_owned())
+        .spawn(move || sender.send(look()).ok());
+    if let Err(e) = started {
+        let what = "it cannot be looked at";
+        return Err(Error::with_source(ErrorKind::Unavailable, what, e));
+    }
+    let looked = receiver.recv_timeout(LOOK_LIMIT).map_err(|_slow| {
+        let what = format!(
+            "it was not looked through within {} seconds",
+            LOOK_LIMIT.as_secs()
+        );
+        Error::new(ErrorKind::Unavailable, what)
+    })?;
+    looked.map_err(of_repository)
 }
 
 fn of_repository(e: snapkeep_repo::Error) -> Error {

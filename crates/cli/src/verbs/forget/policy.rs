@@ -267,8 +267,10 @@ fn word(reason: Reason) -> String {
 fn carry_out(session: &Session, done: &mut Done) -> Result<()> {
     let all = done.archives.iter().filter(|archive| !archive.kept).count();
     let doomed = (done.archives.iter_mut()).filter(|archive| !archive.kept);
+    let mut names = Vec::new();
     for (before, archive) in doomed.enumerate() {
         let name: SnapshotName = archive.archive.parse()?;
+        names.push(name.clone());
         match session.repository.forget(&name) {
             Ok(()) => {}
             // Another host has forgotten and pruned it.
@@ -285,5 +287,5 @@ fn carry_out(session: &Session, done: &mut Done) -> Result<()> {
             }
         }
     }
-    Ok(())
+    session.remember_without(&names)
 }

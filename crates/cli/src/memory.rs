@@ -1,6 +1,7 @@
-//! The heads that a cluster remembers: a small file for each guest, in a folder that all of its
-//! hosts see. On Proxmox VE that is below `/etc/pve`, which knows neither links nor files without a
-//! name, so a file is written beside and renamed.
+//! What is remembered outside of a repository: a small file for each guest. The heads that a cluster
+//! remembers lie in a folder that all of its hosts see; on Proxmox VE that is below `/etc/pve`, which
+//! knows neither links nor files without a name, so a file is written beside and renamed. What a host
+//! remembers of archives ([`crate::past`]) lies in its own state folder.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -12,16 +13,53 @@ use snapkeep_provider::HeadMemory;
 
 use crate::durable::sync_name;
 
-/// More bytes than the name of a head has.
+/// How the name of a file ends that is being written. No guest's or storage's name does.
+pub(crate) const NEW: &str = ".new";
+/// More bytes than the name of a head or an archive has.
 const HEAD_MAX: u64 = 1024;
 
-/// A folder of remembered heads.
+/// A folder of what is remembered.
 #[derive(Debug)]
-pub(super) struct MemoryFolder(PathBuf);
+pub(crate) struct MemoryFolder(PathBuf);
 
 impl MemoryFolder {
-    pub(super) fn new(folder: PathBuf) -> Self {
+    pub(crate) fn new(folder: PathBuf) -> Self {
         Self(folder)
+    }
+
+    /// The places below one that something is remembered at, in order.
+    pub(crate) fn below(&self, place: &str) -> Result<Vec<String>> {
+        let start = format!("{}+", place.replace('/', "+"));
+        let mut found = Vec::new();
+        let entries = match fs::read_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            entries => entries.map_err(|error| failed("list", &self.0, error))?,
+        };
+        for entry in entries {
+            let name = entry
+                .map_err(|error| failed("list", &self.0, error))?
+                .file_name();
+            let place = name.to_str().filter(|name| name.starts_with(&start));
+            // One that is being written has another name.
+            found.extend(
+                place
+                    .filter(|name| !name.ends_with(NEW))
+                    .map(|name| name.replace('+', "/")),
+            );
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Remembers nothing at a place.
+    pub(crate) fn forget(&self, place: &str) -> Result<()> {
+        let path = self.file(place);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", &path, error))
+            }
+            Ok(()) | Err(_) => sync_name(&path).map_err(|error| failed("remove", &path, error)),
+        }
     }
 
     /// `heads/NAMESPACE/KIND/GUEST/STORAGE` without its first part; no name has a `+`.
@@ -59,7 +97,7 @@ impl HeadMemory for MemoryFolder {
 /// Under a name of its own first, which the next one takes again should this one be killed.
 #[expect(clippy::disallowed_methods, reason = "it is no file of a repository")]
 fn write(path: &Path, head: &str) -> io::Result<()> {
-    let new = PathBuf::from(format!("{}.new", path.display()));
+    let new = PathBuf::from(format!("{}{NEW}", path.display()));
     let mut file = (File::options().write(true).create(true).truncate(true))
         .mode(0o600)
         .open(&new)?;
@@ -71,7 +109,7 @@ fn write(path: &Path, head: &str) -> io::Result<()> {
 
 fn failed(doing: &str, path: &Path, error: impl Into<anyhow::Error>) -> Error {
     let what = format!(
-        "cannot {doing} {}, which remembers the guest's newest head: {:#}",
+        "cannot {doing} {}, which remembers what the repository had: {:#}",
         path.display(),
         error.into()
     );
