@@ -139,11 +139,16 @@ impl LocalStorage {
         Err(io::Error::other(what))
     }
 
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fn check_mounted(&self) -> io::Result<()> {
         if self.files.identity(&self.root)? != self.identity {
             let what = "the repository's folder is not the one that was opened: was it unmounted?";
             return Err(io::Error::other(what));
         }
+        Ok(())
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.check_mounted()?;
         let folder = self.folder(path);
         self.make_folder(folder)?;
         let temporary = self.write_temporary(folder, bytes)?;
@@ -151,7 +156,9 @@ impl LocalStorage {
             drop(self.files.remove(&temporary));
             return Err(error);
         }
-        self.files.sync_folder(folder)
+        self.files.sync_folder(folder)?;
+        // What was unmounted meanwhile has not got it.
+        self.check_mounted()
     }
 
     /// All files below a folder, at most so many, in no order.
