@@ -14,6 +14,7 @@
 mod bench;
 mod deb;
 mod demo;
+mod drill;
 mod follow;
 mod fuzz;
 mod golden;
@@ -52,6 +53,11 @@ const VERBS: &[Verb] = &[
         name: "demo",
         help: "back up a running machine, restore, compare (--dev: the unoptimised build)",
         run: demo::run,
+    },
+    Verb {
+        name: "drill",
+        help: "recover everything from a repository and its recovery kit alone, as the guide shows",
+        run: drill::run,
     },
     Verb {
         name: "bench",

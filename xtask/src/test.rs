@@ -161,6 +161,7 @@ fn run_steps(tally: &Shared, filter: &[String]) -> Result<()> {
     );
     step("perl", tally, &mut prove()?)?;
     step_of_one("tour", tally, &mut verb("tour"))?;
+    step_of_one("drill", tally, &mut verb("drill"))?;
     // The build that the tests made.
     step_of_one("demo", tally, verb("demo").arg("--dev"))?;
     Ok(())

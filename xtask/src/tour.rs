@@ -1,6 +1,6 @@
 //! `cargo xtask tour`: what README.md shows really happens.
 //!
-//! The block of README.md marked `console tour` is a session: `$ ` starts a
+//! The block of README.md marked `console tour` is a session (the drill has another): `$ ` starts a
 //! command, `> ` continues it, the other lines are output. The commands run in
 //! one bash, in a new folder, with the program just built first in PATH and the
 //! checkout's place in `SNAPKEEP_SOURCE`. The lines of output must appear, in
@@ -17,7 +17,7 @@ use crate::shell::{Scratch, build_programs, root};
 
 /// A command of the session and the output shown for it.
 #[derive(Debug, PartialEq, Eq)]
-struct Shown {
+pub(crate) struct Shown {
     command: String,
     output: Vec<String>,
 }
@@ -32,28 +32,33 @@ pub(crate) fn run(_args: &[String]) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error).context("could not read README.md"),
     };
-    let Some(session) = session(&text)? else {
+    let Some(session) = session(&text, "tour")? else {
         println!("SKIP: tour: README.md has no block marked `console tour`");
         return Ok(());
     };
     setup::for_tests()?;
-    play(&session, &build_programs()?)?;
+    let (programs, folder) = (build_programs()?, Scratch::new("tour")?);
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut bash = Command::new("bash");
+    (bash.current_dir(folder.path()))
+        .env("PATH", format!("{programs}:{path}"))
+        .env("SNAPKEEP_SOURCE", root());
+    play(&session, &mut bash)?;
     println!("tour: {} commands did what README.md shows", session.len());
     Ok(())
 }
 
-/// The session of the document; None when it has none.
-fn session(document: &str) -> Result<Option<Vec<Shown>>> {
-    let mut lines = document
-        .lines()
-        .skip_while(|line| line.trim_end() != "```console tour");
+/// The session of the document with this mark; None when it has none.
+pub(crate) fn session(document: &str, mark: &str) -> Result<Option<Vec<Shown>>> {
+    let first = format!("```console {mark}");
+    let mut lines = document.lines().skip_while(|line| line.trim_end() != first);
     if lines.next().is_none() {
         return Ok(None);
     }
     let mut session: Vec<Shown> = Vec::new();
     for line in lines {
         if line.trim_end() == "```" {
-            ensure!(!session.is_empty(), "the tour of README.md has no command");
+            ensure!(!session.is_empty(), "the {mark} has no command");
             return Ok(Some(session));
         }
         if let Some(command) = line.strip_prefix("$ ") {
@@ -65,7 +70,7 @@ fn session(document: &str) -> Result<Option<Vec<Shown>>> {
         }
         let shown = session
             .last_mut()
-            .context("the tour of README.md starts with output")?;
+            .with_context(|| format!("the {mark} starts with output"))?;
         match line.strip_prefix("> ") {
             Some(more) if shown.output.is_empty() => {
                 shown.command.push('\n');
@@ -75,12 +80,11 @@ fn session(document: &str) -> Result<Option<Vec<Shown>>> {
             _ => shown.output.push(line.to_owned()),
         }
     }
-    bail!("the tour of README.md does not end")
+    bail!("the {mark} does not end")
 }
 
-/// Runs the session with `programs` first in PATH and compares the output.
-fn play(session: &[Shown], programs: &str) -> Result<()> {
-    let folder = Scratch::new("tour")?;
+/// Runs the session in this bash and compares the output.
+pub(crate) fn play(session: &[Shown], bash: &mut Command) -> Result<()> {
     // The end is marked by bash itself, because a program left in the background
     // could hold the pipe open; those that bash knows end with it.
     let mut script = format!(
@@ -97,12 +101,8 @@ fn play(session: &[Shown], programs: &str) -> Result<()> {
             "\n",
         ]);
     }
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut child = Command::new("bash")
+    let mut child = bash
         .args(["-euo", "pipefail", "-c", &script])
-        .current_dir(folder.path())
-        .env("PATH", format!("{programs}:{path}"))
-        .env("SNAPKEEP_SOURCE", root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -133,7 +133,7 @@ fn play(session: &[Shown], programs: &str) -> Result<()> {
     ensure!(status.success(), "{status} in: {last}");
     ensure!(
         outputs.len() == session.len(),
-        "the tour stopped early after: {last}"
+        "it stopped early after: {last}"
     );
     for (shown, output) in session.iter().zip(&outputs) {
         if let Some(line) = first_absent(&shown.output, output) {
@@ -173,50 +173,52 @@ fn matches(pattern: &str, printed: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::{Shown, matches, play, session};
 
     fn of(block: &str) -> Vec<Shown> {
-        session(&format!("text\n```console tour\n{block}```\n"))
+        session(&format!("text\n```console tour\n{block}```\n"), "tour")
             .unwrap()
             .unwrap()
     }
 
     #[test]
     fn a_document_without_the_block_has_no_tour() {
-        assert_eq!(session("```console\n$ false\n```\n").unwrap(), None);
+        assert_eq!(session("```console\n$ false\n```\n", "tour").unwrap(), None);
     }
 
     #[test]
     fn a_tour_that_does_not_end_is_refused() {
-        assert!(session("```console tour\n$ true\n").is_err());
+        assert!(session("```console tour\n$ true\n", "tour").is_err());
     }
 
     #[test]
     fn commands_share_one_shell_and_their_output_is_compared() {
         let session = of("$ a=1; \\\n> b=2\n$ echo first; echo $a $b\n1 2\n");
-        play(&session, "/nowhere").unwrap();
+        play(&session, &mut Command::new("bash")).unwrap();
     }
 
     #[test]
     fn output_that_does_not_appear_fails_the_tour() {
-        let error = play(&of("$ echo one\ntwo\n"), "/nowhere").unwrap_err();
+        let error = play(&of("$ echo one\ntwo\n"), &mut Command::new("bash")).unwrap_err();
         assert!(error.to_string().contains("two"), "{error}");
     }
 
     #[test]
     fn a_failing_command_fails_the_tour() {
-        let error = play(&of("$ true\n$ false\n$ true\n"), "/nowhere").unwrap_err();
+        let error = play(&of("$ true\n$ false\n$ true\n"), &mut Command::new("bash")).unwrap_err();
         assert!(error.to_string().ends_with("in: false"), "{error}");
     }
 
     #[test]
     fn leaving_early_fails_the_tour() {
-        assert!(play(&of("$ exit 0\n$ true\n"), "/nowhere").is_err());
+        assert!(play(&of("$ exit 0\n$ true\n"), &mut Command::new("bash")).is_err());
     }
 
     #[test]
     fn a_program_left_in_the_background_does_not_hold_the_tour_up() {
-        play(&of("$ sleep 1000 &\n"), "/nowhere").unwrap();
+        play(&of("$ sleep 1000 &\n"), &mut Command::new("bash")).unwrap();
     }
 
     #[test]
