@@ -8,6 +8,7 @@ mod faults;
 mod model;
 mod problems;
 mod restore;
+mod resume;
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
