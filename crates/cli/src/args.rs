@@ -12,11 +12,13 @@ pub(crate) mod conformance;
 pub(crate) mod container;
 pub(crate) mod forget;
 pub(crate) mod key;
+pub(crate) mod verify;
 
 use conformance::Conformance;
 use container::{BackupContainer, Cat, Diff, Extract, Find, Ls, Mount, RestoreContainer};
 use forget::Forget;
 use key::Key;
+use verify::Verify;
 
 /// Backups of virtual machines and containers: deduplicated, compressed, encrypted, incremental.
 ///
@@ -93,8 +95,8 @@ pub(crate) enum Verb {
     /// Restore a guest.
     #[command(subcommand)]
     Restore(Restore),
-    /// Read everything, and prove it.
-    Verify,
+    /// Read everything, or a part of it, and prove it.
+    Verify(Verify),
     /// Find what killed jobs left on this host.
     Doctor(Doctor),
     /// Write notes for an archive.

@@ -169,6 +169,18 @@ impl Session {
         Ok((name.as_str().parse()?, snapshot))
     }
 
+    /// The name that the user means, in the same way, also of an archive whose record is damaged;
+    /// it need not be there.
+    pub(crate) fn name(&self, settings: &Settings, text: &str) -> Result<SnapshotName> {
+        if text.contains('/') {
+            Ok(text.parse()?)
+        } else if text.starts_with(SHOWN) {
+            Ok(names::path(&settings.namespace, text)?.as_str().parse()?)
+        } else {
+            self.newest(settings, text, ANY)
+        }
+    }
+
     fn newest(
         &self,
         settings: &Settings,

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Verb::Show(show) => show::run(&settings()?, show, json)?,
         Verb::Restore(restore) => return restore::run(&settings()?, restore, json),
         Verb::Doctor(doctor) => return doctor::run(&settings()?, doctor, json),
-        Verb::Verify => return verify::run(&settings()?, json),
+        Verb::Verify(wanted) => return verify::run(&settings()?, wanted, json),
         Verb::Note(note) => attributes::note(&settings()?, note, json)?,
         Verb::Protect(named) => attributes::protect(&settings()?, named, true, json)?,
         Verb::Unprotect(named) => attributes::protect(&settings()?, named, false, json)?,

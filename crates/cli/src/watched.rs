@@ -1,11 +1,12 @@
 //! A repository's storage that counts what is read, and stops reading and writing when the end is
 //! asked for.
 
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use snapkeep_api::Cancel;
+use snapkeep_api::{Cancel, Clock, Throttle};
 use snapkeep_repo::{Error, ErrorKind, FileName, LocalStorage, Result, Storage};
 
 /// Told how many bytes have been read since it was set.
@@ -17,6 +18,8 @@ pub(crate) struct Watched {
     cancel: OnceLock<Cancel>,
     read: AtomicU64,
     observer: RwLock<Option<Observer>>,
+    /// A bandwidth limit for what is read.
+    pace: OnceLock<(Throttle, Arc<dyn Clock>)>,
 }
 
 impl std::fmt::Debug for Watched {
@@ -32,12 +35,19 @@ impl Watched {
             cancel: OnceLock::new(),
             read: AtomicU64::new(0),
             observer: RwLock::default(),
+            pace: OnceLock::new(),
         }
     }
 
     /// Who may ask for the end; the first one stays.
     pub(crate) fn obey(&self, cancel: Cancel) {
         self.cancel.get_or_init(|| cancel);
+    }
+
+    /// From here on reads keep this limit in bytes per second; the first one stays.
+    pub(crate) fn pace(&self, limit: NonZeroU64, clock: Arc<dyn Clock>) {
+        self.pace
+            .get_or_init(|| (Throttle::new(Some(limit)), clock));
     }
 
     /// Counts from here on, for this observer, or for nobody.
@@ -67,6 +77,11 @@ impl Storage for Watched {
 
     fn read(&self, name: &FileName, range: Range<u64>) -> Result<Vec<u8>> {
         self.check()?;
+        if let Some((throttle, clock)) = self.pace.get() {
+            let idle = Cancel::new();
+            let cancel = self.cancel.get().unwrap_or(&idle);
+            throttle.take(&**clock, cancel, range.end.saturating_sub(range.start));
+        }
         let bytes = self.storage.read(name, range)?;
         let read = self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let observer = self.observer.read().unwrap_or_else(PoisonError::into_inner);

@@ -41,7 +41,8 @@ impl Location {
         (self.pack, self.number) == (other.pack, other.number)
     }
 
-    fn new(pack: u32, number: u32, entry: &Entry) -> Self {
+    /// Where this entry of a pack lies, the blob with this number in it.
+    pub(crate) fn new(pack: u32, number: u32, entry: &Entry) -> Self {
         let Entry {
             id: _,
             offset,
@@ -108,6 +109,9 @@ pub(crate) struct Index {
     /// Index objects that were read.
     read: HashSet<FileName>,
     adopted: Vec<PackId>,
+    /// Packs and places that count no more: what is there does not open, or is about to go.
+    shunned: HashSet<u32>,
+    shunned_places: HashSet<(u32, u32)>,
     problems: Vec<(FileName, Error)>,
 }
 
@@ -274,7 +278,41 @@ impl Index {
     }
 
     fn is_there(&self, place: &Location) -> bool {
-        self.pack(place.pack).is_some_and(|pack| !pack.gone)
+        let shunned = self.shunned.contains(&place.pack)
+            || self.shunned_places.contains(&(place.pack, place.number));
+        !shunned && self.pack(place.pack).is_some_and(|pack| !pack.gone)
+    }
+
+    /// Takes what lies in a pack for absent from here on.
+    pub(crate) fn shun(&mut self, pack: u32) {
+        self.shunned.insert(pack);
+        let id = self.pack(pack).map(|pack| pack.id);
+        self.adopted.retain(|adopted| Some(*adopted) != id);
+    }
+
+    /// The same of one blob of it.
+    pub(crate) fn shun_place(&mut self, pack: u32, number: u32) {
+        self.shunned_places.insert((pack, number));
+    }
+
+    /// Takes this for what lies in a pack, whatever was known of it; its number from here on.
+    pub(crate) fn replace(&mut self, table: &IndexedPack) -> u32 {
+        if let Some(number) = self.number_of(&table.id) {
+            self.shun(number);
+        }
+        self.known.remove(&table.id);
+        self.add(IndexedPack {
+            id: table.id,
+            class: table.class,
+            length: table.length,
+            entries: table.entries.clone(),
+        });
+        self.number_of(&table.id).unwrap_or_default()
+    }
+
+    /// The number of a pack that is known.
+    pub(crate) fn number_of(&self, id: &PackId) -> Option<u32> {
+        self.known.get(id).copied()
     }
 
     pub(crate) fn pack(&self, number: u32) -> Option<&Pack> {

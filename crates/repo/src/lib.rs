@@ -10,6 +10,8 @@ mod attributes;
 mod error;
 mod format;
 mod heads;
+#[cfg(test)]
+mod hostile;
 mod index;
 mod keys;
 pub mod limits;
@@ -28,7 +30,9 @@ mod writer;
 
 pub use attributes::ArchiveAttributes;
 pub use error::{Error, ErrorKind, Result};
-pub use format::attributes::{AttributeChange, TaskLogRecord, Verification, VerificationState};
+pub use format::attributes::{
+    AttributeChange, TaskLogRecord, Verification, VerificationMode, VerificationState,
+};
 pub use format::config::{Config, FORMAT_VERSION};
 pub use format::head::{HeadName, HeadPlace};
 pub use format::id::{ChunkId, PackId};
@@ -50,5 +54,8 @@ pub use tree::{
     Attributes, NodeKind, Timestamp, TreeCounts, TreeDirectory, TreeFile, TreeNode, TreeReader,
     TreeRecord, TreeWriter, Witness, Witnessed, WitnessedDirectory, write_tree,
 };
-pub use verify::{Damage, Report, keep_verification, verify};
+pub use verify::{
+    Damage, Depth, Follow, KeylessReport, Report, is_verified_since, keep_verification, verify,
+    verify_with, verify_without_key,
+};
 pub use writer::{Stored, Worker, Writer};

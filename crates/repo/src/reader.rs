@@ -116,12 +116,29 @@ impl Repository {
         if pack.class != class {
             return Err(pack::corrupt(&pack.id, "has the wrong class"));
         }
-        let pack = &pack.id;
+        let cipher = self.pack_cipher(&pack.id)?;
+        self.open_copy_with(&cipher, class, id, location, &pack.id, sealed, target)
+    }
+
+    /// The same with the key of a pack of this class.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a chunk, its place and its bytes"
+    )]
+    pub(crate) fn open_copy_with(
+        &self,
+        cipher: &Cipher,
+        class: Class,
+        id: &ChunkId,
+        location: &Location,
+        pack: &PackId,
+        sealed: &mut [u8],
+        target: &mut [u8],
+    ) -> Result<()> {
         let corrupt = |why: &str| Error::corrupt(format!("chunk {id} in pack {pack} {why}"));
         if location.plain as usize != target.len() {
             return Err(corrupt("has another length than its place"));
         }
-        let cipher = self.pack_cipher(pack)?;
         let blob = cipher
             .open_in_place(u64::from(location.number), &id.0, sealed)
             .ok_or_else(|| corrupt("does not open: it was changed"))?;
@@ -141,6 +158,11 @@ impl Repository {
             return Err(corrupt("is not what its identity says"));
         }
         Ok(())
+    }
+
+    /// Has a pack's key read again.
+    pub(crate) fn forget_pack_key(&self, id: &PackId) {
+        lock(&self.pack_keys).remove(id);
     }
 
     fn pack_cipher(&self, id: &PackId) -> Result<Arc<Cipher>> {

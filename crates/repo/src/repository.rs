@@ -266,6 +266,16 @@ impl Repository {
         index.refresh(&self.storage, &self.keys)
     }
 
+    /// The index, to be changed.
+    pub(crate) fn write_index(&self) -> std::sync::RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is not found from here on is looked for in the index as it is then.
+    pub(crate) fn look_again(&self) {
+        *self.stale() = true;
+    }
+
     /// Reads one snapshot. `NotFound` if there is none of this name, or if it is forgotten.
     pub fn snapshot(&self, name: &SnapshotName) -> Result<Snapshot> {
         let snapshot = self.any_snapshot(name)?;

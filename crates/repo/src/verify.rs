@@ -1,24 +1,77 @@
-//! Verification: every pack against its name and by its table, every chunk that a snapshot needs against its
-//! identity.
+//! Verification: every pack against its name and by its table, every chunk that a snapshot needs
+//! against its identity; or less of that.
 
+mod again;
+mod kept;
+mod keyless;
+mod packs;
+mod proof;
 mod tree;
 
-use std::ops::Range;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::format::attributes::{AttributeChange, Verification, VerificationState};
-use crate::format::id::{ChunkId, PackId};
-use crate::format::pack::Class;
-use crate::format::snapshot::{Snapshot, SnapshotName};
-use crate::index::{Location, pack_file, pack_of, read_table};
-use crate::keys::Keys;
-use crate::map;
+use crate::format::snapshot::SnapshotName;
+use crate::index::{object_of, read_object};
 use crate::marks::Marks;
-use crate::parallel::in_parallel;
 use crate::repository::Repository;
-use crate::storage::{FileName, read_all};
-use crate::{Error, ErrorKind, Result, limits};
+use crate::storage::FileName;
+use crate::{Error, ErrorKind, Result};
+
+pub(crate) use again::twice;
+pub use kept::{is_verified_since, keep_verification};
+pub use keyless::{KeylessReport, verify_without_key};
+use packs::verify_packs;
+use proof::Proof;
+
+/// How much of the data a verification reads. Snapshots, maps and trees are always read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Depth {
+    /// All of it.
+    Everything,
+    /// None: that chunks lie in packs that are there, with their full lengths, is enough.
+    Metadata,
+    /// Some packs and chunks, the same ones for the same seed.
+    Sample {
+        /// Parts of 1000.
+        share: u16,
+        /// What chooses.
+        seed: u64,
+    },
+}
+
+impl Depth {
+    /// Whether the pack or chunk of this identity is read.
+    fn reads(self, id: &[u8; 32]) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Metadata => false,
+            Self::Sample { share, seed } => {
+                let mut hasher = blake3::Hasher::new_derive_key("snapkeep 1 sample");
+                hasher.update(&seed.to_le_bytes()).update(id);
+                let [low, high, ..] = *hasher.finalize().as_bytes();
+                // 65,536 parts: a thousandth is 65 or 66 of them.
+                u32::from(u16::from_le_bytes([low, high])) * 1000 < u32::from(share) << 16
+            }
+        }
+    }
+}
+
+/// Who follows a verification, remembers what it proved, and knows what an earlier one did that was
+/// interrupted. Called by several threads.
+pub trait Follow: Sync {
+    /// So many packs of so many bytes will be read whole.
+    fn begun(&self, _packs: u64, _bytes: u64) {}
+    /// Whether this pack or archive was proven already, and is not to be read again.
+    fn was_proven(&self, _object: &str) -> bool {
+        false
+    }
+    /// This pack was proven.
+    fn proven(&self, _object: &str) {}
+    /// This archive was judged.
+    fn judged(&self, _archive: &SnapshotName, _found: &Result<()>) {}
+}
+
+impl Follow for () {}
 
 /// What is wrong, and with what.
 #[derive(Debug)]
@@ -36,9 +89,13 @@ pub struct Report {
     pub packs: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Snapshots whose chunks were all read.
+    /// Packs that an interrupted verification had proven.
+    pub packs_before: u64,
+    /// Snapshots that were found whole.
     pub snapshots: u64,
-    /// Chunks that were read and proven.
+    /// Those that an interrupted verification had found whole.
+    pub snapshots_before: u64,
+    /// Chunks and nodes that were read and proven.
     pub chunks: u64,
     /// Of each snapshot that could be judged, whether it was found to be whole.
     pub archives: Vec<(SnapshotName, Result<()>)>,
@@ -50,7 +107,7 @@ pub struct Report {
 
 impl Report {
     fn tell(&mut self, object: &impl ToString, error: Error) {
-        let list = if unread(&error) {
+        let list = if is_unread(&error) {
             &mut self.unread
         } else {
             &mut self.damage
@@ -61,228 +118,151 @@ impl Report {
 }
 
 /// Whether an error says nothing of what is stored.
-fn unread(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Io | ErrorKind::Version)
+pub(crate) fn is_unread(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Io | ErrorKind::Version) || fatal(error)
 }
 
-/// Keeps what a verification found as an attribute of each archive that it judged. `time` is in
-/// seconds since the epoch, `program` a name and version.
-pub fn keep_verification(
-    repository: &Repository,
-    report: &Report,
-    time: i64,
-    program: &str,
-) -> Result<()> {
-    for (name, found) in &report.archives {
-        let problem = found.as_ref().err().map(|error| {
-            let mut chain = error.chain();
-            let mut end = chain.len().min(limits::CALLER_ERROR_MAX);
-            while !chain.is_char_boundary(end) {
-                end -= 1;
-            }
-            chain.truncate(end);
-            chain
-        });
-        let state = match problem {
-            None => VerificationState::Good,
-            Some(_) => VerificationState::Damaged,
-        };
-        let verification = Verification {
-            state,
-            time,
-            program: program.to_owned(),
-            problem,
-        };
-        let change = AttributeChange {
-            verification: Some(verification),
-            ..AttributeChange::default()
-        };
-        match repository.change_attributes(name, &change) {
-            // Its own record may be what is damaged: nothing can be said of it there.
-            Err(_) if found.is_err() => {}
-            kept => kept?,
-        }
-    }
-    Ok(())
+/// Whether nothing more can be judged.
+fn fatal(error: &Error) -> bool {
+    error.kind() == ErrorKind::Cancelled
 }
 
-/// Chunks that are handed to the threads together.
-const BATCH: usize = 4096;
-
-/// Reads everything: each pack whole against its name, key slots and heads, then each snapshot's
-/// nodes, chunks and configurations, each once. Index objects that could not be read when the repository was
-/// opened are told too, although nothing depends on them.
+/// Reads everything: each pack whole against its name and what is in it, key slots and heads, then
+/// each snapshot with all that it needs. Index objects that cannot be read are told too, although
+/// nothing depends on them.
 pub fn verify(repository: &Repository) -> Result<Report> {
-    repository.may_read()?;
+    verify_with(repository, Depth::Everything, None, &())
+}
+
+/// Verifies so much; of these archives alone if some are named: then only what they need is read.
+///
+/// What looks damaged is read once more, by another request, before it is called so. `Cancelled` if
+/// the storage says so; else what it fails to read is told and goes on.
+pub fn verify_with(
+    repository: &Repository,
+    depth: Depth,
+    archives: Option<&[SnapshotName]>,
+    follow: &dyn Follow,
+) -> Result<Report> {
+    if depth != Depth::Metadata {
+        repository.may_read()?;
+    }
     let mut report = Report::default();
-    let mut names = Vec::new();
-    repository.storage.list(&"packs".parse()?, &mut |name, _| {
-        names.extend(pack_of(name).map(|_| name.clone()));
-        Ok(())
-    })?;
-    let (packs, bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let judged = in_parallel(&names, |name| {
-        let read = read_all(&*repository.storage, name, limits::PACK_MAX)?;
-        packs.fetch_add(1, Ordering::Relaxed);
-        bytes.fetch_add(read.len(), Ordering::Relaxed);
-        judge_pack(&repository.keys, name, &read)
-    });
-    report.packs = packs.into_inner() as u64;
-    report.bytes = bytes.into_inner() as u64;
-    for (number, error) in judged {
-        report.tell(&names[number], error);
-    }
-    let index = repository.index.read();
-    for (name, error) in index.unwrap_or_else(PoisonError::into_inner).problems() {
-        // Packs were judged by their bytes.
-        if name.as_str().starts_with("index/") {
-            report.tell(&name, error.clone());
-        }
-    }
-    for (name, error) in
-        (repository.damaged_slots()?.into_iter()).chain(repository.damaged_heads()?)
-    {
-        report.tell(&name, error);
-    }
-    let mut proof = Proof {
-        repository,
-        proven: Marks::default(),
-        nodes: Vec::new(),
-        waiting: Vec::new(),
+    let proven = if archives.is_none() {
+        let proven = verify_packs(repository, depth, follow, &mut report)?;
+        verify_others(repository, depth, &mut report)?;
+        proven
+    } else {
+        Marks::default()
     };
-    for name in repository.all_snapshots_of(None)? {
-        let read = repository.listed_snapshot(&name);
+    let mut proof = Proof::new(repository, depth, proven);
+    let names = match archives {
+        None => repository.all_snapshots_of(None)?,
+        Some(names) => names.to_vec(),
+    };
+    for name in &names {
+        if follow.was_proven(name.as_str()) {
+            report.snapshots_before += 1;
+            continue;
+        }
+        let read = twice(|| repository.listed_snapshot(name));
         let result = read.and_then(|snapshot| {
             proof.snapshot(&snapshot)?;
             Ok(snapshot.tree.and_then(|tree| proof.witnesses(&tree).err()))
         });
-        report.snapshots += u64::from(result.is_ok());
-        match &result {
-            Ok(_) => report.archives.push((name.clone(), Ok(()))),
-            Err(error) if unread(error) => {}
-            Err(error) => report.archives.push((name.clone(), Err(error.clone()))),
+        let (judged, told) = match result {
+            Ok(witnesses) => (Ok(()), witnesses),
+            Err(error) if fatal(&error) => return Err(error),
+            Err(error) => (Err(error.clone()), Some(error)),
+        };
+        report.snapshots += u64::from(judged.is_ok());
+        if !judged.as_ref().is_err_and(is_unread) {
+            follow.judged(name, &judged);
+            report.archives.push((name.clone(), judged));
         }
-        match result {
-            Ok(None) => {}
-            Ok(Some(error)) | Err(error) => report.tell(&name, error),
+        if let Some(error) = told {
+            report.tell(name, error);
         }
     }
+    report.chunks += proof.read;
+    verify_attributes(repository, depth, archives, &mut report)?;
+    match report.unread.iter().find(|object| fatal(&object.error)) {
+        Some(object) => Err(object.error.clone()),
+        None => Ok(report),
+    }
+}
+
+/// Judges what lies beside packs and snapshots.
+fn verify_others(repository: &Repository, depth: Depth, report: &mut Report) -> Result<()> {
+    let index = repository.index.read();
+    let index = index.unwrap_or_else(PoisonError::into_inner);
+    let problems = index.problems().to_vec();
+    drop(index);
+    for (name, error) in problems {
+        let kind = name.as_str().split('/').next();
+        // Packs were judged by their bytes if they were read, and index objects follow.
+        if kind != Some("index") && (kind != Some("packs") || depth != Depth::Everything) {
+            report.tell(&name, error);
+        }
+    }
+    let mut objects = Vec::new();
+    repository.storage.list(&"index".parse()?, &mut |name, _| {
+        objects.extend(object_of(name).map(|_| name.clone()));
+        Ok(())
+    })?;
+    for name in objects {
+        match twice(|| read_object(&*repository.storage, &repository.keys, &name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => report.tell(&name, error),
+            Ok(_) => {}
+        }
+    }
+    doubted(report, || repository.damaged_slots())?;
+    doubted(report, || repository.damaged_heads())
+}
+
+/// Tells what was judged damaged twice.
+fn doubted(report: &mut Report, judge: impl Fn() -> Result<Vec<(FileName, Error)>>) -> Result<()> {
+    let found = judge()?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let again = judge()?.into_iter();
+    for (name, error) in again.filter(|(name, _)| found.iter().any(|(before, _)| before == name)) {
+        report.tell(&name, error);
+    }
+    Ok(())
+}
+
+/// Judges the attributes of archives; the logs that they name are data.
+fn verify_attributes(
+    repository: &Repository,
+    depth: Depth,
+    archives: Option<&[SnapshotName]>,
+    report: &mut Report,
+) -> Result<()> {
     for (name, attributes) in repository.attributes_of(None)? {
+        if archives.is_some_and(|wanted| !wanted.contains(&name)) {
+            continue;
+        }
+        let attributes = match attributes {
+            Err(error) if error.kind() == ErrorKind::Corrupt => repository.attributes(&name),
+            attributes => attributes,
+        };
         let log = attributes.and_then(|attributes| match &attributes.task_log {
-            Some(log) => repository.read_task_log(log).map(drop).map_err(|e| {
-                let what = "its task log cannot be read";
-                Error::with_source(e.kind(), what, e)
-            }),
-            None => Ok(()),
+            Some(log) if depth == Depth::Everything => twice(|| repository.read_task_log(log))
+                .map(drop)
+                .map_err(|e| {
+                    let what = "its task log cannot be read";
+                    Error::with_source(e.kind(), what, e)
+                }),
+            _ => Ok(()),
         });
-        if let Err(error) = log {
-            report.tell(&format!("attributes/{name}"), error);
+        match log {
+            Err(error) if fatal(&error) => return Err(error),
+            Err(error) => report.tell(&format!("attributes/{name}"), error),
+            Ok(()) => {}
         }
     }
-    report.chunks = proof.proven.count();
-    Ok(report)
-}
-
-/// Whether a pack has its name's hash, and a table that tells what is in it: without an index
-/// nothing else does.
-fn judge_pack(keys: &Keys, name: &FileName, bytes: &[u8]) -> Result<()> {
-    let id = PackId(*blake3::hash(bytes).as_bytes());
-    if pack_file(&id) != *name {
-        let what = format!("{name} does not have the checksum that is its name");
-        return Err(Error::corrupt(what));
-    }
-    let part = |range: Range<u64>| {
-        let place = |offset| usize::try_from(offset).unwrap_or(usize::MAX);
-        let part = bytes.get(place(range.start)..place(range.end));
-        part.map(<[u8]>::to_vec)
-            .ok_or_else(|| Error::corrupt(format!("{name} is too short")))
-    };
-    match read_table(keys, id, bytes.len() as u64, &part) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let what = format!("{name} is unchanged, but no pack of this repository");
-            Err(Error::with_source(ErrorKind::Corrupt, what, error))
-        }
-    }
-}
-
-/// What is proven of the snapshots so far.
-struct Proof<'a> {
-    repository: &'a Repository,
-    /// Chunks; nodes, once all that is below them is proven; and those of the next two lists.
-    proven: Marks,
-    /// Nodes of this snapshot: what is below them may turn out to be damaged.
-    nodes: Vec<Location>,
-    /// Chunks of this snapshot that are still to be read.
-    waiting: Vec<(ChunkId, Location)>,
-}
-
-impl Proof<'_> {
-    fn snapshot(&mut self, snapshot: &Snapshot) -> Result<()> {
-        let result = self.walk(snapshot).and_then(|()| self.read_waiting());
-        if result.is_err() {
-            // Another snapshot that shares a node shares the damage.
-            let waiting = self.waiting.iter().map(|(_, place)| place);
-            self.nodes
-                .iter()
-                .chain(waiting)
-                .for_each(|place| self.proven.remove(place));
-        }
-        self.nodes.clear();
-        self.waiting.clear();
-        result
-    }
-
-    fn walk(&mut self, snapshot: &Snapshot) -> Result<()> {
-        self.repository.read_blob(&snapshot.guest_config)?;
-        if let Some(config) = &snapshot.firewall_config {
-            self.repository.read_blob(config)?;
-        }
-        for disk in &snapshot.disks {
-            let levels = map::levels(disk.size, disk.chunk_size);
-            let mut todo: Vec<_> = disk.root.map(|id| (levels, id)).into_iter().collect();
-            while let Some((level, id)) = todo.pop() {
-                let place = self.repository.find(&id)?;
-                if self.proven.contains(&place) {
-                    continue;
-                }
-                if level == 0 {
-                    self.chunk(id, place)?;
-                } else {
-                    let children = self.repository.read_node(&id)?;
-                    // Taken from the end: in the disk's order, which is about that of the packs.
-                    let children = children.iter().rev().flatten();
-                    todo.extend(children.map(|child| (level - 1, *child)));
-                    self.proven.insert(&place);
-                    self.nodes.push(place);
-                }
-            }
-        }
-        match &snapshot.tree {
-            Some(record) => self.tree(record),
-            None => Ok(()),
-        }
-    }
-
-    /// Has a chunk read, with others.
-    fn chunk(&mut self, id: ChunkId, place: Location) -> Result<()> {
-        self.proven.insert(&place);
-        self.waiting.push((id, place));
-        if self.waiting.len() >= BATCH {
-            self.read_waiting()?;
-        }
-        Ok(())
-    }
-
-    /// Reads the chunks that wait; if one fails, all go on waiting.
-    fn read_waiting(&mut self) -> Result<()> {
-        let failed = in_parallel(&self.waiting, |(id, _)| {
-            self.repository.read_chunk(Class::Data, id).map(drop)
-        });
-        if let Some((_, error)) = failed.into_iter().next() {
-            return Err(error);
-        }
-        self.waiting.clear();
-        Ok(())
-    }
+    Ok(())
 }

@@ -253,6 +253,12 @@ impl Writer {
         })
     }
 
+    /// Names a durable pack in the index.
+    pub(crate) fn index(&self, pack: IndexedPack) -> Result<()> {
+        self.indexed(pack);
+        self.flush_index(limits::INDEX_BLOBS)
+    }
+
     fn indexed(&self, pack: IndexedPack) {
         let mut done = lock(&self.done);
         done.waiting_blobs += pack.entries.len();

@@ -8,7 +8,7 @@ mod support;
 use std::sync::{Arc, OnceLock};
 
 use snapkeep_repo::{
-    ArchiveAttributes, AttributeChange, ErrorKind, FaultPoint, Faulty, FileName, KeyFile,
+    ArchiveAttributes, AttributeChange, Depth, ErrorKind, FaultPoint, Faulty, FileName, KeyFile,
     MemoryStorage, Repository, Storage, VerificationState, keep_verification, limits, verify,
 };
 
@@ -243,7 +243,8 @@ fn a_task_log_is_read_again_and_verified() {
     assert!(other.read_task_log(&record).unwrap() == log);
     let report = verify(&other).unwrap();
     assert!(report.damage.is_empty(), "{:?}", report.damage);
-    keep_verification(&other, &report, 77, "test 1").unwrap();
+    let (archive, found) = &report.archives[0];
+    keep_verification(&other, archive, found, Depth::Everything, 77, "test 1").unwrap();
     let found = other.attributes(&name("1")).unwrap().verification.unwrap();
     assert_eq!((found.state, found.time), (VerificationState::Good, 77));
     let long = vec![0; limits::TASK_LOG_MAX + 1];

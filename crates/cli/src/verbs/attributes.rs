@@ -7,7 +7,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::Serialize;
-use snapkeep_repo::{ArchiveAttributes, AttributeChange, VerificationState, limits};
+use snapkeep_repo::{
+    ArchiveAttributes, AttributeChange, VerificationMode, VerificationState, limits,
+};
 
 use crate::args::{Named, Note};
 use crate::failure::usage;
@@ -36,6 +38,14 @@ struct Verified {
     /// In RFC 3339, UTC.
     time_utc: String,
     problem: Option<String>,
+    /// How closely it looked: `everything`, `metadata` or `sample`.
+    mode: VerificationMode,
+    /// When all of it was last read and found good.
+    everything_utc: Option<String>,
+}
+
+fn utc(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
 impl Attributes {
@@ -49,8 +59,9 @@ impl Attributes {
             protected: found.protected || error.is_some(),
             verification: found.verification.map(|verification| Verified {
                 damaged: verification.state == VerificationState::Damaged,
-                time_utc: Timestamp::from_second(verification.time)
-                    .map_or_else(|_| verification.time.to_string(), |time| time.to_string()),
+                time_utc: utc(verification.time),
+                mode: verification.mode,
+                everything_utc: verification.good_by_everything().map(utc),
                 problem: verification.problem,
             }),
             caller_error: found.caller_error,
@@ -76,7 +87,18 @@ impl Attributes {
         }
         match &self.verification {
             Some(Verified { damaged: true, .. }) => mark.push_str(", found damaged"),
-            Some(Verified { damaged: false, .. }) => mark.push_str(", verified"),
+            Some(Verified {
+                damaged: false,
+                mode,
+                everything_utc,
+                ..
+            }) => {
+                mark.push_str(match (mode, everything_utc) {
+                    (VerificationMode::Everything, _) | (_, Some(_)) => ", verified",
+                    (VerificationMode::Sample, None) => ", a sample verified",
+                    (VerificationMode::Metadata, None) => ", its metadata verified",
+                });
+            }
             None => {}
         }
         if self.caller_error.is_some() {
@@ -94,13 +116,21 @@ impl Attributes {
         let mut lines = Vec::new();
         if let Some(found) = &self.verification {
             let problem = found.problem.as_deref().map(plain);
+            let looked = match found.mode {
+                VerificationMode::Everything => "verified",
+                VerificationMode::Sample => "a sample verified",
+                VerificationMode::Metadata => "its metadata verified",
+            };
             lines.push(match (found.damaged, problem) {
-                (false, _) => format!("  verified at {}", found.time_utc),
+                (false, _) => format!("  {looked} at {}", found.time_utc),
                 (true, None) => format!("  found damaged at {}", found.time_utc),
                 (true, Some(problem)) => {
                     format!("  found damaged at {}: {problem}", found.time_utc)
                 }
             });
+            let whole = found.everything_utc.iter();
+            let before = whole.filter(|time| found.damaged || **time != found.time_utc);
+            lines.extend(before.map(|time| format!("  all of it was found good at {time}")));
         }
         let error = self.caller_error.as_deref().map(plain);
         lines.extend(error.map(|error| format!("  its job failed: {error}")));

@@ -1,37 +1,73 @@
-//! `verify`: everything is read and proven.
+//! `verify`: what is stored is read and proven, all of it or a part.
+
+mod chosen;
+mod journal;
+mod keyless;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Serialize;
-use snapkeep_repo::{keep_verification, verify};
+use snapkeep_api::Clock;
+use snapkeep_repo::{
+    Depth, ErrorKind, Follow, Random, Repository, SnapshotName, SystemRandom, keep_verification,
+    verify_with,
+};
 
+use crate::args::verify::Verify;
 use crate::failure::Code;
 use crate::progress::Progress;
 use crate::report::{self, Report, remark};
 use crate::session::Session;
 use crate::settings::Settings;
+use crate::units::human;
+
+use journal::{Journal, Wanted};
 
 #[derive(Serialize)]
 struct Verified {
+    /// `everything`, `metadata` or `sample`.
+    mode: &'static str,
+    /// Of a sample.
+    seed: Option<u64>,
     packs: u64,
     packs_bytes: u64,
+    /// Proven by a run that was interrupted.
+    packs_before: u64,
     archives: u64,
+    archives_before: u64,
     chunks: u64,
     damage: Vec<Damage>,
+    unread: Vec<Damage>,
 }
 
 #[derive(Serialize)]
-struct Damage {
-    object: String,
-    error: String,
+pub(super) struct Damage {
+    pub(super) object: String,
+    pub(super) error: String,
+}
+
+/// What was found, as it is told.
+pub(super) fn list(found: &[snapkeep_repo::Damage]) -> Vec<Damage> {
+    let damage = found.iter().map(|damage| Damage {
+        object: damage.object.clone(),
+        error: damage.error.chain(),
+    });
+    damage.collect()
 }
 
 impl Report for Verified {
     fn lines(&self) -> Vec<String> {
         let damage = (self.damage.iter())
             .map(|damage| format!("damaged: {}: {}", damage.object, damage.error));
+        let before = (self.packs_before + self.archives_before > 0).then(|| {
+            format!(
+                "{} packs and {} archives were proven by a run that was interrupted",
+                self.packs_before, self.archives_before
+            )
+        });
+        let seed = (self.seed).map(|seed| format!("a sample; --seed {seed} repeats it"));
         let sum = format!(
             "{} packs ({} bytes), {} archives and {} chunks verified, {} damaged objects",
             self.packs,
@@ -41,64 +77,165 @@ impl Report for Verified {
             self.damage.len()
         );
         let advice = (!self.damage.is_empty()).then(|| {
-            "later backups would rely on the damaged chunks too: keep this repository for what it \
-             still has, and back up to a new one"
+            "later backups would rely on the damaged chunks too: `snapkeep repair` tells what is \
+             lost and what can be healed"
                 .to_owned()
         });
-        damage.chain([sum]).chain(advice).collect()
+        (damage.chain(before).chain(seed).chain([sum]).chain(advice)).collect()
     }
 }
 
-pub(super) fn run(settings: &Settings, json: bool) -> Result<ExitCode> {
+pub(super) fn run(settings: &Settings, wanted: &Verify, json: bool) -> Result<ExitCode> {
+    if wanted.without_key {
+        return keyless::run(settings, wanted, json);
+    }
     let session = Session::open(settings)?;
+    if let Some(limit) = wanted.bandwidth_limit {
+        session.storage.pace(limit, Arc::clone(&session.clock));
+    }
+    let (journal, depth) = begin(&session, settings, wanted)?;
+    let archives = chosen::archives(&session, settings, wanted, depth)?;
     let clock = Arc::clone(&session.clock);
     let progress = Arc::new(Progress::start("verifying", None, settings.quiet, clock));
     let bar = Arc::clone(&progress);
     session
         .storage
         .observe(Some(Arc::new(move |read| bar.set(read))));
-    let found = verify(&session.repository);
+    let follower = Follower {
+        repository: &session.repository,
+        clock: &*session.clock,
+        depth,
+        journal: journal.as_ref(),
+        quiet: settings.quiet,
+    };
+    let found = verify_with(&session.repository, depth, archives.as_deref(), &follower);
     session.storage.observe(None);
     drop(progress);
     // Whoever was stopped has proven nothing: what could not be read then is not damage.
     session.stop.cancel.check()?;
     let found = found?;
-    let damage = found.damage.iter().map(|damage| Damage {
-        object: damage.object.clone(),
-        error: damage.error.chain(),
-    });
+    if let Some(journal) = journal {
+        journal.end();
+    }
+    let (mode, seed) = match depth {
+        Depth::Everything => ("everything", None),
+        Depth::Metadata => ("metadata", None),
+        Depth::Sample { seed, .. } => ("sample", Some(seed)),
+    };
     let verified = Verified {
+        mode,
+        seed,
         packs: found.packs,
         packs_bytes: found.bytes,
+        packs_before: found.packs_before,
         archives: found.snapshots,
+        archives_before: found.snapshots_before,
         chunks: found.chunks,
-        damage: damage.collect(),
+        damage: list(&found.damage),
+        unread: list(&found.unread),
     };
-    for unread in &found.unread {
-        let chain = unread.error.chain();
-        remark(&format!("{} is not proven: {chain}", unread.object));
+    for unread in &verified.unread {
+        remark(&format!(
+            "{} is not proven: {}",
+            unread.object, unread.error
+        ));
     }
-    keep(&session, &found);
     report::result(&verified, json)?;
-    if let (true, Some(unread)) = (verified.damage.is_empty(), found.unread.into_iter().next()) {
-        return Err(unread.error.into());
-    }
-    Ok(if verified.damage.is_empty() {
-        ExitCode::SUCCESS
-    } else {
+    let too_new = |damage: &snapkeep_repo::Damage| damage.error.kind() == ErrorKind::Version;
+    Ok(if !verified.damage.is_empty() {
         Code::Damaged.into()
+    } else if found.unread.iter().any(too_new) {
+        Code::Locked.into()
+    } else if !verified.unread.is_empty() {
+        Code::Partial.into()
+    } else {
+        ExitCode::SUCCESS
     })
 }
 
-/// Keeps with each archive what was found of it. What was found is told all the same if the
-/// repository cannot be written to.
-fn keep(session: &Session, found: &snapkeep_repo::Report) {
-    let program = concat!("snapkeep ", env!("CARGO_PKG_VERSION"));
-    let time = session.clock.now().0;
-    if let Err(error) = keep_verification(&session.repository, found, time, program) {
-        let chain = error.chain();
-        remark(&format!(
-            "what was found is not kept with the archives: {chain}"
-        ));
+/// What a run that was interrupted had proven, and how closely this one looks.
+fn begin(
+    session: &Session,
+    settings: &Settings,
+    wanted: &Verify,
+) -> Result<(Option<Journal>, Depth)> {
+    let mut random = [0; 8];
+    SystemRandom.fill(&mut random)?;
+    let fresh = || u64::from_le_bytes(random);
+    let chosen = (wanted
+        .archives
+        .iter()
+        .map(|archive| format!("archive {archive}")))
+    .chain(wanted.guests.iter().map(|guest| format!("guest {guest}")))
+    .chain(wanted.older_than.map(|days| format!("older than {days}")));
+    let goal = Wanted {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        repository: session.repository.config().repository.clone(),
+        metadata: wanted.metadata,
+        sample: wanted.sample,
+        seed: wanted.seed,
+        chosen: chosen.collect(),
+        begun: session.clock.now().0,
+    };
+    let folder = settings.state.join("verify");
+    let seed = wanted.seed;
+    let (journal, seed) = match Journal::open(&folder, goal, wanted.anew, fresh) {
+        Ok((journal, goal)) => (Some(journal), goal.seed),
+        Err(error) => {
+            remark(&format!(
+                "if this is interrupted, the next run begins anew: {}: {error}",
+                folder.display()
+            ));
+            (None, seed.or(wanted.sample.map(|_| fresh())))
+        }
+    };
+    let depth = match (wanted.sample, seed) {
+        (Some(share), Some(seed)) => Depth::Sample { share, seed },
+        _ if wanted.metadata => Depth::Metadata,
+        _ => Depth::Everything,
+    };
+    Ok((journal, depth))
+}
+
+/// Keeps what is found as soon as it is.
+struct Follower<'a> {
+    repository: &'a Repository,
+    clock: &'a dyn Clock,
+    depth: Depth,
+    journal: Option<&'a Journal>,
+    quiet: bool,
+}
+
+impl Follow for Follower<'_> {
+    fn begun(&self, packs: u64, bytes: u64) {
+        if packs > 0 && !self.quiet {
+            remark(&format!("{packs} packs of {} are to be read", human(bytes)));
+        }
+    }
+
+    fn was_proven(&self, object: &str) -> bool {
+        self.journal.is_some_and(|journal| journal.has(object))
+    }
+
+    fn proven(&self, object: &str) {
+        if let Some(journal) = self.journal {
+            journal.add(object);
+        }
+    }
+
+    /// What was found is told all the same if the repository cannot be written to.
+    fn judged(&self, archive: &SnapshotName, found: &snapkeep_repo::Result<()>) {
+        let program = concat!("snapkeep ", env!("CARGO_PKG_VERSION"));
+        let time = self.clock.now().0;
+        let kept = keep_verification(self.repository, archive, found, self.depth, time, program);
+        if let Err(error) = kept {
+            let chain = error.chain();
+            remark(&format!(
+                "what was found is not kept with archive {archive}: {chain}"
+            ));
+        }
+        if found.is_ok() {
+            self.proven(archive.as_str());
+        }
     }
 }

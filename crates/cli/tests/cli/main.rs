@@ -17,6 +17,7 @@ mod settings;
 #[path = "../support/shape.rs"]
 mod shape;
 mod shapes;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use snapkeep_api::UnixTime;
-use snapkeep_repo::{AttributeChange, Verification, VerificationState};
+use snapkeep_repo::{AttributeChange, Verification, VerificationMode, VerificationState};
 use tempfile::TempDir;
 
 use crate::shape::check;
@@ -150,6 +150,8 @@ fn an_archive_that_was_found_damaged_does_not_push_out_a_good_one() {
     let newest = names(&folder)[5].clone();
     let change = AttributeChange {
         verification: Some(Verification {
+            mode: VerificationMode::Everything,
+            everything: None,
             state: VerificationState::Damaged,
             time: 0,
             problem: None,

@@ -83,13 +83,49 @@ pub struct Verification {
     /// bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// How closely it looked.
+    #[serde(default, skip_serializing_if = "VerificationMode::is_everything")]
+    pub mode: VerificationMode,
+    /// When all of it was last found good before this, in seconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub everything: Option<i64>,
+}
+
+impl Verification {
+    /// When all of the archive was last read and found good, in seconds since the epoch.
+    pub fn good_by_everything(&self) -> Option<i64> {
+        match (self.state, self.mode) {
+            (VerificationState::Good, VerificationMode::Everything) => Some(self.time),
+            _ => self.everything,
+        }
+    }
+}
+
+/// How closely a verification looked.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerificationMode {
+    /// All of the data was read.
+    #[default]
+    Everything,
+    /// A random share of it.
+    Sample,
+    /// None of it: what names it was, and it is there.
+    Metadata,
+}
+
+impl VerificationMode {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+    fn is_everything(&self) -> bool {
+        *self == Self::Everything
+    }
 }
 
 /// Whether an archive was found to be whole.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VerificationState {
-    /// All of it was read and proven.
+    /// All that was looked at was proven.
     Good,
     /// Some of it is absent or not what was written.
     Damaged,

@@ -101,6 +101,26 @@ pub(crate) fn wrap(kind: Kind, body: &[u8]) -> Vec<u8> {
     file
 }
 
+/// Checks header and checksum of a file of any type.
+pub(crate) fn check_any(name: &FileName, file: &[u8]) -> Result<()> {
+    let corrupt = |why: &str| Error::corrupt(format!("{name} {why}"));
+    let (before, checksum) = (file.split_last_chunk::<CHECKSUM>())
+        .ok_or_else(|| corrupt("is too short for its checksum"))?;
+    if blake3::hash(before) != *checksum {
+        return Err(corrupt("does not match its checksum"));
+    }
+    match before.split_first_chunk::<HEADER>() {
+        Some((header, body)) if is_header(header, body.len()) => Ok(()),
+        _ => Err(corrupt("has no header of a file of a repository")),
+    }
+}
+
+fn is_header(header: &[u8; HEADER], body: usize) -> bool {
+    header[..8] == *MAGIC
+        && header[9..12] == [1, 0, 0]
+        && header[12..] == length_u32(body).to_le_bytes()
+}
+
 /// Checks header and checksum; what is between them.
 pub(crate) fn check<'a>(kind: Kind, name: &FileName, file: &'a [u8]) -> Result<&'a [u8]> {
     let corrupt = |why: &str| Error::corrupt(format!("{name} {why}"));

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Proof;
+use super::proof::Proof;
 use crate::format::id::ChunkId;
-use crate::format::pack::Class;
 use crate::format::tree::entry::{self, DirectoryNode, Items};
 use crate::format::tree::{Role, extent, witness};
 use crate::tree::{
@@ -80,7 +79,7 @@ impl Proof<'_> {
         if self.proven.contains(&place) {
             return Ok(None);
         }
-        let body = self.repository.read_chunk(Class::Metadata, id)?;
+        let body = self.read_node(id)?;
         self.proven.insert(&place);
         self.nodes.push(place);
         Ok(Some(body))
@@ -180,7 +179,7 @@ impl Proof<'_> {
     ) -> Result<()> {
         // Also if it is proven: another file that has it may be shorter.
         let place = self.repository.find(&id)?;
-        let body = self.repository.read_chunk(Class::Metadata, &id)?;
+        let body = self.read_node(&id)?;
         if !self.proven.contains(&place) {
             self.proven.insert(&place);
             self.nodes.push(place);

@@ -13,6 +13,7 @@ use snapkeep_repo::{
 
 pub(crate) mod history;
 pub(crate) mod hooked;
+pub(crate) mod odd;
 pub(crate) mod power;
 pub(crate) mod tree;
 
