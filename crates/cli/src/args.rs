@@ -12,12 +12,14 @@ pub(crate) mod conformance;
 pub(crate) mod container;
 pub(crate) mod forget;
 pub(crate) mod key;
+pub(crate) mod repair;
 pub(crate) mod verify;
 
 use conformance::Conformance;
 use container::{BackupContainer, Cat, Diff, Extract, Find, Ls, Mount, RestoreContainer};
 use forget::Forget;
 use key::Key;
+use repair::Repair;
 use verify::Verify;
 
 /// Backups of virtual machines and containers: deduplicated, compressed, encrypted, incremental.
@@ -97,6 +99,8 @@ pub(crate) enum Verb {
     Restore(Restore),
     /// Read everything, or a part of it, and prove it.
     Verify(Verify),
+    /// Tell what is damaged and what that affects; with --apply, heal what can be healed.
+    Repair(Repair),
     /// Find what killed jobs left on this host.
     Doctor(Doctor),
     /// Write notes for an archive.

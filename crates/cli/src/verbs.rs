@@ -17,6 +17,7 @@ mod ls;
 mod mount;
 mod nbd;
 mod own;
+mod repair;
 mod restore;
 mod show;
 mod verify;
@@ -42,6 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Verb::Restore(restore) => return restore::run(&settings()?, restore, json),
         Verb::Doctor(doctor) => return doctor::run(&settings()?, doctor, json),
         Verb::Verify(wanted) => return verify::run(&settings()?, wanted, json),
+        Verb::Repair(wanted) => return repair::run(&settings()?, wanted, json),
         Verb::Note(note) => attributes::note(&settings()?, note, json)?,
         Verb::Protect(named) => attributes::protect(&settings()?, named, true, json)?,
         Verb::Unprotect(named) => attributes::protect(&settings()?, named, false, json)?,

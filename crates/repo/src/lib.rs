@@ -20,6 +20,7 @@ mod marks;
 mod parallel;
 mod random;
 mod reader;
+mod repair;
 mod repository;
 mod slots;
 mod storage;
@@ -44,6 +45,10 @@ pub use keys::{KeyFile, RecoveryKit, Unlock};
 pub use map::{MAP_FAN_OUT, update_map};
 pub use random::{Random, SystemRandom};
 pub use reader::{DiskReader, Leaf};
+pub use repair::{
+    ArchiveDamage, AttributeDamage, Lost, PackDamage, RepairPlan, Repaired, apply_repair,
+    plan_repair, rebuild_index, recover_config,
+};
 pub use repository::{Repository, unproven_config};
 pub use slots::{KeySlot, Protect};
 pub use storage::{

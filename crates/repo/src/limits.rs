@@ -80,6 +80,10 @@ pub const PACK_KEY_CACHE: usize = 4096;
 /// The most threads of a verification, each of which holds a pack, and of a look at whether a
 /// disk is whole.
 pub const VERIFY_THREADS: usize = 4;
+/// Lost parts of an archive that a repair tells.
+pub const LOST_MAX: usize = 4096;
+/// The largest file with a pack's name that a repair moves away.
+pub const STRANGE_MAX: u64 = 256 << 20;
 /// The most that is read at once of a pack of nodes.
 pub const NODE_RUN: usize = 1 << 20;
 /// So much that is not wanted between two nodes is read with them: less than another read costs.

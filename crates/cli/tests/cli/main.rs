@@ -12,6 +12,7 @@ mod durable;
 mod init;
 mod keys;
 mod names;
+mod repair;
 mod retention;
 mod settings;
 #[path = "../support/shape.rs"]
@@ -376,7 +377,7 @@ fn the_document_names_every_flag_and_no_other() {
     let document =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CLI.md")).unwrap();
     let folder = TempDir::new().unwrap();
-    let verbs: [&[&str]; 28] = [
+    let verbs: [&[&str]; 29] = [
         &[],
         &["init"],
         &["backup", "vm"],
@@ -396,6 +397,7 @@ fn the_document_names_every_flag_and_no_other() {
         &["extract"],
         &["mount"],
         &["verify"],
+        &["repair"],
         &["doctor"],
         &["conformance"],
         &["key", "list"],

@@ -2,8 +2,8 @@
 //! would.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{FileName, Storage};
 use crate::{Error, ErrorKind, Result};
@@ -25,7 +25,7 @@ pub enum FaultPoint {
 #[derive(Debug)]
 pub struct Faulty {
     inner: Arc<dyn Storage>,
-    point: FaultPoint,
+    point: Mutex<FaultPoint>,
     count: AtomicU64,
 }
 
@@ -34,9 +34,14 @@ impl Faulty {
     pub fn new(inner: Arc<dyn Storage>, point: FaultPoint) -> Self {
         Self {
             inner,
-            point,
+            point: Mutex::new(point),
             count: AtomicU64::new(0),
         }
+    }
+
+    /// Fails at this point instead; operations are counted on.
+    pub fn turn(&self, point: FaultPoint) {
+        *self.point.lock().unwrap_or_else(PoisonError::into_inner) = point;
     }
 
     /// How many operations there were.
@@ -50,7 +55,8 @@ impl Faulty {
             let what = format!("the storage failed at operation {number}, on {name}");
             Err(Error::new(ErrorKind::Io, what))
         };
-        match self.point {
+        let point = *self.point.lock().unwrap_or_else(PoisonError::into_inner);
+        match point {
             FaultPoint::Before(point) if number >= point => fail(),
             FaultPoint::After(point) if number > point => fail(),
             FaultPoint::After(point) if number == point => deed().and_then(|_| fail()),
