@@ -10,6 +10,7 @@ use crate::units::parse_size;
 
 pub(crate) mod conformance;
 pub(crate) mod container;
+pub(crate) mod copy;
 pub(crate) mod forget;
 pub(crate) mod key;
 pub(crate) mod repair;
@@ -17,6 +18,7 @@ pub(crate) mod verify;
 
 use conformance::Conformance;
 use container::{BackupContainer, Cat, Diff, Extract, Find, Ls, Mount, RestoreContainer};
+use copy::Copy;
 use forget::Forget;
 use key::Key;
 use repair::Repair;
@@ -101,6 +103,8 @@ pub(crate) enum Verb {
     Verify(Verify),
     /// Tell what is damaged and what that affects; with --apply, heal what can be healed.
     Repair(Repair),
+    /// Copy archives to another repository, which has keys of its own.
+    Copy(Copy),
     /// Find what killed jobs left on this host.
     Doctor(Doctor),
     /// Write notes for an archive.

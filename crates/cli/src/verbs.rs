@@ -4,6 +4,7 @@ mod attributes;
 mod backup;
 mod cat;
 mod conformance;
+mod copy;
 mod diff;
 mod doctor;
 mod extract;
@@ -44,6 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Verb::Doctor(doctor) => return doctor::run(&settings()?, doctor, json),
         Verb::Verify(wanted) => return verify::run(&settings()?, wanted, json),
         Verb::Repair(wanted) => return repair::run(&settings()?, wanted, json),
+        Verb::Copy(wanted) => return copy::run(&settings()?, wanted, json),
         Verb::Note(note) => attributes::note(&settings()?, note, json)?,
         Verb::Protect(named) => attributes::protect(&settings()?, named, true, json)?,
         Verb::Unprotect(named) => attributes::protect(&settings()?, named, false, json)?,

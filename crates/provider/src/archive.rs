@@ -85,6 +85,7 @@ impl<'a> NewArchive<'a> {
             firewall_config: configs.firewall,
             writer: String::new(),
             index_objects: 0,
+            origin: None,
             stats,
             program: concat!("snapkeep ", env!("CARGO_PKG_VERSION")).to_owned(),
         };

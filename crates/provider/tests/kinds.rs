@@ -69,6 +69,7 @@ fn an_archive_of_a_container_is_no_virtual_machine_without_disks() {
         firewall_config: None,
         writer: String::new(),
         index_objects: 0,
+        origin: None,
         stats: Stats::default(),
         program: "a newer one".to_owned(),
     };

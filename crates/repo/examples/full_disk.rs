@@ -138,6 +138,7 @@ fn make(folder: &Path, size: u64) -> Fallible<()> {
         firewall_config: None,
         writer: String::new(),
         index_objects: 0,
+        origin: None,
         stats: Stats::default(),
         program: "full_disk".to_owned(),
     };

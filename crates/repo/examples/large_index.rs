@@ -185,6 +185,7 @@ fn archive(
         firewall_config: None,
         writer: String::new(),
         index_objects: 0,
+        origin: None,
         stats: Stats::default(),
         program: "large_index".to_owned(),
     };

@@ -7,6 +7,7 @@
 //! caller passes time and [`Random`].
 
 mod attributes;
+mod copy;
 mod error;
 mod format;
 mod heads;
@@ -30,6 +31,7 @@ mod whole;
 mod writer;
 
 pub use attributes::ArchiveAttributes;
+pub use copy::{Copier, CopyOutcome};
 pub use error::{Error, ErrorKind, Result};
 pub use format::attributes::{
     AttributeChange, TaskLogRecord, Verification, VerificationMode, VerificationState,
@@ -39,7 +41,7 @@ pub use format::head::{HeadName, HeadPlace};
 pub use format::id::{ChunkId, PackId};
 pub use format::pack::Class;
 pub use format::slot::Stretch;
-pub use format::snapshot::{BlobRef, DiskRecord, Lineage, Snapshot, SnapshotName, Stats};
+pub use format::snapshot::{BlobRef, DiskRecord, Lineage, Origin, Snapshot, SnapshotName, Stats};
 pub use index::{Merge, Merged};
 pub use keys::{KeyFile, RecoveryKit, Unlock};
 pub use map::{MAP_FAN_OUT, update_map};

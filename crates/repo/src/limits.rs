@@ -80,6 +80,12 @@ pub const PACK_KEY_CACHE: usize = 4096;
 /// The most threads of a verification, each of which holds a pack, and of a look at whether a
 /// disk is whole.
 pub const VERIFY_THREADS: usize = 4;
+/// Identities of two repositories that a copy remembers to be of the same: 64 bytes each.
+pub const COPY_KNOWN: usize = 1 << 20;
+/// Directories and large files of one directory of a base that a copy knows by name.
+pub const COPY_NAMES: usize = 65_536;
+/// Bytes that a copy's thread has for calls: it goes as deep as directories do.
+pub const COPY_STACK: usize = 256 << 20;
 /// Lost parts of an archive that a repair tells.
 pub const LOST_MAX: usize = 4096;
 /// The largest file with a pack's name that a repair moves away.

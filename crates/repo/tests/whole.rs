@@ -68,6 +68,7 @@ fn disk(repository: &Arc<Repository>, archive: &str, other: Option<ChunkId>) -> 
         firewall_config: None,
         writer: String::new(),
         index_objects: 0,
+        origin: None,
         stats: Stats::default(),
         program: "test".to_owned(),
     };

@@ -8,6 +8,7 @@
 
 mod attributes;
 mod backup;
+mod copy;
 mod durable;
 mod init;
 mod keys;
@@ -377,7 +378,7 @@ fn the_document_names_every_flag_and_no_other() {
     let document =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CLI.md")).unwrap();
     let folder = TempDir::new().unwrap();
-    let verbs: [&[&str]; 29] = [
+    let verbs: [&[&str]; 30] = [
         &[],
         &["init"],
         &["backup", "vm"],
@@ -398,6 +399,7 @@ fn the_document_names_every_flag_and_no_other() {
         &["mount"],
         &["verify"],
         &["repair"],
+        &["copy"],
         &["doctor"],
         &["conformance"],
         &["key", "list"],

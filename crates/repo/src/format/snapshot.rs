@@ -86,6 +86,20 @@ pub struct Snapshot {
     pub stats: Stats,
     /// The program that made it, and its version.
     pub program: String,
+    /// The archive that it is a copy of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// The archive of another repository that one is a copy of.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Origin {
+    /// That repository's identity.
+    pub repository: String,
+    /// The archive's name there.
+    pub archive: String,
+    /// Its snapshot's id.
+    pub id: String,
 }
 
 /// Bytes that lie in one data chunk.

@@ -313,6 +313,7 @@ fn back_up(repository: &Arc<Repository>, archive: &Archive) -> Fallible<()> {
         firewall_config,
         writer: String::new(),
         index_objects: 0,
+        origin: None,
         stats: Stats::default(),
         program: "golden".to_owned(),
     };

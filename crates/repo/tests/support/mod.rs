@@ -107,6 +107,7 @@ pub(crate) fn snapshot(disks: Vec<DiskRecord>) -> Snapshot {
         firewall_config: None,
         writer: String::new(),
         index_objects: 0,
+        origin: None,
         stats: Stats::default(),
         program: "test".to_owned(),
     }
