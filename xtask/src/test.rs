@@ -51,6 +51,7 @@ impl Tally {
             || line.starts_with("protocol model: ")
             || line.starts_with("interleavings: ")
             || line.starts_with("stress: ")
+            || line.starts_with("prune kill table: ")
         {
             self.crashes.push(line.to_owned());
         } else if let Some(result) = line.strip_prefix("test result: ") {

@@ -15,6 +15,7 @@ pub(crate) mod forget;
 pub(crate) mod key;
 pub(crate) mod repair;
 pub(crate) mod verify;
+pub(crate) mod prune;
 
 use conformance::Conformance;
 use container::{BackupContainer, Cat, Diff, Extract, Find, Ls, Mount, RestoreContainer};
@@ -23,6 +24,7 @@ use forget::Forget;
 use key::Key;
 use repair::Repair;
 use verify::Verify;
+use prune::Prune;
 
 /// Backups of virtual machines and containers: deduplicated, compressed, encrypted, incremental.
 ///
@@ -115,6 +117,8 @@ pub(crate) enum Verb {
     Unprotect(Named),
     /// Take archives out of all lists: by name, or those that a retention policy does not keep.
     Forget(Forget),
+    /// Free the space of what no archive needs.
+    Prune(Prune),
     /// List, add and remove what opens the repository.
     #[command(subcommand)]
     Key(Key),

@@ -86,6 +86,7 @@ impl<'a> NewArchive<'a> {
             writer: String::new(),
             index_objects: 0,
             origin: None,
+            generation: 0,
             stats,
             program: concat!("snapkeep ", env!("CARGO_PKG_VERSION")).to_owned(),
         };

@@ -134,7 +134,7 @@ impl Catalogue {
             .map_err(|e| error::repository(format!("cannot protect archive {name}"), e))
     }
 
-    /// Forgets an archive: it is no longer listed and cannot be opened. Its space is not freed. An
+    /// Forgets an archive: it is no longer listed and cannot be opened. Pruning frees its space. An
     /// error of the kind `Invalid` if it is protected, or if that cannot be told.
     pub fn forget(&self, name: &ArchiveName) -> Result<()> {
         let snapshot_name = self.remembered(name)?;
@@ -167,7 +167,9 @@ impl Catalogue {
         mut attributes: BTreeMap<SnapshotName, snapkeep_repo::Result<ArchiveAttributes>>,
         encrypted: bool,
     ) -> Result<()> {
-        for name in names {
+        let failed = |e| error::repository("cannot tell which archives are late", e);
+        let late = self.repository.late(&names).map_err(failed)?;
+        for name in names.into_iter().filter(|name| !late.contains(name)) {
             let attributes = attributes.remove(&name);
             if matches!(&attributes, Some(Ok(attributes)) if attributes.forgotten) {
                 continue;

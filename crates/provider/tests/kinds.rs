@@ -38,13 +38,13 @@ fn no_job_starts_where_nothing_may_be_written() {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     let (stored, protect) = (Arc::clone(&storage), Protect::Open);
     Repository::init(stored, Arc::clone(&random) as _, &protect, 64 << 10).unwrap();
-    let feature = "features/read_only_compatible-prune-1".parse().unwrap();
+    let feature = "features/read_only_compatible-shelves-1".parse().unwrap();
     storage.put(&feature, b"").unwrap();
     let repository = Repository::open(storage, random, &Unlock::Open).unwrap();
     let provider = provider(Arc::new(repository));
     let now = UnixTime(1_800_000_000);
     let error = provider.start_job(now).err().unwrap();
-    assert!(error.chain().contains("prune-1"), "{}", error.chain());
+    assert!(error.chain().contains("shelves-1"), "{}", error.chain());
 }
 
 #[test]
@@ -70,6 +70,7 @@ fn an_archive_of_a_container_is_no_virtual_machine_without_disks() {
         writer: String::new(),
         index_objects: 0,
         origin: None,
+        generation: 0,
         stats: Stats::default(),
         program: "a newer one".to_owned(),
     };

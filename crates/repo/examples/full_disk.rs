@@ -139,6 +139,7 @@ fn make(folder: &Path, size: u64) -> Fallible<()> {
         writer: String::new(),
         index_objects: 0,
         origin: None,
+        generation: 0,
         stats: Stats::default(),
         program: "full_disk".to_owned(),
     };

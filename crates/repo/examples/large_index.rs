@@ -186,6 +186,7 @@ fn archive(
         writer: String::new(),
         index_objects: 0,
         origin: None,
+        generation: 0,
         stats: Stats::default(),
         program: "large_index".to_owned(),
     };

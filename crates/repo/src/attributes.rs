@@ -49,7 +49,7 @@ impl From<AttributeChange> for ArchiveAttributes {
 }
 
 /// The objects of one archive.
-type Objects = Vec<(FileName, Option<Rank>)>;
+pub(crate) type Objects = Vec<(FileName, Option<Rank>)>;
 
 /// What objects of one archive say together.
 #[derive(Default)]
@@ -93,7 +93,11 @@ impl Repository {
                 }
                 (_, counts) => Ok(counts.into()),
             });
-            found.insert(archive, read);
+            // What is said of an archive that was pruned means nothing.
+            let is_gone = matches!(&read, Err(e) if e.kind() == ErrorKind::NotFound);
+            if !is_gone {
+                found.insert(archive, read);
+            }
         }
         Ok(found)
     }
@@ -167,6 +171,9 @@ impl Repository {
         // forgotten archives for others.
         self.storage.put(&features::attributes_file(), &[])?;
         self.storage.put(&file, &sealed)?;
+        if let Some(log) = &change.task_log {
+            self.check_log(archive, &file, log)?;
+        }
         // What is left behind counts for nothing, and the next change removes it.
         if let Ok(together) = self.read_attributes(archive) {
             for old in together.superseded {
@@ -184,7 +191,10 @@ impl Repository {
             ..AttributeChange::default()
         };
         self.check_remembered(archive)?;
-        self.change_attributes(archive, &change)
+        self.change_attributes(archive, &change)?;
+        // Another host may have forgotten it meanwhile, and a third be about to delete it.
+        self.check_not_doomed(archive)?;
+        self.any_snapshot(archive).map(drop)
     }
 
     /// Forgets an archive: it is no longer listed, and cannot be opened. `Protected` if it is
@@ -200,16 +210,47 @@ impl Repository {
         self.check_unprotected(archive)
     }
 
-    /// Takes back that an archive was forgotten; nothing is done if it was not.
+    /// Takes back that an archive was forgotten; nothing is done if it was not. `Swept` if a sweep
+    /// has begun that may delete it.
     pub fn take_back(&self, archive: &SnapshotName) -> Result<()> {
-        let change = AttributeChange {
-            forgotten: Some(false),
+        let forgotten = |forgotten| AttributeChange {
+            forgotten: Some(forgotten),
             ..AttributeChange::default()
         };
+        self.check_not_doomed(archive)?;
         if self.attributes(archive)?.forgotten {
-            self.change_attributes(archive, &change)?;
+            self.change_attributes(archive, &forgotten(false))?;
+            // Either the sweep sees that it is not forgotten, or this sees the sweep's marker.
+            if let Err(error) = self.check_not_doomed(archive) {
+                if error.kind() == ErrorKind::Swept {
+                    drop(self.change_attributes(archive, &forgotten(true)));
+                }
+                return Err(error);
+            }
         }
-        Ok(())
+        self.any_snapshot(archive).map(drop)
+    }
+
+    /// Fails, and takes the log away again, unless all of it lies where it stays.
+    fn check_log(
+        &self,
+        archive: &SnapshotName,
+        file: &FileName,
+        log: &TaskLogRecord,
+    ) -> Result<()> {
+        self.refresh_condemned()?;
+        let index = self.index();
+        if log
+            .chunks
+            .iter()
+            .all(|id| matches!(index.home(id), Ok(Some(_))))
+        {
+            return Ok(());
+        }
+        drop(index);
+        self.storage.remove(file)?;
+        let what = format!("the log of archive {archive} was pruned before it was kept");
+        Err(Error::new(ErrorKind::Swept, what))
     }
 
     fn check_unprotected(&self, archive: &SnapshotName) -> Result<()> {
@@ -284,7 +325,7 @@ impl Repository {
         }
     }
 
-    fn attribute_files_of(&self, archive: &SnapshotName) -> Result<Objects> {
+    pub(crate) fn attribute_files_of(&self, archive: &SnapshotName) -> Result<Objects> {
         let mut all = self.attribute_files(Some(archive.as_str()))?;
         Ok(all.remove(archive).unwrap_or_default())
     }

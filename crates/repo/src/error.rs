@@ -29,6 +29,8 @@ pub enum ErrorKind {
     Cancelled,
     /// The archive is protected, or may be.
     Protected,
+    /// What an archive relies on was pruned while it was made: made again, it is whole.
+    Swept,
     /// A name, option or size that cannot be used.
     Invalid,
 }

@@ -10,6 +10,7 @@ pub(crate) mod id;
 pub(crate) mod index;
 pub(crate) mod node;
 pub(crate) mod pack;
+pub(crate) mod prune;
 pub(crate) mod slot;
 pub(crate) mod snapshot;
 pub(crate) mod table;

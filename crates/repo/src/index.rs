@@ -16,12 +16,13 @@ use crate::format::id::{ChunkId, PackId};
 use crate::format::index::{self, IndexedPack};
 use crate::format::pack::{self, Class, Entry, HEADER, TRAILER};
 use crate::keys::Keys;
+use crate::prune::folder::Seen;
 use crate::storage::{FileName, Storage, read_all};
 pub(crate) use merge::merge;
 pub use merge::{Merge, Merged};
 use tables::Tables;
 
-use crate::{Error, Result, limits};
+use crate::{Error, ErrorKind, Result, limits};
 
 /// Where a chunk lies.
 #[derive(Clone, Copy, Debug)]
@@ -62,16 +63,31 @@ impl Location {
 }
 
 /// A pack that the index knows.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is known by itself, and any of them may be so together"
+)]
 #[derive(Clone, Debug)]
 pub(crate) struct Pack {
     pub(crate) id: PackId,
     pub(crate) class: Class,
+    /// Bytes of its file.
+    pub(crate) length: u32,
+    /// A generation condemns it: it is read and copied from, but nothing may rely on it.
+    pub(crate) condemned: bool,
     /// It was there once, and is not any more: what is in it lies elsewhere, or nowhere.
-    gone: bool,
+    pub(crate) gone: bool,
     /// What is in it is known: by a table, …
     tabled: bool,
     /// … or in memory.
     loaded: bool,
+}
+
+impl Pack {
+    /// Whether a chunk in it has a home.
+    pub(crate) fn is_home(&self) -> bool {
+        !self.condemned && !self.gone
+    }
 }
 
 /// Chunk id to place, in 16 parts by the identity's first bits: a map that grows is there twice
@@ -112,6 +128,7 @@ pub(crate) struct Index {
     /// Packs and places that count no more: what is there does not open, or is about to go.
     shunned: HashSet<u32>,
     shunned_places: HashSet<(u32, u32)>,
+    seen: Seen,
     problems: Vec<(FileName, Error)>,
 }
 
@@ -131,6 +148,8 @@ impl Index {
     /// Adds what was stored since, and leaves out what is gone. The numbers of packs stay valid.
     pub(crate) fn refresh(&mut self, storage: &Arc<dyn Storage>, keys: &Keys) -> Result<()> {
         self.problems.clear();
+        // Before all else: what is deleted since was condemned by then.
+        self.seen = Seen::read(&**storage, keys)?;
         let problems = self.tables.refresh(storage, keys)?;
         for (name, error) in problems {
             self.doubt(name, error);
@@ -152,14 +171,14 @@ impl Index {
             Ok(())
         })?;
         for pack in &mut self.packs {
-            pack.gone = !present.contains_key(&pack.id);
+            pack.gone = present.get(&pack.id) != Some(&u64::from(pack.length));
             pack.tabled = false;
         }
         let (packs, known) = (&mut self.packs, &mut self.known);
         self.tables.number(|pack| {
             let there = present.get(&pack.id) == Some(&u64::from(pack.length));
             there.then(|| {
-                let number = numbered(packs, known, pack.id, pack.class);
+                let number = numbered(packs, known, pack.id, pack.class, pack.length);
                 packs[number as usize].tabled = true;
                 number
             })
@@ -174,6 +193,8 @@ impl Index {
                     }
                     self.read.insert(name);
                 }
+                // Pruned since it was listed.
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
                 // The index is derived: what cannot be read is made good from the packs.
                 Err(error) => self.doubt(name, error),
             }
@@ -183,14 +204,27 @@ impl Index {
             if known.is_none_or(|pack| !pack.tabled && !pack.loaded) {
                 match read_pack(&**storage, keys, id, length) {
                     Ok(pack) => {
-                        self.adopted.push(id);
+                        // What is condemned is not relied on, so it need not last.
+                        if !self.seen.condemned.contains(&id) {
+                            self.adopted.push(id);
+                        }
                         self.add(pack);
                     }
+                    Err(e) if e.kind() == ErrorKind::NotFound => {}
                     Err(error) => self.doubt(pack_file(&id), error),
                 }
             }
         }
+        for pack in &mut self.packs {
+            // Never taken back: who condemned it may be about to delete it.
+            pack.condemned |= self.seen.condemned.contains(&pack.id);
+        }
         Ok(())
+    }
+
+    /// What was known of pruning when the index was read.
+    pub(crate) fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// Reads all from index objects and packs from here on.
@@ -239,9 +273,9 @@ impl Index {
             id,
             class,
             entries,
-            length: _,
+            length,
         } = indexed;
-        let pack = numbered(&mut self.packs, &mut self.known, id, class);
+        let pack = numbered(&mut self.packs, &mut self.known, id, class, length);
         if std::mem::replace(&mut self.packs[pack as usize].loaded, true) {
             return;
         }
@@ -256,13 +290,50 @@ impl Index {
         }
     }
 
-    /// Where a chunk lies.
+    /// Where a chunk lies, its home first if it has one.
     pub(crate) fn find(&self, id: &ChunkId) -> Result<Option<Location>> {
         let first = self.chunks.part(id).get(id);
-        match first.filter(|place| self.is_there(place)) {
-            Some(place) => Ok(Some(*place)),
-            None => Ok(self.all(id)?.into_iter().next()),
+        if let Some(place) = first.filter(|place| self.is_home(place)) {
+            return Ok(Some(*place));
         }
+        let all = self.all(id)?;
+        let home = all.iter().find(|place| self.is_home(place));
+        Ok(home.or_else(|| all.first()).copied())
+    }
+
+    /// Where a chunk lies in a pack that is not condemned: only on that may anything rely.
+    pub(crate) fn home(&self, id: &ChunkId) -> Result<Option<Location>> {
+        Ok(self.find(id)?.filter(|place| self.is_home(place)))
+    }
+
+    fn is_home(&self, place: &Location) -> bool {
+        self.pack(place.pack).is_some_and(Pack::is_home)
+    }
+
+    /// The place that stands for a chunk in marks, and always will; `None` if only tables have it.
+    pub(crate) fn first(&self, id: &ChunkId) -> Option<Location> {
+        self.chunks.part(id).get(id).copied()
+    }
+
+    /// Every chunk that is in memory, with the place that stands for it.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = (&ChunkId, &Location)> {
+        self.chunks.0.iter().flatten()
+    }
+
+    /// Chunks in memory that lie in several packs.
+    pub(crate) fn several(&self) -> impl Iterator<Item = &ChunkId> {
+        self.copies.keys()
+    }
+
+    /// The places of a chunk that is in memory, as far as they are there.
+    pub(crate) fn in_memory(&self, id: &ChunkId) -> impl Iterator<Item = Location> {
+        let copies = self.copies.get(id).into_iter().flatten();
+        let places = self.chunks.part(id).get(id).into_iter().chain(copies);
+        places.copied().filter(|place| self.is_there(place))
+    }
+
+    pub(crate) fn packs(&self) -> &[Pack] {
+        &self.packs
     }
 
     /// All places where it lies.
@@ -333,11 +404,14 @@ fn numbered(
     known: &mut HashMap<PackId, u32>,
     id: PackId,
     class: Class,
+    length: u32,
 ) -> u32 {
     *known.entry(id).or_insert_with(|| {
         packs.push(Pack {
             id,
             class,
+            length,
+            condemned: false,
             gone: false,
             tabled: false,
             loaded: false,

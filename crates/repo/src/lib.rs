@@ -19,6 +19,7 @@ pub mod limits;
 mod map;
 mod marks;
 mod parallel;
+mod prune;
 mod random;
 mod reader;
 mod repair;
@@ -45,6 +46,7 @@ pub use format::snapshot::{BlobRef, DiskRecord, Lineage, Origin, Snapshot, Snaps
 pub use index::{Merge, Merged};
 pub use keys::{KeyFile, RecoveryKit, Unlock};
 pub use map::{MAP_FAN_OUT, update_map};
+pub use prune::{Amount, Marked, PruneOptions, PruneReport, Swept, Waiting, prune};
 pub use random::{Random, SystemRandom};
 pub use reader::{DiskReader, Leaf};
 pub use repair::{

@@ -59,6 +59,22 @@ pub const ATTRIBUTE_MAX: u64 = 1 << 20;
 pub const ATTRIBUTES_MAX: usize = 1024;
 /// How often attributes are read again that were replaced meanwhile.
 pub const ATTRIBUTE_TRIES: usize = 8;
+/// The most packs that one generation condemns; the next one takes what is left.
+pub const GENERATION_PACKS_MAX: usize = 1_048_576;
+/// The most archives that one generation names; the next one takes what is left.
+pub const GENERATION_ARCHIVES_MAX: usize = 65_536;
+/// The most archives that a sweep's marker names.
+pub const SURVIVORS_MAX: usize = 2_097_152;
+/// The most files in the folder of pruning.
+pub const PRUNE_FILES_MAX: usize = 4096;
+/// How many seconds pass between a generation and its sweep, if nothing else is asked for; a
+/// writer that took half of them proves its archive before it commits.
+pub const GRACE_SECONDS: u64 = 86_400;
+/// The least that may be asked for.
+pub const GRACE_SECONDS_MIN: u64 = 3600;
+/// A sweep that took longer, in seconds, deletes no archive any more; twice as long after its
+/// marker was put nobody waits for it.
+pub const SWEEP_SECONDS_MAX: u64 = 86_400;
 /// The most key slots of a repository.
 pub const KEY_SLOTS_MAX: usize = 64;
 /// The longest label of a key slot.

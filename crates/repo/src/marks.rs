@@ -12,7 +12,12 @@ pub(crate) struct Marks {
 
 impl Marks {
     pub(crate) fn contains(&self, place: &Location) -> bool {
-        let (pack, word, bit) = bit(place);
+        self.contains_number(place.pack, place.number)
+    }
+
+    /// The same of the chunk with this number in this pack.
+    pub(crate) fn contains_number(&self, pack: u32, number: u32) -> bool {
+        let (pack, word, bit) = bit(pack, number);
         let whole = self.packs.get(pack / 64);
         if whole.is_some_and(|word| word & (1 << (pack % 64)) != 0) {
             return true;
@@ -24,12 +29,12 @@ impl Marks {
     }
 
     pub(crate) fn insert(&mut self, place: &Location) {
-        let (pack, word, bit) = bit(place);
+        let (pack, word, bit) = bit(place.pack, place.number);
         *grown(grown(&mut self.chunks, pack), word) |= bit;
     }
 
     pub(crate) fn remove(&mut self, place: &Location) {
-        let (pack, word, bit) = bit(place);
+        let (pack, word, bit) = bit(place.pack, place.number);
         *grown(grown(&mut self.chunks, pack), word) &= !bit;
     }
 
@@ -41,9 +46,9 @@ impl Marks {
 }
 
 /// A chunk's pack, word and bit.
-fn bit(place: &Location) -> (usize, usize, u64) {
-    let number = place.number as usize;
-    (place.pack as usize, number / 64, 1 << (number % 64))
+fn bit(pack: u32, number: u32) -> (usize, usize, u64) {
+    let number = number as usize;
+    (pack as usize, number / 64, 1 << (number % 64))
 }
 
 /// The item with this number, after those that are missing were made.

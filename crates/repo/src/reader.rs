@@ -68,15 +68,31 @@ impl Repository {
     }
 
     fn any_copy<T>(&self, id: &ChunkId, mut read: impl FnMut(&Location) -> Result<T>) -> Result<T> {
-        let first = self.find(id)?;
-        read(&first).or_else(|error| {
-            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-            let copies = index.all(id).unwrap_or_default();
-            drop(index);
-            (copies.iter().filter(|copy| !copy.is(&first)))
-                .find_map(|copy| read(copy).ok())
-                .ok_or(error)
-        })
+        let mut again = true;
+        loop {
+            let first = self.find(id)?;
+            let error = match read(&first) {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            let mut vanished = (error.kind() == ErrorKind::NotFound).then_some(first.pack);
+            let copies = self.index().all(id).unwrap_or_default();
+            for copy in copies.iter().filter(|copy| !copy.is(&first)) {
+                match read(copy) {
+                    Ok(found) => return Ok(found),
+                    Err(e) if e.kind() == ErrorKind::NotFound => vanished = Some(copy.pack),
+                    Err(_) => {}
+                }
+            }
+            // Pruning moves chunks to other packs, and removes those that it emptied.
+            let Some(pack) = vanished.filter(|_| again) else {
+                return Err(error);
+            };
+            again = false;
+            if !self.refresh_without(pack)? {
+                return Err(error);
+            }
+        }
     }
 
     /// Reads a copy into the target and proves it; after an error that holds anything.

@@ -1,7 +1,7 @@
 //! A repository: made, opened, and its snapshots.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use zeroize::Zeroizing;
 
@@ -12,6 +12,7 @@ use crate::format::id::{ChunkId, PackId};
 use crate::format::snapshot::{Snapshot, SnapshotName};
 use crate::index::{self, Index, Location, Merge, Merged};
 use crate::keys::{Cipher, Keys, RecoveryKit, Unlock};
+use crate::prune::folder::Folder;
 use crate::reader::Contexts;
 use crate::slots::{Protect, add_slot, slot_file, unlock_keys};
 use crate::storage::{FileName, Storage, read_all};
@@ -33,9 +34,17 @@ pub struct Repository {
     config: Config,
     /// The key slot that opened it; none if the recovery kit did.
     pub(crate) opened_by: Option<FileName>,
+    /// The highest number in `prune/` when the index was first read: what a writer finds to be
+    /// there is judged by what was condemned then, or later.
+    pub(crate) generation: u32,
+    /// Late archives that were found to be whole.
+    pub(crate) whole: Mutex<HashSet<SnapshotName>>,
     /// Why this program may not write to it, if it may not.
     read_only: Option<Error>,
 }
+
+/// How a chunk is looked up.
+type Find = fn(&Index, &ChunkId) -> Result<Option<Location>>;
 
 fn config_file() -> FileName {
     "config".parse().expect("a constant name is valid")
@@ -85,6 +94,8 @@ impl Repository {
             stale: Mutex::default(),
             pack_keys: Mutex::default(),
             contexts: Contexts::default(),
+            generation: 0,
+            whole: Mutex::default(),
             config,
             opened_by: Some(slot_file(&slot)?),
             read_only: None,
@@ -101,7 +112,7 @@ impl Repository {
         unlock: &Unlock,
     ) -> Result<Self> {
         let mut repository = Self::unlock(storage, random, unlock)?;
-        repository.index = RwLock::new(Index::load(&repository.storage, &repository.keys)?);
+        repository.load_index()?;
         Ok(repository)
     }
 
@@ -117,8 +128,15 @@ impl Repository {
         repository.may_write()?;
         let (storage, keys) = (&repository.storage, &repository.keys);
         let merged = index::merge(storage, keys, &*repository.random, when)?;
-        repository.index = RwLock::new(Index::load(storage, keys)?);
+        repository.load_index()?;
         Ok((repository, merged))
+    }
+
+    fn load_index(&mut self) -> Result<()> {
+        let index = Index::load(&self.storage, &self.keys)?;
+        self.generation = index.seen().newest;
+        self.index = RwLock::new(index);
+        Ok(())
     }
 
     /// Opens one whose index is still to be read.
@@ -141,6 +159,8 @@ impl Repository {
             stale: Mutex::default(),
             pack_keys: Mutex::default(),
             contexts: Contexts::default(),
+            generation: 0,
+            whole: Mutex::default(),
             config,
             opened_by,
             read_only,
@@ -177,7 +197,7 @@ impl Repository {
         index.counts()
     }
 
-    /// The names of all snapshots that are not forgotten, in order. A file with a name of another
+    /// The names of all snapshots that are neither forgotten nor [late](Self::late), in order. A file with a name of another
     /// shape is none.
     pub fn snapshots(&self) -> Result<Vec<SnapshotName>> {
         self.remembered(None)
@@ -192,6 +212,8 @@ impl Repository {
         let mut names = self.all_snapshots_of(group)?;
         let forgotten = self.forgotten_of(group)?;
         names.retain(|name| !forgotten.contains(name));
+        let late = self.late(&names)?;
+        names.retain(|name| !late.contains(name));
         Ok(names)
     }
 
@@ -218,7 +240,16 @@ impl Repository {
     /// Where a chunk lies. If it is nowhere, the index is read again, once after snapshots were
     /// last seen.
     pub(crate) fn find(&self, id: &ChunkId) -> Result<Location> {
-        if let Some(found) = self.indexed(id)? {
+        self.locate(id, Index::find)
+    }
+
+    /// The same of a place that a new archive may rely on.
+    pub(crate) fn home(&self, id: &ChunkId) -> Result<Location> {
+        self.locate(id, Index::home)
+    }
+
+    fn locate(&self, id: &ChunkId, find: Find) -> Result<Location> {
+        if let Some(found) = self.indexed(id, find)? {
             return Ok(found);
         }
         // Other threads that miss a chunk wait here for the one that reads.
@@ -229,20 +260,17 @@ impl Repository {
         }
         drop(stale);
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        index.find(id)?.ok_or_else(|| index.absent(id))
+        find(&index, id)?.ok_or_else(|| index.absent(id))
     }
 
-    /// Whether the index has a chunk. Nothing of it is read.
+    /// Whether the index has a chunk where a new archive may rely on it. Nothing of it is read.
     pub fn has_chunk(&self, id: &ChunkId) -> Result<bool> {
-        self.indexed(id).map(|found| found.is_some())
+        self.indexed(id, Index::home).map(|found| found.is_some())
     }
 
     /// Where a chunk lies, by the index as it is.
-    pub(crate) fn indexed(&self, id: &ChunkId) -> Result<Option<Location>> {
-        let find = || {
-            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-            index.find(id)
-        };
+    fn indexed(&self, id: &ChunkId, find: Find) -> Result<Option<Location>> {
+        let find = || find(&self.index(), id);
         match find() {
             // A table was merged with others, and removed.
             Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -258,6 +286,54 @@ impl Repository {
                 find()
             }
             found => found,
+        }
+    }
+
+    pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the index again.
+    pub(crate) fn refresh(&self) -> Result<()> {
+        let mut stale = self.stale();
+        self.read_index_again()?;
+        *stale = false;
+        Ok(())
+    }
+
+    /// Reads all of the index into memory.
+    pub(crate) fn refresh_in_memory(&self) -> Result<()> {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        index.leave_tables();
+        drop(index);
+        self.refresh()
+    }
+
+    /// Reads the index again because this pack, in which something was found, is not there; false
+    /// if the repository is not there either.
+    pub(crate) fn refresh_without(&self, pack: u32) -> Result<bool> {
+        if self.storage.length(&config_file()).is_err() {
+            return Ok(false);
+        }
+        let mut stale = self.stale();
+        // Another thread may have missed it before.
+        let there = self.index().pack(pack).is_some_and(|pack| !pack.gone);
+        if there {
+            self.read_index_again()?;
+            *stale = false;
+        }
+        Ok(true)
+    }
+
+    /// Has the index know all that is condemned, for a writer. Fails if that cannot be told.
+    pub(crate) fn refresh_condemned(&self) -> Result<()> {
+        let folder = Folder::list(&*self.storage)?;
+        if !self.index().seen().is(folder) {
+            self.refresh()?;
+        }
+        match &self.index().seen().trouble {
+            None => Ok(()),
+            Some(error) => Err(error.clone()),
         }
     }
 

@@ -23,7 +23,7 @@ type Found = (ChunkId, Location);
 
 impl Repository {
     /// Fails with what a disk lacks. Every node of its map is read and proven, and each of its
-    /// chunks must be in a pack that is there, with its full length. Nothing less will do: a pack
+    /// chunks must be in a pack that is there, with its full length, and not condemned. Nothing less will do: a pack
     /// that is lost together with the index objects that named it is missed by nobody else.
     ///
     /// A chunk whose bytes were changed in place is not noticed: that takes reading it, which is
@@ -56,7 +56,7 @@ impl Repository {
     }
 
     fn add(&self, nodes: &mut Nodes, id: ChunkId) -> Result<()> {
-        let place = self.find(&id)?;
+        let place = self.home(&id)?;
         nodes.insert((place.pack, place.offset, id), place);
         Ok(())
     }
@@ -106,10 +106,10 @@ impl Repository {
     /// Fails with the first chunk that is nowhere.
     fn find_all(&self, chunks: impl Iterator<Item = ChunkId>) -> Result<()> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let is_missing = |id: &ChunkId| !matches!(index.find(id), Ok(Some(_)));
+        let is_missing = |id: &ChunkId| !matches!(index.home(id), Ok(Some(_)));
         let missing: Vec<_> = chunks.filter(is_missing).collect();
         drop(index);
-        missing.iter().try_for_each(|id| self.find(id).map(drop))
+        missing.iter().try_for_each(|id| self.home(id).map(drop))
     }
 }
 

@@ -2,7 +2,7 @@
 //! durable before the next.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zstd_safe::{CCtx, CParameter};
@@ -15,7 +15,9 @@ use crate::format::index::{self, IndexedPack};
 use crate::format::pack::{Class, OpenPack, SealedPack};
 use crate::format::snapshot::{Snapshot, SnapshotName};
 use crate::index::{pack_file, read_pack};
+use crate::prune::fence;
 use crate::repository::Repository;
+use crate::storage::FileName;
 use crate::{Error, ErrorKind, Result, limits, random};
 
 /// The compression level: what keeps up with a fast disk.
@@ -48,6 +50,10 @@ pub struct Writer {
     done: Mutex<Done>,
     poison: Mutex<Option<Error>>,
     stored: AtomicU64,
+    /// The first and the last file that it put.
+    ends: Mutex<Option<(FileName, FileName)>>,
+    /// Whether a pack vanished that was to be taken over.
+    missed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +73,7 @@ impl Writer {
     /// Starts writing. Nothing is stored yet.
     pub fn new(repository: Arc<Repository>) -> Result<Self> {
         repository.may_write()?;
+        repository.refresh_condemned()?;
         let id = random::fresh(&*repository.random)?;
         Ok(Self {
             repository,
@@ -77,6 +84,8 @@ impl Writer {
             done: Mutex::default(),
             poison: Mutex::default(),
             stored: AtomicU64::new(0),
+            ends: Mutex::default(),
+            missed: AtomicBool::new(false),
         })
     }
 
@@ -106,6 +115,8 @@ impl Writer {
 
     /// Makes what was stored durable and puts the snapshot: from here on there is an archive.
     /// The writer's identity, the number of its index objects and what the tree needs are filled in.
+    ///
+    /// `Swept` if something that the archive relies on was pruned meanwhile: then there is none.
     pub fn commit(self, name: &SnapshotName, mut snapshot: Snapshot) -> Result<Snapshot> {
         self.settle()?;
         snapshot.writer = hex(&self.id);
@@ -114,6 +125,7 @@ impl Writer {
             .repository
             .clone_from(&self.repository.config().repository);
         snapshot.id = hex(&random::fresh::<16>(&*self.repository.random)?);
+        snapshot.generation = self.repository.generation;
         snapshot.stats.stored = self.stored();
         if snapshot.tree.is_some() && !snapshot.needs.iter().any(|need| need == features::TREES) {
             snapshot.needs.push(features::TREES.to_owned());
@@ -124,8 +136,34 @@ impl Writer {
         let body = snapshot.encode()?;
         let (keys, random) = (&self.repository.keys, &*self.repository.random);
         let sealed = envelope::seal(keys, random, Kind::Snapshot, &file, &body)?;
+        if self.took_long()? {
+            fence::prove(&self.repository, name, &snapshot)?;
+        }
         self.repository.storage.put(&file, &sealed)?;
+        fence::look_again(&self.repository, name, &snapshot)?;
         Ok(snapshot)
+    }
+
+    /// Whether it may rely on lists that are older than a grace period lets them be, or on a pack
+    /// that vanished.
+    fn took_long(&self) -> Result<bool> {
+        if self.missed.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let ends = lock(&self.ends).clone();
+        let Some((first, last)) = ends else {
+            return Ok(false);
+        };
+        let storage = &self.repository.storage;
+        // One that is gone already was there for long.
+        let time = |file: &FileName| match storage.modified(file) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            time => time.map(Some),
+        };
+        let (Some(first), Some(last)) = (time(&first)?, time(&last)?) else {
+            return Ok(true);
+        };
+        Ok(last.abs_diff(first) > limits::GRACE_SECONDS / 2)
     }
 
     /// The identity of a chunk, and whether the caller is the one who must store it now: then
@@ -234,8 +272,18 @@ impl Writer {
         let mut packs = Vec::new();
         let settled = adopted.iter().try_for_each(|id| {
             let file = pack_file(id);
-            storage.settle(&file)?;
-            packs.push(read_pack(&**storage, keys, *id, storage.length(&file)?)?);
+            let taken = storage.settle(&file).and_then(|()| {
+                let length = storage.length(&file)?;
+                read_pack(&**storage, keys, *id, length)
+            });
+            match taken {
+                Ok(pack) => packs.push(pack),
+                // Pruned meanwhile: whether anything was relied on in it is to be proven.
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    self.missed.store(true, Ordering::Relaxed);
+                }
+                Err(e) => return Err(e),
+            }
             Ok(())
         });
         if let Err(error) = settled {
@@ -265,6 +313,14 @@ impl Writer {
         done.waiting.push(pack);
     }
 
+    fn put(&self, file: &FileName, bytes: &[u8]) -> Result<()> {
+        self.repository.storage.put(file, bytes)?;
+        let mut ends = lock(&self.ends);
+        let first = ends.take().map_or_else(|| file.clone(), |(first, _)| first);
+        *ends = Some((first, file.clone()));
+        Ok(())
+    }
+
     fn put_pack(&self, pack: SealedPack) -> Result<()> {
         let SealedPack {
             id,
@@ -272,7 +328,7 @@ impl Writer {
             bytes,
             entries,
         } = pack;
-        self.repository.storage.put(&pack_file(&id), &bytes)?;
+        self.put(&pack_file(&id), &bytes)?;
         self.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.indexed(IndexedPack {
             id,
@@ -296,7 +352,7 @@ impl Writer {
         done.objects += 1;
         let (keys, random) = (&self.repository.keys, &*self.repository.random);
         let sealed = envelope::seal(keys, random, Kind::Index, &name, &index::encode(&packs))?;
-        self.repository.storage.put(&name, &sealed)?;
+        self.put(&name, &sealed)?;
         self.stored
             .fetch_add(sealed.len() as u64, Ordering::Relaxed);
         let mut index = self

@@ -11,10 +11,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use snapkeep_repo::{Files, Result};
+use snapkeep_repo::{ErrorKind, Files, PruneOptions, Repository, Result, prune};
 
 use support::history::{Process, Told, back_up, first, holds, second};
+use support::name;
 use support::power::{Power, Stop, Without};
+use support::pruning::{DAY, options};
 
 /// The most states of the disk that are tried for one power cut. Only a program that does without
 /// syncs leaves more: the others are few, and tried all.
@@ -187,4 +189,77 @@ fn one_failed_call_is_told_and_loses_nothing() {
     });
     let losses = count.losses();
     assert!(losses.is_empty(), "{}", losses.join("\n"));
+}
+
+/// Forgets the first archive, condemns what only that one needs, and deletes it three days later.
+fn forget_and_prune(machine: &Arc<Power>) -> Result<()> {
+    let repository = process(machine, 5)?.open()?;
+    match repository.forget(&name("1")) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+        Ok(()) | Err(_) => {}
+    }
+    for _ in 0..3 {
+        prune(&repository, &options())?;
+        machine.pass(3 * DAY);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_power_cut_at_any_step_of_a_pruning_loses_nothing() {
+    let start = Arc::new(Power::new(Stop::Never, Without::Nothing));
+    let mut told = Told::default();
+    run_first(&start, &mut told).unwrap();
+    // All that is durable, and old.
+    let start = start.after_power_cuts(1).swap_remove(0);
+    start.pass(3 * DAY);
+    told.archives.retain(|archive| *archive != name("1"));
+    let whole = Arc::new(start.after_a_kill_until(Stop::Never));
+    forget_and_prune(&whole).unwrap();
+    let steps = whole.steps();
+    assert!(steps > 80, "{steps}");
+    let losses = Mutex::new(Vec::new());
+    let cuts = AtomicUsize::new(0);
+    each(steps, |stop| {
+        let machine = Arc::new(start.after_a_kill_until(Stop::At(stop)));
+        assert!(
+            forget_and_prune(&machine).is_err(),
+            "nobody was told of step {stop}"
+        );
+        for (number, survivor) in (0..).zip(machine.after_power_cuts(STATES_MAX)) {
+            cuts.fetch_add(1, Ordering::Relaxed);
+            let again = Arc::new(survivor.after_a_kill_until(Stop::Never));
+            let judged = judge(survivor, &told).and_then(|()| {
+                again.pass(3 * DAY);
+                forget_and_prune(&again).map_err(|e| format!("again: {}", e.chain()))?;
+                let process = process(&again, 6).map_err(|e| e.chain())?;
+                let repository = process.open().map_err(|e| e.chain())?;
+                holds(&repository, &told)?;
+                only_the_second(&repository)
+            });
+            if let Err(why) = judged {
+                let mut losses = losses.lock().unwrap();
+                losses.push(format!("power cut at step {stop}, state {number}: {why}"));
+            }
+        }
+    });
+    let (cuts, losses) = (cuts.into_inner(), losses.into_inner().unwrap());
+    let lost = losses.len();
+    println!("pruning: {steps} storage operations, {cuts} crashes injected, losses {lost}");
+    assert!(losses.is_empty(), "{}", losses.join("\n"));
+}
+
+/// Whether nothing but what the second archive needs is left.
+fn only_the_second(repository: &Arc<Repository>) -> Result<(), String> {
+    let dry = PruneOptions {
+        dry_run: true,
+        grace: 0,
+        ..options()
+    };
+    let left = prune(repository, &dry).map_err(|e| e.chain())?.marked;
+    let left = left.ok_or("something waits")?;
+    if left.condemned.number + left.archives + left.unused == 0 {
+        return Ok(());
+    }
+    Err(format!("{left:?} is left"))
 }

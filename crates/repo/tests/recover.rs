@@ -12,7 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use snapkeep_repo::{KeyFile, LocalStorage, Protect, Repository, SystemRandom, Unlock};
+use snapkeep_repo::{
+    DiskReader, KeyFile, LocalStorage, Protect, PruneOptions, Repository, SystemRandom, Unlock,
+    prune,
+};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -106,6 +109,67 @@ fn the_reader_in_python_says_that_a_hosts_key_may_only_write() {
     assert!(refused.stdout.is_empty(), "{said}");
     let owned = list(&owners);
     assert!(owned.status.success(), "{}", shown(&owned));
+}
+
+#[test]
+fn the_reader_in_python_restores_a_repository_that_was_pruned() {
+    let mut modules = Command::new(python());
+    modules.args(["-c", "import cryptography, zstandard"]);
+    let test = "recover::the_reader_in_python_restores_a_repository_that_was_pruned";
+    let tool = "python3 with the modules cryptography and zstandard";
+    if !works(test, tool, &mut modules) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("open");
+    let mut copy = Command::new("cp");
+    copy.arg("-r").arg(golden().join("open")).arg(&folder);
+    assert!(copy.status().unwrap().success());
+    let open = || {
+        let storage = Arc::new(LocalStorage::open(&folder).unwrap());
+        Arc::new(Repository::open(storage, Arc::new(SystemRandom), &Unlock::Open).unwrap())
+    };
+    let names = open().snapshots().unwrap();
+    let [container, disk] = &names[..] else {
+        panic!("{names:?}");
+    };
+    open().forget(container).unwrap();
+    let options = PruneOptions {
+        grace: 0,
+        max_unused: 0,
+        confirmed: true,
+        ..PruneOptions::default()
+    };
+    let marked = prune(&open(), &options).unwrap().marked.unwrap();
+    assert!(marked.condemned.number > 0, "{marked:?}");
+    assert_eq!(prune(&open(), &options).unwrap().swept.unwrap().archives, 1);
+    let recover = |args: &[&str]| {
+        let mut command = Command::new(python());
+        command.arg(root().join("docs/recovery/snapkeep_recover.py"));
+        let output = command.arg("--repository").arg(&folder).args(args).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", shown(&output));
+        shown(&output)
+    };
+    let list = recover(&["list"]);
+    assert!(
+        list.contains(disk.as_str()) && !list.contains(container.as_str()),
+        "{list}"
+    );
+    recover(&["verify", "--packs"]);
+    recover(&["--no-index", "verify"]);
+    let target = scratch.path().join("disk");
+    let device = &open().snapshot(disk).unwrap().disks[0];
+    recover(&[
+        "restore",
+        disk.as_str(),
+        &device.device,
+        target.to_str().unwrap(),
+    ]);
+    let reader = DiskReader::new(open(), device.clone());
+    let mut bytes = vec![0; usize::try_from(reader.size()).unwrap()];
+    reader.read_at(0, &mut bytes).unwrap();
+    assert!(std::fs::read(target).unwrap() == bytes);
 }
 
 /// The blocks of the document that are marked `sh by-hand`.

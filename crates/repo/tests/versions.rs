@@ -37,20 +37,20 @@ fn an_incompatible_feature_and_one_of_an_unknown_class_are_refused_by_name() {
 
 #[test]
 fn a_read_only_compatible_feature_lets_read_and_verify_but_not_write() {
-    let (storage, key, bytes) = with_feature("read_only_compatible-prune-1");
+    let (storage, key, bytes) = with_feature("read_only_compatible-shelves-1");
     let repository = open(&storage, &key).expect("it can be read");
     assert!(restore(&repository, &name("1")).expect("it can be restored") == bytes);
     assert!(verify(&repository).expect("verified").damage.is_empty());
     let refused = Writer::new(Arc::clone(&repository)).expect_err("it must not be written");
-    names(&refused, "prune-1");
+    names(&refused, "shelves-1");
     let slot = snapkeep_repo::Protect::Open;
     names(
         &repository.add_key(&slot, None).expect_err("no key either"),
-        "prune-1",
+        "shelves-1",
     );
     let place = HeadPlace::new(&name("1"), "store").expect("a place");
     let refused = repository.put_head(&place, &name("1"));
-    names(&refused.expect_err("no head either"), "prune-1");
+    names(&refused.expect_err("no head either"), "shelves-1");
 }
 
 #[test]

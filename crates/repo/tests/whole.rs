@@ -69,6 +69,7 @@ fn disk(repository: &Arc<Repository>, archive: &str, other: Option<ChunkId>) -> 
         writer: String::new(),
         index_objects: 0,
         origin: None,
+        generation: 0,
         stats: Stats::default(),
         program: "test".to_owned(),
     };

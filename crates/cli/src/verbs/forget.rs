@@ -22,7 +22,7 @@ struct Forgotten {
 impl Report for Forgotten {
     fn lines(&self) -> Vec<String> {
         let done = if self.forgotten {
-            "is forgotten (its space is not freed yet)"
+            "is forgotten (`snapkeep prune` frees its space)"
         } else {
             "is there again"
         };

@@ -153,7 +153,9 @@ pub(super) fn run(settings: &Settings, list: &List, json: bool) -> Result<ExitCo
         let mut attributes = repository.attributes_of(group.as_deref())?;
         // The newest of each guest comes last.
         let mut newest: BTreeMap<String, Option<SnapshotName>> = BTreeMap::new();
-        for name in names {
+        // Nobody was told that they are there.
+        let late = repository.late(&names)?;
+        for name in names.into_iter().filter(|name| !late.contains(name)) {
             let attributes = attributes.remove(&name);
             // What cannot be told is not forgotten.
             let forgotten = matches!(&attributes, Some(Ok(found)) if found.forgotten);

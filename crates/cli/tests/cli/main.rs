@@ -14,6 +14,7 @@ mod init;
 mod keys;
 mod names;
 mod repair;
+mod prune;
 mod retention;
 mod settings;
 #[path = "../support/shape.rs"]

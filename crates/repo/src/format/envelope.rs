@@ -32,6 +32,10 @@ pub(crate) enum Kind {
     Head,
     Attributes,
     Tables,
+    /// What one pruning condemns.
+    Generation,
+    /// The marker of a sweep.
+    Sweep,
 }
 
 impl Kind {
@@ -42,6 +46,8 @@ impl Kind {
             Self::Slot => b'K',
             Self::Head => b'H',
             Self::Attributes => b'A',
+            Self::Generation => b'G',
+            Self::Sweep => b'W',
             Self::Tables => b'T',
         }
     }

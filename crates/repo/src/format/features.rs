@@ -13,8 +13,10 @@ pub(crate) const TREES: &str = "trees-1";
 pub(crate) const ATTRIBUTES: &str = "attributes-1";
 /// What a repository has once a host got a key that may only write.
 pub(crate) const WRITER_SLOT: &str = "writer-slot-1";
+/// What a repository needs of its writers once packs are condemned.
+const PRUNE: &str = "prune-1";
 /// The features this program knows, of any class.
-const KNOWN: [&str; 4] = [DRAFT, TREES, ATTRIBUTES, WRITER_SLOT];
+const KNOWN: [&str; 5] = [DRAFT, TREES, ATTRIBUTES, WRITER_SLOT, PRUNE];
 
 /// What says so: an empty file.
 pub(crate) fn writer_slot_file() -> FileName {
@@ -23,9 +25,18 @@ pub(crate) fn writer_slot_file() -> FileName {
         .expect("a constant name is valid")
 }
 
-/// What says so: an empty file.
+/// What says that archives have attributes: an empty file.
 pub(crate) fn attributes_file() -> FileName {
-    format!("features/read_only_compatible-{ATTRIBUTES}")
+    read_only_compatible(ATTRIBUTES)
+}
+
+/// What says that packs are condemned: an empty file.
+pub(crate) fn prune_file() -> FileName {
+    read_only_compatible(PRUNE)
+}
+
+fn read_only_compatible(feature: &str) -> FileName {
+    format!("features/read_only_compatible-{feature}")
         .parse()
         .expect("a constant name is valid")
 }

@@ -82,6 +82,9 @@ pub struct Snapshot {
     pub writer: String,
     /// How many index objects that writer had written when it committed.
     pub index_objects: u32,
+    /// The highest number in `prune/` that its writer saw before it read the index.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u32,
     /// What was done to make it.
     pub stats: Stats,
     /// The program that made it, and its version.
@@ -100,6 +103,11 @@ pub struct Origin {
     pub archive: String,
     /// Its snapshot's id.
     pub id: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Bytes that lie in one data chunk.

@@ -17,6 +17,7 @@ const FOLDERS: &[&str] = &[
     "heads",
     "attributes",
     "features",
+    "prune",
     "tables",
 ];
 /// What each repository has.

@@ -292,8 +292,8 @@ impl TreeReader {
         })
     }
 
-    /// Whether everything that a file's content needs is in the repository, as far as the index
-    /// tells: false if a node of it is damaged.
+    /// Whether everything that a file's content needs is in the repository for a new archive to
+    /// rely on, as far as the index tells: false if a node of it is damaged.
     pub fn is_present(&self, file: &TreeFile) -> Result<bool> {
         let root = match &file.content {
             Content::Extents(extents) => return self.all_present(extents),
@@ -333,7 +333,7 @@ impl TreeReader {
 
     fn all_present(&self, extents: &[Extent]) -> Result<bool> {
         for extent in extents {
-            match self.repository.find(&extent.chunk) {
+            match self.repository.home(&extent.chunk) {
                 Ok(place) if u64::from(place.plain) >= end_in_chunk(extent) => {}
                 Ok(_) => return Ok(false),
                 Err(e) if e.kind() == ErrorKind::Corrupt => return Ok(false),

@@ -314,6 +314,7 @@ fn back_up(repository: &Arc<Repository>, archive: &Archive) -> Fallible<()> {
         writer: String::new(),
         index_objects: 0,
         origin: None,
+        generation: 0,
         stats: Stats::default(),
         program: "golden".to_owned(),
     };

@@ -11,10 +11,12 @@ use snapkeep_repo::{
     Result, Snapshot, SnapshotName, Stats, Storage, SystemRandom, Unlock, Writer, update_map,
 };
 
+pub(crate) mod between;
 pub(crate) mod history;
 pub(crate) mod hooked;
 pub(crate) mod odd;
 pub(crate) mod power;
+pub(crate) mod pruning;
 pub(crate) mod tree;
 
 pub(crate) const CHUNK: usize = 64 << 10;
@@ -60,6 +62,16 @@ pub(crate) fn backup(
     base: Option<(&DiskRecord, &[u8])>,
     bytes: &[u8],
 ) -> Result<Snapshot> {
+    let (writer, disk) = begin(repository, base, bytes)?;
+    writer.commit(name, snapshot(vec![disk]))
+}
+
+/// Stores a disk as it differs from a base; what is to be committed.
+pub(crate) fn begin(
+    repository: &Arc<Repository>,
+    base: Option<(&DiskRecord, &[u8])>,
+    bytes: &[u8],
+) -> Result<(Writer, DiskRecord)> {
     let writer = Writer::new(Arc::clone(repository))?;
     let mut worker = writer.worker();
     let mut leaves = BTreeMap::new();
@@ -88,7 +100,7 @@ pub(crate) fn backup(
         root,
         lineage: Lineage::default(),
     };
-    writer.commit(name, snapshot(vec![disk]))
+    Ok((writer, disk))
 }
 
 /// A snapshot of these disks.
@@ -108,6 +120,7 @@ pub(crate) fn snapshot(disks: Vec<DiskRecord>) -> Snapshot {
         writer: String::new(),
         index_objects: 0,
         origin: None,
+        generation: 0,
         stats: Stats::default(),
         program: "test".to_owned(),
     }

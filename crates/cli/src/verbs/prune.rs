@@ -1,0 +1,191 @@
+//! `prune`: frees the space of what no archive needs.
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde::Serialize;
+use snapkeep_repo::{Amount, Marked, PruneOptions, Swept, prune};
+
+use crate::args::prune::Prune;
+use crate::failure::usage;
+use crate::report::{self, Report};
+use crate::session::Session;
+use crate::settings::Settings;
+use crate::units::human;
+
+#[derive(Serialize)]
+struct Pruned {
+    dry_run: bool,
+    deleted: Option<Deleted>,
+    condemned: Option<Condemned>,
+    waiting: Option<Waiting>,
+}
+
+#[derive(Serialize)]
+struct Deleted {
+    archives: u64,
+    packs: u64,
+    packs_bytes: u64,
+    rescued_chunks: u64,
+    rescued_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Condemned {
+    archives: u64,
+    packs: u64,
+    packs_bytes: u64,
+    repacked_chunks: u64,
+    repacked_bytes: u64,
+    young_packs: u64,
+    young_bytes: u64,
+    unused_bytes: u64,
+    unreadable_packs: u64,
+}
+
+#[derive(Serialize)]
+struct Waiting {
+    packs: u64,
+    packs_bytes: u64,
+    /// Seconds since the epoch, by the storage's clock.
+    until: i64,
+    /// The same in RFC 3339, UTC.
+    until_utc: String,
+}
+
+impl From<Swept> for Deleted {
+    fn from(swept: Swept) -> Self {
+        Self {
+            archives: swept.archives,
+            packs: swept.deleted.number,
+            packs_bytes: swept.deleted.bytes,
+            rescued_chunks: swept.rescued.number,
+            rescued_bytes: swept.rescued.bytes,
+        }
+    }
+}
+
+impl From<Marked> for Condemned {
+    fn from(marked: Marked) -> Self {
+        Self {
+            archives: marked.archives,
+            packs: marked.condemned.number,
+            packs_bytes: marked.condemned.bytes,
+            repacked_chunks: marked.repacked.number,
+            repacked_bytes: marked.repacked.bytes,
+            young_packs: marked.young.number,
+            young_bytes: marked.young.bytes,
+            unused_bytes: marked.unused,
+            unreadable_packs: marked.unreadable,
+        }
+    }
+}
+
+impl From<snapkeep_repo::Waiting> for Waiting {
+    fn from(waiting: snapkeep_repo::Waiting) -> Self {
+        let snapkeep_repo::Waiting {
+            packs: Amount { number, bytes },
+            until,
+        } = waiting;
+        Self {
+            packs: number,
+            packs_bytes: bytes,
+            until,
+            until_utc: (Timestamp::from_second(until))
+                .map_or_else(|_| until.to_string(), |time| time.to_string()),
+        }
+    }
+}
+
+fn packs(number: u64, bytes: u64) -> String {
+    match number {
+        1 => format!("1 pack ({})", human(bytes)),
+        number => format!("{number} packs ({})", human(bytes)),
+    }
+}
+
+fn archives(number: u64) -> String {
+    match number {
+        1 => "1 archive".to_owned(),
+        number => format!("{number} archives"),
+    }
+}
+
+impl Report for Pruned {
+    fn lines(&self) -> Vec<String> {
+        let (delete, condemn, copy) = if self.dry_run {
+            ("would delete", "would condemn", "would copy")
+        } else {
+            ("deleted", "condemned", "copied")
+        };
+        let mut lines = Vec::new();
+        if let Some(deleted) = &self.deleted {
+            lines.push(format!(
+                "{delete} {} and {}",
+                archives(deleted.archives),
+                packs(deleted.packs, deleted.packs_bytes)
+            ));
+            if deleted.rescued_chunks > 0 {
+                lines.push(format!(
+                    "{copy} {} chunks first that are needed after all",
+                    deleted.rescued_chunks
+                ));
+            }
+        }
+        if let Some(condemned) = &self.condemned {
+            lines.push(format!(
+                "{condemn} {} and {}; {} of what stays is needed by nothing",
+                archives(condemned.archives),
+                packs(condemned.packs, condemned.packs_bytes),
+                human(condemned.unused_bytes)
+            ));
+            if condemned.repacked_chunks > 0 {
+                lines.push(format!(
+                    "{copy} {} chunks ({}) out of packs that go",
+                    condemned.repacked_chunks,
+                    human(condemned.repacked_bytes)
+                ));
+            }
+            if condemned.young_packs > 0 {
+                lines.push(format!(
+                    "{} that nothing needs may be of a backup at work, and are left alone",
+                    packs(condemned.young_packs, condemned.young_bytes)
+                ));
+            }
+            if condemned.unreadable_packs > 0 {
+                lines.push(format!(
+                    "{} packs cannot be read whole, and stay: `snapkeep verify` tells what is wrong",
+                    condemned.unreadable_packs
+                ));
+            }
+        }
+        if let Some(waiting) = &self.waiting {
+            lines.push(format!(
+                "{} wait: prune again after {}",
+                packs(waiting.packs, waiting.packs_bytes),
+                waiting.until_utc
+            ));
+        }
+        lines
+    }
+}
+
+pub(super) fn run(settings: &Settings, wanted: &Prune, json: bool) -> Result<()> {
+    let options = PruneOptions {
+        grace: wanted.grace_seconds().map_err(usage)?,
+        max_repack: wanted.max_repack.map_or(u64::MAX, u64::from),
+        max_unused: wanted.max_unused,
+        confirmed: wanted.confirm,
+        dry_run: wanted.dry_run,
+    };
+    let session = Session::open(settings)?;
+    let found = prune(&session.repository, &options);
+    session.stop.cancel.check()?;
+    let found = found?;
+    let pruned = Pruned {
+        dry_run: wanted.dry_run,
+        deleted: found.swept.map(Deleted::from),
+        condemned: found.marked.map(Condemned::from),
+        waiting: found.waiting.map(Waiting::from),
+    };
+    report::result(&pruned, json)
+}

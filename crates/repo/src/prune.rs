@@ -1,0 +1,231 @@
+//! Pruning without locks: what no archive needs is condemned, and deleted once a grace period has
+//! passed. `docs/FORMAT.md` has the protocol, and why nothing is lost by it.
+
+pub(crate) mod fence;
+pub(crate) mod folder;
+mod mark;
+pub(crate) mod needs;
+mod plan;
+mod survey;
+mod sweep;
+
+use std::sync::Arc;
+
+use crate::format::prune::PruneFile;
+use crate::repository::Repository;
+use crate::{Error, ErrorKind, Result, limits, random};
+
+use folder::Folder;
+
+/// How to prune.
+#[derive(Clone, Debug)]
+pub struct PruneOptions {
+    /// Seconds between a generation and its sweep, and that a pack is left alone after it was
+    /// written. Safety does not depend on it; backups that take longer may fail.
+    pub grace: u64,
+    /// The most bytes that are copied out of packs of which only a part is needed.
+    pub max_repack: u64,
+    /// So much of what stays may be needed by nothing, in parts of 1000.
+    pub max_unused: u16,
+    /// Whether to go on where it is asked for: when more than half of all packs are to go, or
+    /// archives or index objects are missing.
+    pub confirmed: bool,
+    /// Only tells what would be done.
+    pub dry_run: bool,
+}
+
+impl Default for PruneOptions {
+    fn default() -> Self {
+        Self {
+            grace: limits::GRACE_SECONDS,
+            max_repack: u64::MAX,
+            max_unused: 100,
+            confirmed: false,
+            dry_run: false,
+        }
+    }
+}
+
+/// A number of packs, or of other things, and their bytes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Amount {
+    /// How many.
+    pub number: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Amount {
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.number += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// What a pruning did, or would do.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PruneReport {
+    /// What was deleted, if it was time to.
+    pub swept: Option<Swept>,
+    /// What was condemned, unless an earlier generation is still waiting.
+    pub marked: Option<Marked>,
+    /// What waits to be deleted.
+    pub waiting: Option<Waiting>,
+}
+
+/// What a sweep deleted.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Swept {
+    /// Archives that were forgotten.
+    pub archives: u64,
+    /// Packs.
+    pub deleted: Amount,
+    /// Chunks that were needed after all, and copied; bytes before compression.
+    pub rescued: Amount,
+}
+
+/// What a mark found.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Marked {
+    /// Archives that go.
+    pub archives: u64,
+    /// Packs that go; those that were repacked are among them.
+    pub condemned: Amount,
+    /// Chunks that were copied out of packs that go; bytes as they were stored.
+    pub repacked: Amount,
+    /// Packs that nothing needs but that are younger than the grace period.
+    pub young: Amount,
+    /// Bytes in the packs that stay that nothing needs.
+    pub unused: u64,
+    /// Packs that were to be repacked and stay, because they cannot be read.
+    pub unreadable: u64,
+}
+
+/// What waits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Waiting {
+    /// Packs that are condemned.
+    pub packs: Amount,
+    /// When they may be deleted: seconds since 1970, by the storage's clock.
+    pub until: i64,
+}
+
+/// One pruning.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'r> {
+    pub(crate) repository: &'r Arc<Repository>,
+    pub(crate) options: &'r PruneOptions,
+    /// By the storage's clock, when it began.
+    pub(crate) now: i64,
+}
+
+/// Sweeps what was condemned a grace period ago, and then condemns what nothing needs now. While
+/// something waits to be swept, nothing more is condemned. Any number of hosts may do this at once,
+/// while others write and read.
+///
+/// `Invalid` if it is to be confirmed. After any error nothing is lost, and the next one goes on.
+pub fn prune(repository: &Arc<Repository>, options: &PruneOptions) -> Result<PruneReport> {
+    repository.may_write()?;
+    let run = Run {
+        repository,
+        options,
+        now: time(repository)?,
+    };
+    let mut report = PruneReport::default();
+    let folder = Folder::list(&*repository.storage)?;
+    run.remove_old_probes(&folder)?;
+    if let Some(until) = run.last_due(&folder)? {
+        if until > run.now {
+            report.waiting = Some(run.waiting(until)?);
+            return Ok(report);
+        }
+        report.swept = Some(run.sweep(&folder)?);
+        let folder = Folder::list(&*repository.storage)?;
+        if let Some(until) = run.last_due(&folder)?.filter(|_| !options.dry_run) {
+            report.waiting = Some(run.waiting(until)?);
+            return Ok(report);
+        }
+    }
+    let marked = run.mark()?;
+    report.marked = Some(marked);
+    let folder = Folder::list(&*repository.storage)?;
+    if let Some(until) = run.last_due(&folder)?.filter(|_| !options.dry_run) {
+        report.waiting = Some(run.waiting(until)?);
+    }
+    Ok(report)
+}
+
+/// What the storage's clock says: a file is written beside the generations, which are judged by
+/// it, and removed again.
+pub(crate) fn time(repository: &Repository) -> Result<i64> {
+    let storage = &repository.storage;
+    let random: [u8; 8] = random::fresh(&*repository.random)?;
+    let file = PruneFile::Probe.name(random);
+    storage.put(&file, &random)?;
+    let time = storage.modified(&file)?;
+    storage.remove(&file)?;
+    Ok(time)
+}
+
+impl Run<'_> {
+    /// When the last of these generations may be swept; `None` if there is none.
+    fn last_due(&self, folder: &Folder) -> Result<Option<i64>> {
+        let grace = i64::try_from(self.options.grace).unwrap_or(i64::MAX);
+        let mut last = None;
+        for (file, _) in &folder.generations {
+            match self.repository.storage.modified(file) {
+                Ok(time) => last = last.max(Some(time.saturating_add(grace))),
+                // Swept since.
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(last)
+    }
+
+    fn waiting(&self, until: i64) -> Result<Waiting> {
+        let packs = self.condemned()?;
+        Ok(Waiting { packs, until })
+    }
+
+    /// Condemned packs that are there.
+    fn condemned(&self) -> Result<Amount> {
+        self.repository.refresh_condemned()?;
+        let index = self.repository.index();
+        let mut amount = Amount::default();
+        for pack in index.packs().iter().filter(|p| p.condemned && !p.gone) {
+            amount.add(u64::from(pack.length));
+        }
+        Ok(amount)
+    }
+
+    /// Those of prunings that were killed.
+    fn remove_old_probes(&self, folder: &Folder) -> Result<()> {
+        for file in &folder.probes {
+            match self.repository.storage.modified(file) {
+                Ok(time) if self.has_passed(time, limits::SWEEP_SECONDS_MAX) => {
+                    self.repository.storage.remove(file)?;
+                }
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether so many seconds have passed since then.
+    pub(crate) fn has_passed(&self, then: i64, seconds: u64) -> bool {
+        let passed = i128::from(self.now) - i128::from(then);
+        passed >= i128::from(seconds)
+    }
+
+    /// Fails unless it was confirmed. `why` is told with what is to be done.
+    pub(crate) fn ask(&self, why: &str) -> Result<()> {
+        if self.options.confirmed || self.options.dry_run {
+            return Ok(());
+        }
+        let what = format!("nothing is pruned: {why}. If that is right, confirm it with --confirm");
+        Err(Error::new(ErrorKind::Invalid, what))
+    }
+}
