@@ -13,18 +13,18 @@ pub(crate) mod container;
 pub(crate) mod copy;
 pub(crate) mod forget;
 pub(crate) mod key;
+pub(crate) mod prune;
 pub(crate) mod repair;
 pub(crate) mod verify;
-pub(crate) mod prune;
 
 use conformance::Conformance;
 use container::{BackupContainer, Cat, Diff, Extract, Find, Ls, Mount, RestoreContainer};
 use copy::Copy;
 use forget::Forget;
 use key::Key;
+use prune::Prune;
 use repair::Repair;
 use verify::Verify;
-use prune::Prune;
 
 /// Backups of virtual machines and containers: deduplicated, compressed, encrypted, incremental.
 ///

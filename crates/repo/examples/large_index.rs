@@ -22,8 +22,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use snapkeep_repo::{
-    BlobRef, ChunkId, DiskRecord, Lineage, LocalStorage, MAP_FAN_OUT, Merge, Protect, Repository,
-    Snapshot, SnapshotName, Stats, Storage, SystemRandom, Unlock, Writer, update_map,
+    BlobRef, ChunkId, DiskRecord, Lineage, LocalStorage, MAP_FAN_OUT, Merge, Protect, PruneOptions,
+    Repository, Snapshot, SnapshotName, Stats, Storage, SystemRandom, Unlock, Writer, prune,
+    update_map,
 };
 
 use pretended::Pretended;
@@ -39,6 +40,9 @@ const IN_OBJECT: u64 = 655;
 /// Of so many chunks one is in no archive.
 const GARBAGE: u64 = 10;
 
+const USAGE: &str =
+    "usage: large_index make FOLDER MILLIONS ARCHIVES | open|merge|look|prune FOLDER";
+
 fn main() -> Fallible<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -51,9 +55,8 @@ fn main() -> Fallible<()> {
         ["open", folder] => open(Path::new(folder)).map(drop),
         ["merge", folder] => merge(Path::new(folder)),
         ["look", folder] => look(Path::new(folder)),
-        _ => {
-            Err("usage: large_index make FOLDER MILLIONS ARCHIVES | open|merge|look FOLDER".into())
-        }
+        ["prune", folder] => prune_all(Path::new(folder)),
+        _ => Err(USAGE.into()),
     }
 }
 
@@ -216,6 +219,19 @@ fn merge(folder: &Path) -> Fallible<()> {
         Ok(opened.1)
     })?;
     println!("{merged:?}");
+    Ok(())
+}
+
+fn prune_all(folder: &Path) -> Fallible<()> {
+    let repository = open(folder)?;
+    let options = PruneOptions {
+        grace: 0,
+        ..PruneOptions::default()
+    };
+    for what in ["marked", "swept and marked again"] {
+        let report = told(what, || Ok(prune(&repository, &options)?))?;
+        println!("{report:?}");
+    }
     Ok(())
 }
 

@@ -128,6 +128,7 @@ pub(crate) struct Index {
     /// Packs and places that count no more: what is there does not open, or is about to go.
     shunned: HashSet<u32>,
     shunned_places: HashSet<(u32, u32)>,
+    version: u64,
     seen: Seen,
     problems: Vec<(FileName, Error)>,
 }
@@ -171,7 +172,9 @@ impl Index {
             Ok(())
         })?;
         for pack in &mut self.packs {
-            pack.gone = present.get(&pack.id) != Some(&u64::from(pack.length));
+            let gone = present.get(&pack.id) != Some(&u64::from(pack.length));
+            self.version += u64::from(gone != pack.gone);
+            pack.gone = gone;
             pack.tabled = false;
         }
         let (packs, known) = (&mut self.packs, &mut self.known);
@@ -279,6 +282,7 @@ impl Index {
         if std::mem::replace(&mut self.packs[pack as usize].loaded, true) {
             return;
         }
+        self.version += 1;
         for (number, entry) in (0u32..).zip(entries) {
             let location = Location::new(pack, number, &entry);
             match self.chunks.part_mut(&entry.id).entry(entry.id) {
@@ -307,29 +311,54 @@ impl Index {
     }
 
     fn is_home(&self, place: &Location) -> bool {
-        self.pack(place.pack).is_some_and(Pack::is_home)
+        self.is_there(place) && self.pack(place.pack).is_some_and(Pack::is_home)
     }
 
-    /// The place that stands for a chunk in marks, and always will; `None` if only tables have it.
-    pub(crate) fn first(&self, id: &ChunkId) -> Option<Location> {
-        self.chunks.part(id).get(id).copied()
+    /// Tells one state of the index from another.
+    pub(crate) fn version(&self) -> u64 {
+        self.version + self.tables.version()
     }
 
-    /// Every chunk that is in memory, with the place that stands for it.
-    pub(crate) fn chunks(&self) -> impl Iterator<Item = (&ChunkId, &Location)> {
-        self.chunks.0.iter().flatten()
+    /// The place that stands for a chunk in marks, as long as the index is the same.
+    pub(crate) fn standing(&self, id: &ChunkId) -> Result<Option<Location>> {
+        Ok(stands(&self.all(id)?))
     }
 
-    /// Chunks in memory that lie in several packs.
-    pub(crate) fn several(&self) -> impl Iterator<Item = &ChunkId> {
-        self.copies.keys()
+    /// Calls `each` with every chunk and its places, as far as they are there, in order of
+    /// identities.
+    pub(crate) fn each(
+        &self,
+        each: &mut dyn FnMut(&ChunkId, &[Location]) -> Result<()>,
+    ) -> Result<()> {
+        let mut ids: Vec<&ChunkId> = self.chunks.0.iter().flat_map(HashMap::keys).collect();
+        ids.sort_unstable();
+        let mut ids = ids.into_iter().peekable();
+        let mut tell = |id: &ChunkId, mut places: Vec<Location>| {
+            places.retain(|place| self.is_there(place));
+            if places.is_empty() {
+                return Ok(());
+            }
+            each(id, &places)
+        };
+        self.tables.each(&mut |id, mut places| {
+            while let Some(before) = ids.next_if(|before| *before < id) {
+                tell(before, self.in_memory(before).collect())?;
+            }
+            if ids.next_if_eq(&id).is_some() {
+                let others: Vec<_> = self.in_memory(id).collect();
+                places.retain(|place| !others.iter().any(|other| other.is(place)));
+                places.extend(others);
+            }
+            tell(id, places)
+        })?;
+        ids.try_for_each(|id| tell(id, self.in_memory(id).collect()))
     }
 
-    /// The places of a chunk that is in memory, as far as they are there.
-    pub(crate) fn in_memory(&self, id: &ChunkId) -> impl Iterator<Item = Location> {
+    /// The places of a chunk that are in memory.
+    fn in_memory(&self, id: &ChunkId) -> impl Iterator<Item = Location> {
         let copies = self.copies.get(id).into_iter().flatten();
-        let places = self.chunks.part(id).get(id).into_iter().chain(copies);
-        places.copied().filter(|place| self.is_there(place))
+        let first = self.chunks.part(id).get(id);
+        first.into_iter().chain(copies).copied()
     }
 
     pub(crate) fn packs(&self) -> &[Pack] {
@@ -338,11 +367,7 @@ impl Index {
 
     /// All places where it lies.
     pub(crate) fn all(&self, id: &ChunkId) -> Result<Vec<Location>> {
-        let copies = self.copies.get(id).map_or(&[][..], Vec::as_slice);
-        let mut places: Vec<Location> = (self.chunks.part(id).get(id).into_iter())
-            .chain(copies)
-            .copied()
-            .collect();
+        let mut places: Vec<Location> = self.in_memory(id).collect();
         self.tables.find(id, &mut places)?;
         places.retain(|place| self.is_there(place));
         Ok(places)
@@ -396,6 +421,11 @@ impl Index {
         let packs = self.packs.iter().filter(|pack| !pack.gone);
         (chunks + self.tables.entries(), packs.count())
     }
+}
+
+/// Which of the places of a chunk stands for it in marks.
+pub(crate) fn stands(places: &[Location]) -> Option<Location> {
+    (places.iter().copied()).min_by_key(|place| (place.pack, place.number))
 }
 
 /// The number of a pack, which is given to it if it is new.

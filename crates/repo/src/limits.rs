@@ -18,6 +18,8 @@ pub const SEALED_MAX: u64 = 64 << 20;
 /// An index object is written when so many blobs wait for one, so that an interrupted backup's
 /// work is found again by the next.
 pub const INDEX_BLOBS: usize = 65_536;
+/// Chunks that wait to be found together while it is told what archives need.
+pub const NEEDS_WAITING: usize = 1 << 21;
 /// Entries of one table of the index: its file must fit [`SEALED_MAX`].
 pub const TABLE_ENTRIES: usize = 524_288;
 /// Packs in one file of a generation of tables.

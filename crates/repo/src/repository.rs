@@ -301,18 +301,24 @@ impl Repository {
         Ok(())
     }
 
-    /// Reads all of the index into memory.
-    pub(crate) fn refresh_in_memory(&self) -> Result<()> {
-        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        index.leave_tables();
-        drop(index);
+    /// Merges index objects into tables if they are many, and reads the index again.
+    pub(crate) fn refresh_merged(&self) -> Result<()> {
+        index::merge(&self.storage, &self.keys, &*self.random, Merge::WhenMany)?;
         self.refresh()
+    }
+
+    /// Fails if there is no repository any more, as where its storage was unmounted.
+    pub(crate) fn check_there(&self) -> Result<()> {
+        self.storage.length(&config_file()).map(drop).map_err(|e| {
+            let what = "the repository is not there any more (is its storage mounted?)";
+            Error::with_source(e.kind(), what, e)
+        })
     }
 
     /// Reads the index again because this pack, in which something was found, is not there; false
     /// if the repository is not there either.
     pub(crate) fn refresh_without(&self, pack: u32) -> Result<bool> {
-        if self.storage.length(&config_file()).is_err() {
+        if self.check_there().is_err() {
             return Ok(false);
         }
         let mut stale = self.stale();

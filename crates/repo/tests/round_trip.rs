@@ -241,10 +241,11 @@ fn after_a_write_that_failed_nothing_more_is_written_or_committed() {
     let (memory, key): (Arc<dyn Storage>, _) = (Arc::new(MemoryStorage::new()), key());
     let first = init(&memory, &key).expect("a new repository");
     let snapshot = backup(&first, &name("1"), None, &disk(1, 3)).expect("a backup");
-    // Opening takes some operations; then the first pack's put fails, and all that follow succeed.
+    // Opening and beginning take some operations; then the first pack's put fails, and all that
+    // follow succeed.
     let counted = Arc::new(Faulty::new(Arc::clone(&memory), FaultPoint::Never));
     let storage: Arc<dyn Storage> = Arc::clone(&counted) as Arc<dyn Storage>;
-    open(&storage, &key).expect("it opens");
+    drop(Writer::new(open(&storage, &key).expect("it opens")));
     let put = counted.count();
     let faulty = Arc::new(Faulty::new(Arc::clone(&memory), FaultPoint::Only(put)));
     let storage: Arc<dyn Storage> = Arc::clone(&faulty) as Arc<dyn Storage>;

@@ -96,8 +96,8 @@ fn what_a_storage_answers_wrongly_once_is_never_called_damage() {
                     "{what}: {:?}",
                     report.unread
                 );
-                assert!(storage.count() > at, "{what}: it was never read");
-                tried += 1;
+                // Two threads may both read what one would have read for the other.
+                tried += u32::from(storage.count() > at);
             }
         }
     }

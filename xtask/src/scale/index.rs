@@ -1,6 +1,6 @@
 //! `cargo xtask scale index [MILLIONS…]`: what the index of a repository with so many million
-//! chunks and 10,000 archives costs to open, before and after it was merged into tables, and to
-//! look things up in.
+//! chunks and 10,000 archives costs to open, before and after it was merged into tables, to look
+//! things up in, and to prune.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -18,6 +18,10 @@ const STEPS: &[(&str, &str)] = &[
     ("merge", "merged into tables and opened"),
     ("open", "opened, by tables"),
     ("look", "opened, 200,000 chunks looked for"),
+    (
+        "prune",
+        "opened, a tenth of all chunks pruned: marked, swept",
+    ),
 ];
 
 pub(super) fn run(millions: &[String]) -> Result<()> {

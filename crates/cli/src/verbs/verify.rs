@@ -90,6 +90,7 @@ pub(super) fn run(settings: &Settings, wanted: &Verify, json: bool) -> Result<Ex
         return keyless::run(settings, wanted, json);
     }
     let session = Session::open(settings)?;
+    session.repository.may_read()?;
     if let Some(limit) = wanted.bandwidth_limit {
         session.storage.pace(limit, Arc::clone(&session.clock));
     }

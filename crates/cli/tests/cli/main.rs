@@ -13,8 +13,8 @@ mod durable;
 mod init;
 mod keys;
 mod names;
-mod repair;
 mod prune;
+mod repair;
 mod retention;
 mod settings;
 #[path = "../support/shape.rs"]
@@ -401,6 +401,7 @@ fn the_document_names_every_flag_and_no_other() {
         &["verify"],
         &["repair"],
         &["copy"],
+        &["prune"],
         &["doctor"],
         &["conformance"],
         &["key", "list"],

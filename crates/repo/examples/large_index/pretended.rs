@@ -1,7 +1,8 @@
 //! A storage that lists packs which are not there.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use snapkeep_repo::{FileName, PackId, Result, Storage};
 
@@ -19,7 +20,7 @@ pub(crate) fn pack(number: u64) -> PackId {
 #[derive(Debug)]
 pub(crate) struct Pretended {
     inner: Arc<dyn Storage>,
-    packs: Vec<FileName>,
+    packs: Mutex<BTreeSet<FileName>>,
 }
 
 impl Pretended {
@@ -29,9 +30,14 @@ impl Pretended {
             let name = format!("packs/{}/{id}", &id[..2]);
             name.parse().expect("the name of a pack")
         };
-        let mut packs: Vec<FileName> = (0..count).map(name).collect();
-        packs.sort();
-        Self { inner, packs }
+        Self {
+            inner,
+            packs: Mutex::new((0..count).map(name).collect()),
+        }
+    }
+
+    fn packs(&self) -> MutexGuard<'_, BTreeSet<FileName>> {
+        self.packs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -49,17 +55,17 @@ impl Storage for Pretended {
     }
 
     fn length(&self, name: &FileName) -> Result<u64> {
-        match self.packs.binary_search(name) {
-            Ok(_) => Ok(LENGTH.into()),
-            Err(_) => self.inner.length(name),
+        if self.packs().contains(name) {
+            return Ok(LENGTH.into());
         }
+        self.inner.length(name)
     }
 
     fn modified(&self, name: &FileName) -> Result<i64> {
-        match self.packs.binary_search(name) {
-            Ok(_) => Ok(0),
-            Err(_) => self.inner.modified(name),
+        if self.packs().contains(name) {
+            return Ok(0);
         }
+        self.inner.modified(name)
     }
 
     fn list(
@@ -70,7 +76,8 @@ impl Storage for Pretended {
         if prefix.as_str() != "packs" {
             return self.inner.list(prefix, each);
         }
-        let mut pretended = self.packs.iter().peekable();
+        let pretended: Vec<FileName> = self.packs().iter().cloned().collect();
+        let mut pretended = pretended.iter().peekable();
         self.inner.list(prefix, &mut |name, length| {
             while let Some(before) = pretended.next_if(|pack| *pack < name) {
                 each(before, LENGTH.into())?;
@@ -81,6 +88,9 @@ impl Storage for Pretended {
     }
 
     fn remove(&self, name: &FileName) -> Result<()> {
+        if self.packs().remove(name) {
+            return Ok(());
+        }
         self.inner.remove(name)
     }
 }

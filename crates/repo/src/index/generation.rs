@@ -108,10 +108,14 @@ impl Generation {
         Ok(found)
     }
 
+    /// All entries in order.
+    pub(crate) fn entries_in_order(&self) -> impl Iterator<Item = Result<TableEntry>> + '_ {
+        self.tables.iter().flat_map(Table::scan)
+    }
+
     /// All entries in order, each with its pack.
-    pub(crate) fn source(&self) -> Source<'_> {
-        let entries = self.tables.iter().flat_map(Table::scan);
-        Box::new(entries.map(|entry| {
+    pub(crate) fn source(&self) -> Source<'_, PackId> {
+        Box::new(self.entries_in_order().map(|entry| {
             let entry = entry?;
             let pack = self
                 .packs
@@ -127,8 +131,8 @@ impl Generation {
     }
 }
 
-/// Entries in order of identities, of packs that have these numbers.
-pub(crate) type Source<'a> = Box<dyn Iterator<Item = Result<(TableEntry, PackId)>> + 'a>;
+/// Entries in order of identities, each with what tells its pack.
+pub(crate) type Source<'a, P> = Box<dyn Iterator<Item = Result<(TableEntry, P)>> + 'a>;
 
 /// Makes a generation of what is in these, of packs that are there. Returns its folder.
 pub(crate) fn build(
@@ -138,7 +142,7 @@ pub(crate) fn build(
     sequence: u64,
     packs: &[TablePack],
     writers: Vec<([u8; 16], Range<u32>)>,
-    sources: Vec<Source<'_>>,
+    sources: Vec<Source<'_, PackId>>,
 ) -> Result<String> {
     let folder = format!(
         "tables/{sequence:016x}-{}",
@@ -191,10 +195,12 @@ pub(crate) fn build(
 }
 
 /// What sources have in order of identities, those of one identity together.
-fn merge(mut sources: Vec<Source<'_>>) -> impl Iterator<Item = Result<Vec<(TableEntry, PackId)>>> {
-    let mut next: Vec<Option<Result<(TableEntry, PackId)>>> =
+pub(crate) fn merge<P>(
+    mut sources: Vec<Source<'_, P>>,
+) -> impl Iterator<Item = Result<Vec<(TableEntry, P)>>> {
+    let mut next: Vec<Option<Result<(TableEntry, P)>>> =
         sources.iter_mut().map(Iterator::next).collect();
-    let key = |item: &Option<Result<(TableEntry, PackId)>>| match item {
+    let key = |item: &Option<Result<(TableEntry, P)>>| match item {
         None => None,
         // An error is told at once.
         Some(Err(_)) => Some(ChunkId([0; 32])),

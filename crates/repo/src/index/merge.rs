@@ -218,7 +218,7 @@ impl Merging<'_> {
         let mut packs: BTreeMap<PackId, TablePack> =
             named.iter().map(|pack| (pack.id, *pack)).collect();
         let entries = entries.into_iter();
-        let mut sources: Vec<Source<'_>> = vec![Box::new(
+        let mut sources: Vec<Source<'_, PackId>> = vec![Box::new(
             entries.map(|entry| Ok((entry, named[entry.pack as usize].id))),
         )];
         for generation in joined {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Location;
-use super::generation::{self, Generation};
+use super::generation::{self, Generation, Source, merge};
 use crate::format::id::ChunkId;
 use crate::format::table::TablePack;
 use crate::keys::Keys;
@@ -27,6 +27,7 @@ struct Numbered {
 pub(crate) struct Tables {
     generations: Vec<Numbered>,
     covered: Covered,
+    version: u64,
     /// One did not open when it was looked up in: what they say is read elsewhere.
     distrusted: bool,
 }
@@ -84,8 +85,10 @@ impl Tables {
             return Ok(Vec::new());
         }
         let listed = generations(&**storage)?;
+        let before = self.generations.len();
         self.generations
             .retain(|known| listed.contains(&known.generation.folder));
+        self.version += u64::from(before != self.generations.len());
         self.cover_again();
         let mut problems = Vec::new();
         // The newest cover the most.
@@ -108,6 +111,7 @@ impl Tables {
                         generation,
                         packs: Vec::new(),
                     });
+                    self.version += 1;
                     self.cover_again();
                 }
                 // Another one has all of it.
@@ -121,6 +125,7 @@ impl Tables {
     /// Lets tables alone from here on.
     pub(crate) fn distrust(&mut self) {
         *self = Self {
+            version: self.version + 1,
             distrusted: true,
             ..Self::default()
         };
@@ -165,6 +170,42 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// Calls `each` with every chunk and its places, in order of identities.
+    pub(crate) fn each(
+        &self,
+        each: &mut dyn FnMut(&ChunkId, Vec<Location>) -> Result<()>,
+    ) -> Result<()> {
+        let sources = self.generations.iter().map(|known| {
+            let entries = known.generation.entries_in_order();
+            let placed = entries.map(|entry| {
+                let entry = entry?;
+                let pack = known.packs.get(entry.pack as usize).copied();
+                Ok((entry, pack.unwrap_or(GONE)))
+            });
+            Box::new(placed) as Source<'_, u32>
+        });
+        for same in merge(sources.collect()) {
+            let same = same?;
+            let Some(id) = same.first().map(|(found, _)| found.entry.id) else {
+                continue;
+            };
+            let mut places: Vec<Location> = Vec::with_capacity(same.len());
+            for (found, pack) in same {
+                let place = Location::new(pack, found.number, &found.entry);
+                if pack != GONE && !places.iter().any(|other| other.is(&place)) {
+                    places.push(place);
+                }
+            }
+            each(&id, places)?;
+        }
+        Ok(())
+    }
+
+    /// Tells one state of the tables from another.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     pub(crate) fn entries(&self) -> usize {

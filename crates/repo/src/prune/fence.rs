@@ -21,6 +21,7 @@ pub(crate) fn prove(
     if Needs::of_homes(repository).are_met(snapshot)? {
         return Ok(());
     }
+    repository.check_there()?;
     let what = format!(
         "archive {name} is not kept: something that it relies on was pruned while it was made. \
          The next backup stores that anew"

@@ -23,7 +23,11 @@ impl Run<'_> {
     /// Puts a generation, if anything is to go.
     pub(super) fn mark(&self) -> Result<Marked> {
         let repository = self.repository;
-        repository.refresh_in_memory()?;
+        if self.options.dry_run {
+            repository.refresh()?;
+        } else {
+            repository.refresh_merged()?;
+        }
         let folder = Folder::list(&*repository.storage)?;
         self.remove_old_markers(&folder)?;
         let survey = self.survey()?;
@@ -31,10 +35,11 @@ impl Run<'_> {
         let go = survey.names.iter().filter(|name| survey.may_go(name));
         let archives: BTreeSet<&SnapshotName> = go.take(limits::GENERATION_ARCHIVES_MAX).collect();
         let mut kept = self.kept(&survey, |name| !archives.contains(name))?;
+        kept.needs.check_index()?;
         let mut homes = std::mem::take(&mut kept.needs.marks);
         let (usage, partial, packs) = {
             let index = repository.index();
-            let usage = choose_homes(&index, &mut homes);
+            let usage = choose_homes(&index, &mut homes)?;
             let partial = most_profitable(&index, &usage);
             (usage, partial, index.packs().to_vec())
         };
@@ -157,7 +162,7 @@ impl Run<'_> {
         let mut emptied = Vec::new();
         for number in chosen {
             let pack = &packs[*number as usize];
-            let wanted = |place, _: &ChunkId| homes.contains_number(*number, place);
+            let wanted = |place, _: &ChunkId| Ok(homes.contains_number(*number, place));
             match copier.copy(pack, &wanted) {
                 Ok(copied) => {
                     emptied.push(*number);
@@ -225,15 +230,17 @@ impl<'r> Copier<'r> {
     pub(super) fn copy(
         &mut self,
         pack: &Pack,
-        wanted: &dyn Fn(u32, &ChunkId) -> bool,
+        wanted: &dyn Fn(u32, &ChunkId) -> Result<bool>,
     ) -> Result<super::Amount> {
         let repository = self.run.repository;
         let length = u64::from(pack.length);
         let table = read_pack(&*repository.storage, &repository.keys, pack.id, length)?;
         let mut worker = self.writer.as_ref().map(Writer::worker);
         let mut copied = super::Amount::default();
-        let numbered = (0..).zip(table.entries);
-        for (_, entry) in numbered.filter(|(number, entry)| wanted(*number, &entry.id)) {
+        for (number, entry) in (0..).zip(table.entries) {
+            if !wanted(number, &entry.id)? {
+                continue;
+            }
             if let Some(worker) = &mut worker {
                 let bytes = self.read(pack.class, &entry.id)?;
                 worker.store_claimed(pack.class, entry.id, &bytes)?;

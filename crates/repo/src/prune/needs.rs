@@ -12,7 +12,7 @@ use crate::map;
 use crate::marks::Marks;
 use crate::repository::Repository;
 use crate::tree::{Content, NodeKind, Place, TreeNode, TreeRecord};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, limits};
 
 /// What is needed so far, in a bit for each chunk that the index knows.
 pub(crate) struct Needs<'r> {
@@ -23,6 +23,10 @@ pub(crate) struct Needs<'r> {
     homes: bool,
     /// Whether the last failure was that a chunk is nowhere.
     pub(crate) lost: bool,
+    /// Chunks that are still to be marked: in order of their identities they are found sooner.
+    waiting: Vec<ChunkId>,
+    /// The state of the index that the marks are of.
+    version: u64,
 }
 
 /// A node whose children are still to be told.
@@ -54,7 +58,18 @@ impl<'r> Needs<'r> {
             marks: Marks::default(),
             homes,
             lost: false,
+            waiting: Vec::new(),
+            version: repository.index().version(),
         }
+    }
+
+    /// Fails if the index is not as it was: then its chunks may be marked by other places.
+    pub(crate) fn check_index(&self) -> Result<()> {
+        if self.repository.index().version() == self.version {
+            return Ok(());
+        }
+        let what = "nothing is pruned: another pruning is at work; try again later";
+        Err(Error::new(ErrorKind::Io, what))
     }
 
     /// Marks what a snapshot needs. It fails with what cannot be found or read, but for what no
@@ -80,7 +95,7 @@ impl<'r> Needs<'r> {
         while let Some(next) = todo.pop() {
             self.node(next, &mut todo)?;
         }
-        Ok(())
+        self.mark_waiting()
     }
 
     /// Whether all that a snapshot needs is found. An error says nothing.
@@ -105,6 +120,27 @@ impl<'r> Needs<'r> {
         Ok(new)
     }
 
+    /// Marks a chunk of which nothing more is to be read, with others.
+    fn mark_later(&mut self, id: ChunkId) -> Result<()> {
+        self.waiting.push(id);
+        if self.waiting.len() >= limits::NEEDS_WAITING {
+            self.mark_waiting()?;
+        }
+        Ok(())
+    }
+
+    fn mark_waiting(&mut self) -> Result<()> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.sort_unstable();
+        waiting.dedup();
+        for id in &waiting {
+            self.mark(id)?;
+        }
+        waiting.clear();
+        self.waiting = waiting;
+        Ok(())
+    }
+
     /// The place that stands for a chunk; `None` if it is nowhere.
     fn place(&self, id: &ChunkId) -> Result<Option<Location>> {
         let found = if self.homes {
@@ -113,8 +149,7 @@ impl<'r> Needs<'r> {
             self.repository.find(id)
         };
         match found {
-            // Where all of the index is in memory, one place always stands for a chunk.
-            Ok(found) => Ok(self.repository.index().first(id).or(Some(found))),
+            Ok(_) => self.repository.index().standing(id),
             Err(e) if e.kind() == ErrorKind::Corrupt => Ok(None),
             Err(e) => Err(e),
         }
@@ -122,7 +157,7 @@ impl<'r> Needs<'r> {
 
     fn node(&mut self, next: Todo, todo: &mut Vec<Todo>) -> Result<()> {
         match next {
-            Todo::Map(id, 0) => self.mark(&id).map(drop),
+            Todo::Map(id, 0) => self.mark_later(id),
             Todo::Map(id, level) => {
                 if self.mark(&id)? {
                     // Taken from the end: in the disk's order.
@@ -192,7 +227,7 @@ impl<'r> Needs<'r> {
             NodeKind::File(file) => match file.content {
                 Content::Extents(extents) => {
                     for extent in &extents {
-                        self.mark(&extent.chunk)?;
+                        self.mark_later(extent.chunk)?;
                     }
                 }
                 Content::Node(id) => todo.push(Todo::Extents(id)),
@@ -215,7 +250,7 @@ impl<'r> Needs<'r> {
         match node.items {
             extent::Items::Extents(extents) => {
                 for extent in &extents {
-                    self.mark(&extent.chunk)?;
+                    self.mark_later(extent.chunk)?;
                 }
             }
             extent::Items::Children(children) => {

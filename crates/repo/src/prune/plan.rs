@@ -1,6 +1,7 @@
 //! Which packs go, and what of them is copied first.
 
-use crate::index::{Index, Location};
+use crate::Result;
+use crate::index::{Index, Location, Pack, stands};
 use crate::marks::Marks;
 
 /// What lies in a pack.
@@ -16,40 +17,38 @@ pub(super) struct Usage {
 /// instead of the place that stands for it; what each pack holds then, by the number of the pack.
 ///
 /// A home is best where most is needed anyway, so that other packs become free.
-pub(super) fn choose_homes(index: &Index, marks: &mut Marks) -> Vec<Usage> {
+pub(super) fn choose_homes(index: &Index, marks: &mut Marks) -> Result<Vec<Usage>> {
     let mut packs = vec![Usage::default(); index.packs().len()];
-    for (id, first) in index.chunks() {
-        let mut copies = 0;
-        for place in index.in_memory(id) {
+    index.each(&mut |_, places| {
+        for place in places {
             packs[place.pack as usize].total += u64::from(place.stored);
-            copies += 1;
         }
-        if copies == 1 && marks.contains(first) {
-            packs[first.pack as usize].live += u64::from(first.stored);
+        if let [only] = places
+            && marks.contains(only)
+        {
+            packs[only.pack as usize].live += u64::from(only.stored);
         }
-    }
-    for id in index.several() {
-        let Some(first) = index.first(id).filter(|first| marks.contains(first)) else {
-            continue;
+        Ok(())
+    })?;
+    let is_home = |place: &&Location| index.pack(place.pack).is_some_and(Pack::is_home);
+    index.each(&mut |_, places| {
+        let first = stands(places).filter(|first| marks.contains(first));
+        let (Some(first), [_, _, ..]) = (first, places) else {
+            return Ok(());
         };
-        let is_home = |place: &Location| {
-            let pack = index.pack(place.pack);
-            pack.is_some_and(crate::index::Pack::is_home)
-        };
-        let best = (index.in_memory(id).filter(is_home)).max_by_key(|place| {
-            (
-                packs[place.pack as usize].live,
-                std::cmp::Reverse(place.pack),
-            )
+        let best = places.iter().filter(is_home).max_by_key(|place| {
+            let live = packs[place.pack as usize].live;
+            (live, std::cmp::Reverse(place.pack))
         });
         marks.remove(&first);
         // What has none lies in packs that are condemned: whoever sweeps them copies it.
         if let Some(best) = best {
-            marks.insert(&best);
+            marks.insert(best);
             packs[best.pack as usize].live += u64::from(best.stored);
         }
-    }
-    packs
+        Ok(())
+    })?;
+    Ok(packs)
 }
 
 /// A pack of which only a part is needed.
@@ -65,7 +64,7 @@ pub(super) fn most_profitable(index: &Index, packs: &[Usage]) -> Vec<Partial> {
     let mut partial: Vec<_> = (0u32..)
         .zip(packs)
         .filter(|(_, usage)| usage.live > 0 && usage.live < usage.total)
-        .filter(|(pack, _)| index.pack(*pack).is_some_and(crate::index::Pack::is_home))
+        .filter(|(pack, _)| index.pack(*pack).is_some_and(Pack::is_home))
         .map(|(pack, usage)| Partial {
             pack,
             usage: *usage,

@@ -8,10 +8,11 @@ use super::mark::Copier;
 use super::survey::{Kept, Survey};
 use super::{Amount, Run, Swept, time};
 use crate::format::envelope::Kind;
-use crate::format::id::{ChunkId, PackId};
+use crate::format::id::PackId;
 use crate::format::prune::{Generation, PruneFile, Survivor, Survivors};
 use crate::format::snapshot::SnapshotName;
-use crate::index::{Index, Location, Pack, object_of, pack_file, pack_of, read_object};
+use crate::index::{Index, Location, Pack, object_of, pack_file, pack_of, read_object, stands};
+use crate::marks::Marks;
 use crate::storage::FileName;
 use crate::{Error, ErrorKind, Result, limits};
 
@@ -50,7 +51,7 @@ impl Run<'_> {
         // From here on, whoever commits sees the marker, or is seen.
         let folder = Folder::list(&*self.repository.storage)?;
         due.retain(|due| folder.generations.iter().any(|(file, _)| *file == due.file));
-        self.repository.refresh_in_memory()?;
+        self.repository.refresh()?;
         let survey = self.survey()?;
         let named: BTreeSet<&SnapshotName> = due
             .iter()
@@ -100,7 +101,7 @@ impl Run<'_> {
 
     /// Puts a marker that names the archives that stay; its name and number.
     fn put_marker(&self, folder: &Folder, due: &[Due]) -> Result<(FileName, u32)> {
-        self.repository.refresh_in_memory()?;
+        self.repository.refresh()?;
         let survey = self.survey()?;
         let generations: Vec<_> = due.iter().map(|due| due.generation.clone()).collect();
         self.check_list(&survey, folder, &generations)?;
@@ -120,20 +121,17 @@ impl Run<'_> {
 
     /// Copies what is needed and lies in condemned packs alone.
     fn rescue(&self, kept: &Kept<'_>) -> Result<Amount> {
+        kept.needs.check_index()?;
         let repository = self.repository;
-        let homeless = |id: &ChunkId| {
+        let marks = &kept.needs.marks;
+        let mut packs = BTreeSet::new();
+        {
             let index = repository.index();
-            let first = index
-                .first(id)
-                .filter(|first| kept.needs.marks.contains(first));
-            first.filter(|_| !is_home(&index, id))
-        };
-        let packs: BTreeSet<u32> = {
-            let index = repository.index();
-            let without = (index.chunks())
-                .filter(|(id, first)| kept.needs.marks.contains(first) && !is_home(&index, id));
-            without.map(|(_, first)| first.pack).collect()
-        };
+            index.each(&mut |_, places| {
+                packs.extend(homeless(&index, marks, places).map(|place| place.pack));
+                Ok(())
+            })?;
+        }
         let mut rescued = Amount::default();
         if packs.is_empty() {
             return Ok(rescued);
@@ -144,7 +142,9 @@ impl Run<'_> {
                 continue;
             };
             let copied = copier.copy(&pack, &|place, id| {
-                homeless(id).is_some_and(|first| (first.pack, first.number) == (number, place))
+                let index = repository.index();
+                let first = homeless(&index, marks, &index.all(id)?);
+                Ok(first.is_some_and(|first| (first.pack, first.number) == (number, place)))
             })?;
             rescued.number += copied.number;
             rescued.bytes += copied.bytes;
@@ -253,8 +253,8 @@ impl Run<'_> {
     }
 }
 
-/// Whether a chunk that is in memory lies in a pack that stays.
-fn is_home(index: &Index, id: &ChunkId) -> bool {
-    let home = |place: Location| index.pack(place.pack).is_some_and(Pack::is_home);
-    index.in_memory(id).any(home)
+/// The place that stands for a chunk that is needed, if none of its places is a home.
+fn homeless(index: &Index, marks: &Marks, places: &[Location]) -> Option<Location> {
+    let is_home = |place: &Location| index.pack(place.pack).is_some_and(Pack::is_home);
+    stands(places).filter(|first| marks.contains(first) && !places.iter().any(is_home))
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use snapkeep_repo::{
-    KeyFile, MemoryStorage, PruneOptions, PruneReport, Repository, Result, SnapshotName, Storage,
-    SystemRandom, TreeReader, Unlock, prune, verify,
+    KeyFile, MemoryStorage, Merge, PruneOptions, PruneReport, Repository, Result, SnapshotName,
+    Storage, SystemRandom, TreeReader, Unlock, prune, verify,
 };
 
 use super::tree::{Entry, directory, file, noise, read, store};
@@ -111,6 +111,13 @@ impl World {
         Repository::open(storage, Arc::new(SystemRandom), &unlock).map(Arc::new)
     }
 
+    /// Merges the index objects that are there into tables.
+    pub(crate) fn merge(&self) {
+        let unlock = Unlock::KeyFile(self.key.clone());
+        let random = Arc::new(SystemRandom);
+        Repository::open_merged(self.storage(), random, &unlock, Merge::Always).unwrap();
+    }
+
     pub(crate) fn pass(&self, seconds: i64) {
         let time = self.time.fetch_add(seconds, Ordering::SeqCst) + seconds;
         self.memory.set_time(time);
@@ -200,8 +207,12 @@ impl World {
         let writers: Vec<_> = (self.archives.keys())
             .map(|name| self.open().any_snapshot(name).unwrap().writer)
             .collect();
+        // Tables say the same.
         let none = self.fork();
-        for object in self.files("index") {
+        for object in ["index", "tables"]
+            .iter()
+            .flat_map(|folder| self.files(folder))
+        {
             none.memory.remove(&object.parse().unwrap()).unwrap();
         }
         for object in self.files("index") {
