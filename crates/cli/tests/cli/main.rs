@@ -379,7 +379,7 @@ fn the_document_names_every_flag_and_no_other() {
     let document =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CLI.md")).unwrap();
     let folder = TempDir::new().unwrap();
-    let verbs: [&[&str]; 30] = [
+    let verbs: [&[&str]; 31] = [
         &[],
         &["init"],
         &["backup", "vm"],
