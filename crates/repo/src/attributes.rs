@@ -227,6 +227,9 @@ impl Repository {
                 }
                 return Err(error);
             }
+        } else {
+            // Somebody else may have taken it back too late.
+            self.check_not_doomed(archive)?;
         }
         self.any_snapshot(archive).map(drop)
     }

@@ -69,6 +69,13 @@ impl Copier {
     pub fn copy(&mut self, name: &SnapshotName) -> Result<CopyOutcome> {
         let there = self.target.all_snapshots_of(Some(name.group()))?;
         if there.contains(name) {
+            if !self.target.late(std::slice::from_ref(name))?.is_empty() {
+                let what = format!(
+                    "archive {name} is in the target, but something that it relies on was pruned \
+                     before it was finished; prune the target, then copy it again"
+                );
+                return Err(Error::new(ErrorKind::Swept, what));
+            }
             self.copy_attributes(name, false)?;
             return Ok(CopyOutcome::Skipped);
         }

@@ -289,3 +289,19 @@ fn a_copy_that_was_killed_sends_nothing_again_that_has_arrived() {
     println!("a copy: {tried} kills, {resumed} after packs had arrived, nothing sent twice");
     assert!(tried > 5 && resumed > 1, "{tried} {resumed}");
 }
+
+#[test]
+fn a_copy_does_not_build_on_an_archive_that_was_forgotten() {
+    let (source, target) = (Place::new(), Place::new());
+    let old = disk(1, 200);
+    let mut new = old.clone();
+    new[CHUNK..2 * CHUNK].fill(77);
+    backup(&source.open(), &name("1"), None, &old).unwrap();
+    backup(&source.open(), &name("2"), None, &new).unwrap();
+    copy(&source, &target, &name("1"));
+    target.open().forget(&name("1")).unwrap();
+    // Its chunks may be condemned, and about to go.
+    let (base, _) = stats(&copy(&source, &target, &name("2")));
+    assert_eq!(base, None);
+    assert!(restore(&target.open(), &name("2")).unwrap() == new);
+}

@@ -2,7 +2,7 @@
 
 use super::{Copier, Pair};
 use crate::format::snapshot::SnapshotName;
-use crate::verify::{Depth, verify_with};
+use crate::prune::needs::Needs;
 use crate::{ErrorKind, Result};
 
 impl Copier {
@@ -23,10 +23,16 @@ impl Copier {
             if self.whole.contains(other) {
                 return Ok(Some((other.clone(), pair)));
             }
-            // All that it is taken for is there.
-            let wanted = [other.clone()];
-            let judged = verify_with(&self.target, Depth::Metadata, Some(&wanted), &())?;
-            let whole = judged.snapshots == 1;
+            // All that it is taken for is there, and stays: of one that is forgotten it may be about
+            // to go.
+            let whole = match self.target.check_remembered(other) {
+                Ok(()) => Needs::of_homes(&self.target).are_met(&pair.target),
+                Err(e) => Err(e),
+            };
+            let whole = match whole {
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => false,
+                whole => whole?,
+            };
             if whole {
                 self.whole.insert(other.clone());
                 return Ok(Some((other.clone(), pair)));

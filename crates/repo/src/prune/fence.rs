@@ -40,7 +40,10 @@ pub(crate) fn look_again(
     if folder.newest_marker() <= snapshot.generation {
         return Ok(());
     }
-    if !is_late(&repository.markers(&folder)?, name, snapshot) {
+    let markers = repository.markers(&folder)?;
+    // One that vanished meanwhile was replaced by one that this has not seen.
+    let all = markers.len() == folder.markers.len();
+    if all && !is_late(&markers, name, snapshot) {
         return Ok(());
     }
     let file = name.file();
@@ -72,11 +75,10 @@ impl Repository {
     /// need has a home. Their writers have not told anybody that they are there, and will not.
     pub fn late(&self, names: &[SnapshotName]) -> Result<HashSet<SnapshotName>> {
         let mut late = HashSet::new();
-        let folder = Folder::list(&*self.storage)?;
-        if folder.markers.is_empty() {
+        let markers = self.all_markers()?;
+        if markers.is_empty() {
             return Ok(late);
         }
-        let markers = self.markers(&folder)?;
         let mut refreshed = false;
         for name in names {
             let told = |marker: &Marker| marker.survivors.contains(name);
@@ -95,10 +97,12 @@ impl Repository {
             if !std::mem::replace(&mut refreshed, true) {
                 self.refresh()?;
             }
-            if Needs::of_homes(self).are_met(&snapshot)? {
-                self.whole().insert(name.clone());
-            } else {
-                late.insert(name.clone());
+            match Needs::of_homes(self).are_met(&snapshot) {
+                Ok(true) => drop(self.whole().insert(name.clone())),
+                Ok(false) => drop(late.insert(name.clone())),
+                // One that is damaged is listed, and whoever reads it is told.
+                Err(e) if e.kind() == ErrorKind::Corrupt => {}
+                Err(e) => return Err(e),
             }
         }
         Ok(late)

@@ -98,11 +98,12 @@ impl<'r> Needs<'r> {
         self.mark_waiting()
     }
 
-    /// Whether all that a snapshot needs is found. An error says nothing.
+    /// Whether all that a snapshot needs is found. An error says nothing of that; it is `Corrupt` if
+    /// something was found that is damaged.
     pub(crate) fn are_met(mut self, snapshot: &Snapshot) -> Result<bool> {
         match self.snapshot(snapshot) {
             Ok(()) => Ok(true),
-            Err(e) if self.lost || e.kind() == ErrorKind::Corrupt => Ok(false),
+            Err(_) if self.lost => Ok(false),
             Err(e) => Err(e),
         }
     }

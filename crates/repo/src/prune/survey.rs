@@ -39,6 +39,8 @@ impl Run<'_> {
             match whole {
                 Ok(true) => drop(lost.remove(&name)),
                 Ok(false) => {}
+                // Damage is told, and nothing is deleted for it.
+                Err(e) if e.kind() == ErrorKind::Corrupt => drop(lost.remove(&name)),
                 // Its writer took it back.
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) => return Err(unwalked(name.as_str(), e)),
@@ -108,6 +110,8 @@ impl Run<'_> {
         stays: impl Fn(&SnapshotName) -> bool,
     ) -> Result<Kept<'r>> {
         let repository: &Repository = self.repository;
+        // What the archives need that were listed by now was stored before.
+        repository.refresh()?;
         let mut kept = Kept {
             needs: Needs::of_all(repository),
             writers: HashSet::new(),
@@ -178,8 +182,10 @@ impl Run<'_> {
 impl Survey {
     /// Whether an archive is forgotten, or was never told to be there.
     pub(super) fn may_go(&self, name: &SnapshotName) -> bool {
-        let forgotten = self.attributes.get(name).is_some_and(|a| a.forgotten);
-        self.names.contains(name) && (forgotten || self.is_lost(name))
+        let attributes = self.attributes.get(name);
+        let forgotten = attributes.is_some_and(|a| a.forgotten);
+        let protected = attributes.is_some_and(|a| a.protected);
+        self.names.contains(name) && (forgotten || self.is_lost(name) && !protected)
     }
 
     pub(super) fn is_lost(&self, name: &SnapshotName) -> bool {

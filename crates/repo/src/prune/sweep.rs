@@ -53,6 +53,8 @@ impl Run<'_> {
         due.retain(|due| folder.generations.iter().any(|(file, _)| *file == due.file));
         self.repository.refresh()?;
         let survey = self.survey()?;
+        let generations: Vec<_> = due.iter().map(|due| due.generation.clone()).collect();
+        self.check_list(&survey, &folder, &generations)?;
         let named: BTreeSet<&SnapshotName> = due
             .iter()
             .flat_map(|due| &due.generation.archives)
