@@ -153,18 +153,6 @@ proptest! {
     }
 
     #[test]
-    fn who_keeps_more_of_any_rule_keeps_no_fewer(
-        archives in archives(), counts in counts(), at in 0..6usize, more in 1..4u32
-    ) {
-        let archives = whole(&archives);
-        let few = kept_of(&archives, &policy(&counts, ""));
-        let mut larger = counts;
-        larger[at] += more;
-        let many = kept_of(&archives, &policy(&larger, ""));
-        prop_assert!(many.len() >= few.len(), "{} of {}", many.len(), few.len());
-    }
-
-    #[test]
     fn the_order_of_the_list_does_not_matter(
         archives in archives(), counts in counts(), within in within()
     ) {
