@@ -174,8 +174,10 @@ fn leaves_nothing() {
     let mut command = command(folder.path());
     command.id_map = None;
     command.program = "/bin/sh".into();
-    // Says that it is ready, and leaves a child that has its standard error and the pipe.
-    let script = "exec 9>fifo; printf r >&0; echo words >&2; sleep 600 <&- >&- & exit 0";
+    // Says that it is ready, hears the answer, and leaves a child that has its standard error
+    // and the pipe.
+    let script = "exec 9>fifo; printf r >&0; echo words >&2; head -c 1 >/dev/null; \
+                  sleep 600 <&- >&- & exit 0";
     command.arguments = vec!["-c".into(), script.into()];
     let walker = command.spawn().unwrap();
     let mut pull = Pull::of(walker, &request(), patient()).unwrap();
