@@ -6,6 +6,7 @@
 
 mod apt;
 mod backports;
+mod moto;
 mod packages;
 mod qemu;
 
@@ -23,7 +24,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     match args {
         [] => for_tests(),
         [flag] if flag == "--bench" => {
-            ensure_installed(FOR_TESTS.iter().chain(FOR_BENCH), "setup --bench")
+            ensure_installed(FOR_TESTS.iter().chain(FOR_BENCH), "setup --bench")?;
+            moto::ensure()
         }
         [flag] if flag == "--deb" => for_packages(true),
         _ => bail!("the arguments are --bench and --deb, one of them"),
@@ -32,7 +34,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 
 /// What a verb that runs the tools calls first.
 pub(crate) fn for_tests() -> Result<()> {
-    ensure_installed(FOR_TESTS.iter(), "setup")
+    ensure_installed(FOR_TESTS.iter(), "setup")?;
+    moto::ensure()
 }
 
 /// What `deb` calls first.

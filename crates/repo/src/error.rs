@@ -25,6 +25,10 @@ pub enum ErrorKind {
     Full,
     /// Reading or writing the storage failed.
     Io,
+    /// The storage does not allow it: credentials, permissions, a budget that is used up.
+    Denied,
+    /// The storage keeps the file from being removed until a time that was set when it was put.
+    Locked,
     /// Somebody asked for the end.
     Cancelled,
     /// The archive is protected, or may be.

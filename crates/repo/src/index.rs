@@ -17,7 +17,7 @@ use crate::format::index::{self, IndexedPack};
 use crate::format::pack::{self, Class, Entry, HEADER, TRAILER};
 use crate::keys::Keys;
 use crate::prune::folder::Seen;
-use crate::storage::{FileName, Storage, read_all};
+use crate::storage::{FileName, Storage, read_and_open};
 pub(crate) use merge::merge;
 pub use merge::{Merge, Merged};
 use tables::Tables;
@@ -469,9 +469,10 @@ pub(crate) fn read_object(
     keys: &Keys,
     name: &FileName,
 ) -> Result<Vec<IndexedPack>> {
-    let file = read_all(storage, name, limits::SEALED_MAX)?;
-    let body = envelope::open(keys, Kind::Index, name, &file)?;
-    index::decode(&body).ok_or_else(|| Error::corrupt(format!("{name} is not readable")))
+    read_and_open(storage, name, limits::SEALED_MAX, |file| {
+        let body = envelope::open(keys, Kind::Index, name, file)?;
+        index::decode(&body).ok_or_else(|| Error::corrupt(format!("{name} is not readable")))
+    })
 }
 
 /// The name of a pack's file.

@@ -7,6 +7,7 @@
 //! caller passes time and [`Random`].
 
 mod attributes;
+mod buffers;
 mod copy;
 mod error;
 mod format;
@@ -24,6 +25,7 @@ mod random;
 mod reader;
 mod repair;
 mod repository;
+mod runs;
 mod slots;
 mod storage;
 mod tree;
@@ -56,8 +58,9 @@ pub use repair::{
 pub use repository::{Repository, unproven_config};
 pub use slots::{KeySlot, Protect};
 pub use storage::{
-    Counted, Entry, FaultPoint, Faulty, FileName, Files, LeftFile, LocalStorage, MemoryStorage,
-    Storage, SystemFiles, Tally, left_files, remove_left_file,
+    Cached, Counted, Entry, FaultPoint, Faulty, FileName, Files, LeftFile, LocalStorage,
+    MemoryStorage, Storage, SystemFiles, Tally, broken_promises, left_files, remove_left_file,
+    too_long,
 };
 pub use tree::{
     Attributes, NodeKind, Timestamp, TreeCounts, TreeDirectory, TreeFile, TreeNode, TreeReader,

@@ -11,6 +11,23 @@ pub const CHUNK_DEFAULT: usize = 256 << 10;
 pub const PACK_TARGET: usize = 16 << 20;
 /// The largest pack a reader accepts.
 pub const PACK_MAX: u64 = 64 << 20;
+/// The most packs that a writer has in memory: two that are filled, and three that are being put,
+/// whatever the number of threads.
+pub const PACK_BUFFERS: usize = 5;
+/// The most that is read at once of a pack of data, and a chunk more.
+pub const CHUNK_RUN: usize = 8 << 20;
+/// The largest file of a cache.
+pub const CACHE_FILE_MAX: u64 = 8 << 20;
+/// What of a pack of metadata is kept together in a cache.
+pub const CACHE_BLOCK: u64 = 256 << 10;
+/// The same, as a step.
+pub const CACHE_BLOCK_STEP: usize = 256 << 10;
+/// The most names that a cache remembers as listed; others are not looked for in it.
+pub const CACHE_NAMES: usize = 1 << 20;
+/// The most folders of a cache that are looked through for room.
+pub const CACHE_FOLDERS: usize = 4096;
+/// The most files of each.
+pub const CACHE_FILES: usize = 65_536;
 /// The most blobs in one pack.
 pub const PACK_BLOBS_MAX: usize = 65_536;
 /// The largest sealed file that is read whole: snapshots, index objects, key slots.

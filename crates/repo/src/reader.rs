@@ -13,6 +13,7 @@ use crate::index::{Location, Pack, pack_file};
 use crate::keys::Cipher;
 use crate::map;
 use crate::repository::Repository;
+use crate::runs::Wanted;
 use crate::{Error, ErrorKind, Result, limits};
 
 /// The chunk ids of one lowest node of a map; `None` is all zeroes.
@@ -108,8 +109,18 @@ impl Repository {
             self.may_read()?;
         }
         let range = u64::from(location.offset)..u64::from(location.offset + location.stored);
-        let mut sealed = self.storage.read(&pack_file(&pack.id), range)?;
-        self.open_copy(class, id, location, &pack, &mut sealed, target)
+        let file = pack_file(&pack.id);
+        let mut sealed = self.storage.read(&file, range.clone())?;
+        match self.open_copy(class, id, location, &pack, &mut sealed, target) {
+            // It may have been changed on its way: only what comes so twice is damage.
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                self.storage.doubt(&file);
+                let mut again = self.storage.read(&file, range)?;
+                let opened = self.open_copy(class, id, location, &pack, &mut again, target);
+                opened.map_err(|_same| error)
+            }
+            opened => opened,
+        }
     }
 
     /// The pack that a chunk was found in.
@@ -185,10 +196,18 @@ impl Repository {
         if let Some(cipher) = lock(&self.pack_keys).get(id) {
             return Ok(Arc::clone(cipher));
         }
-        let header = self.storage.read(&pack_file(id), 0..HEADER as u64)?;
-        let opened = <[u8; HEADER]>::try_from(header)
-            .ok()
-            .and_then(|header| pack::open_header(&self.keys, &header));
+        let file = pack_file(id);
+        let open = || -> Result<_> {
+            let header = self.storage.read(&file, 0..HEADER as u64)?;
+            Ok(<[u8; HEADER]>::try_from(header)
+                .ok()
+                .and_then(|header| pack::open_header(&self.keys, &header)))
+        };
+        let mut opened = open()?;
+        if opened.is_none() {
+            self.storage.doubt(&file);
+            opened = open()?;
+        }
         match opened {
             Some((_, cipher)) => {
                 let cipher = Arc::new(cipher);
@@ -308,19 +327,19 @@ impl DiskReader {
             return Err(Error::new(ErrorKind::Invalid, what));
         }
         let chunk_size = u64::from(self.record.chunk_size);
-        let mut done = 0;
-        while done < buffer.len() {
-            let position = offset + done as u64;
+        let (mut rest, mut position) = (buffer, offset);
+        let mut wanted = Vec::new();
+        while !rest.is_empty() {
             let number = position / chunk_size;
             let within = usize::try_from(position % chunk_size).expect("a chunk fits in memory");
             let room = self.record.chunk_size as usize - within;
-            let take = room.min(buffer.len() - done);
-            let target = &mut buffer[done..done + take];
+            let take = room.min(rest.len());
+            let (target, after) = std::mem::take(&mut rest).split_at_mut(take);
             match self.chunk_id(number)? {
                 None => target.fill(0),
                 // What is read whole is rarely read again soon.
                 Some(id) if within == 0 && self.is_whole(position, take) => {
-                    (self.repository).read_chunk_to(Class::Data, &id, target)?;
+                    wanted.push(Wanted { id, target });
                 }
                 Some(id) => {
                     let chunk = self.chunk(&id)?;
@@ -330,9 +349,10 @@ impl DiskReader {
                     target.copy_from_slice(found);
                 }
             }
-            done += take;
+            rest = after;
+            position += take as u64;
         }
-        Ok(())
+        self.repository.read_chunks_to(Class::Data, wanted)
     }
 
     /// Whether a chunk that begins at this offset has this length.

@@ -15,7 +15,7 @@ use crate::keys::{Cipher, Keys, RecoveryKit, Unlock};
 use crate::prune::folder::Folder;
 use crate::reader::Contexts;
 use crate::slots::{Protect, add_slot, slot_file, unlock_keys};
-use crate::storage::{FileName, Storage, read_all};
+use crate::storage::{FileName, Storage, read_all, read_and_open};
 use crate::{Error, ErrorKind, Random, Result, limits, random};
 
 /// An open repository. Shared by the threads and backups of a process.
@@ -375,14 +375,16 @@ impl Repository {
     /// Reads one whose name [`snapshots`](Self::snapshots) told.
     pub(crate) fn listed_snapshot(&self, name: &SnapshotName) -> Result<Snapshot> {
         let file = name.file();
-        let sealed = read_all(&*self.storage, &file, limits::SEALED_MAX).map_err(|e| {
+        let open = |sealed: &[u8]| {
+            let body = envelope::open(&self.keys, Kind::Snapshot, &file, sealed)?;
+            Snapshot::decode(name, &self.config.repository, &body)
+        };
+        read_and_open(&*self.storage, &file, limits::SEALED_MAX, open).map_err(|e| {
             if e.kind() == ErrorKind::NotFound {
                 let what = format!("there is no snapshot {name}");
                 return Error::with_source(ErrorKind::NotFound, what, e);
             }
             e
-        })?;
-        let body = envelope::open(&self.keys, Kind::Snapshot, &file, &sealed)?;
-        Snapshot::decode(name, &self.config.repository, &body)
+        })
     }
 }

@@ -6,19 +6,24 @@ use std::str::FromStr;
 
 use crate::{Error, ErrorKind, Result};
 
+mod cached;
 mod counted;
 mod faulty;
 mod files;
 mod left;
 mod local;
 mod memory;
+mod promises;
+mod shelf;
 
+pub use cached::Cached;
 pub use counted::{Counted, Tally};
 pub use faulty::{FaultPoint, Faulty};
 pub use files::{Entry, Files, SystemFiles};
 pub use left::{LeftFile, left_files, remove_left_file};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
+pub use promises::broken_promises;
 
 /// A place for files that are written once. All methods may be called from several threads.
 pub trait Storage: Send + Sync + fmt::Debug {
@@ -30,6 +35,17 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn settle(&self, name: &FileName) -> Result<()>;
     /// Reads a range; an error of kind `Corrupt` if the file is shorter.
     fn read(&self, name: &FileName, range: Range<u64>) -> Result<Vec<u8>>;
+    /// Reads a whole file that is at most `max` bytes long; an error of kind `Corrupt` if it is
+    /// longer.
+    fn read_whole(&self, name: &FileName, max: u64) -> Result<Vec<u8>> {
+        let length = self.length(name)?;
+        if length > max {
+            return Err(too_long(name, length, max));
+        }
+        self.read(name, 0..length)
+    }
+    /// What was read of a file is not what was written: whoever kept something of it reads it anew.
+    fn doubt(&self, _name: &FileName) {}
     /// The file's length in bytes; `NotFound` if there is none.
     fn length(&self, name: &FileName) -> Result<u64>;
     /// When the file was written, in seconds since 1970, by the clock of the storage: that of the
@@ -88,11 +104,29 @@ impl fmt::Display for FileName {
 
 /// Reads a whole file that is at most `max` bytes long.
 pub(crate) fn read_all(storage: &dyn Storage, name: &FileName, max: u64) -> Result<Vec<u8>> {
-    let length = storage.length(name)?;
-    if length > max {
-        return Err(Error::corrupt(format!(
-            "{name} has {length} bytes, more than the {max} allowed"
-        )));
+    storage.read_whole(name, max)
+}
+
+/// Reads a whole file and opens it. What does not open is read once more, for it may have been
+/// changed on its way: only what comes so twice is damage.
+pub(crate) fn read_and_open<T>(
+    storage: &dyn Storage,
+    name: &FileName,
+    max: u64,
+    open: impl Fn(&[u8]) -> Result<T>,
+) -> Result<T> {
+    match open(&storage.read_whole(name, max)?) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            storage.doubt(name);
+            open(&storage.read_whole(name, max)?).map_err(|_same| error)
+        }
+        opened => opened,
     }
-    storage.read(name, 0..length)
+}
+
+/// The error about a file that is longer than one of its kind may be.
+pub fn too_long(name: &FileName, length: u64, max: u64) -> Error {
+    Error::corrupt(format!(
+        "{name} has {length} bytes, more than the {max} allowed"
+    ))
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zstd_safe::{CCtx, CParameter};
 
+use crate::buffers::{Buffers, Room};
 use crate::format::bytes::{hex, length_u32};
 use crate::format::envelope::{self, Kind};
 use crate::format::features;
@@ -42,9 +43,8 @@ pub struct Stored {
 pub struct Writer {
     repository: Arc<Repository>,
     id: [u8; 16],
-    open: [Mutex<Option<OpenPack>>; 2],
-    /// Buffers of packs that were put: no more than were ever in use at once.
-    spare: Mutex<Vec<Vec<u8>>>,
+    open: [Mutex<Option<(Room, OpenPack)>>; 2],
+    buffers: Arc<Buffers>,
     /// Chunks that are not in the index yet: what is in open packs and waits to be indexed.
     seen: Mutex<HashSet<ChunkId>>,
     done: Mutex<Done>,
@@ -79,7 +79,7 @@ impl Writer {
             repository,
             id,
             open: [Mutex::new(None), Mutex::new(None)],
-            spare: Mutex::default(),
+            buffers: Arc::default(),
             seen: Mutex::default(),
             done: Mutex::default(),
             poison: Mutex::default(),
@@ -206,8 +206,8 @@ impl Writer {
         self.check()?;
         for open in &self.open {
             let pack = lock(open).take();
-            if let Some(pack) = pack.filter(|pack| !pack.is_empty()) {
-                self.put_pack(pack.finish(&self.repository.keys))?;
+            if let Some((room, pack)) = pack.filter(|(_, pack)| !pack.is_empty()) {
+                self.put_pack(room, pack.finish(&self.repository.keys))?;
             }
         }
         Ok(())
@@ -241,20 +241,21 @@ impl Writer {
         self.check()?;
         let Repository { keys, random, .. } = &*self.repository;
         let mut open = lock(&self.open[usize::from(class.byte())]);
-        let mut pack = if let Some(pack) = open.take() {
+        let (room, mut pack) = if let Some(pack) = open.take() {
             pack
         } else {
-            let spare = lock(&self.spare).pop();
-            let buffer = spare.unwrap_or_else(|| Vec::with_capacity(PACK_ROOM));
-            OpenPack::new(keys, &**random, class, buffer)?
+            let (room, buffer) = self.buffers.take(|| Vec::with_capacity(PACK_ROOM));
+            // A put that failed meanwhile is what made room.
+            self.check()?;
+            (room, OpenPack::new(keys, &**random, class, buffer)?)
         };
         pack.add(id, blob, plain, compressed);
         if !pack.is_full() {
-            *open = Some(pack);
+            *open = Some((room, pack));
             return Ok(());
         }
         drop(open);
-        self.put_pack(pack.finish(keys))?;
+        self.put_pack(room, pack.finish(keys))?;
         self.flush_index(limits::INDEX_BLOBS)
     }
 
@@ -321,7 +322,7 @@ impl Writer {
         Ok(())
     }
 
-    fn put_pack(&self, pack: SealedPack) -> Result<()> {
+    fn put_pack(&self, room: Room, pack: SealedPack) -> Result<()> {
         let SealedPack {
             id,
             class,
@@ -336,7 +337,7 @@ impl Writer {
             length: length_u32(bytes.len()),
             entries,
         });
-        lock(&self.spare).push(bytes);
+        room.give_back(bytes);
         Ok(())
     }
 

@@ -54,6 +54,7 @@ pub(super) const FOR_TESTS: &[Package] = &[
     Package::new("perl", Programs(&["perl", "prove"])),
     Package::new("libjson-perl", PerlModule("JSON")),
     Package::new("python3", PythonModule("json")),
+    Package::new("python3-venv", PythonModule("ensurepip")),
     Package::new("python3-cryptography", PythonModule("cryptography")),
     Package::new("python3-zstandard", PythonModule("zstandard")),
 ];
@@ -142,7 +143,7 @@ fn lack_of_qemu(program: &str, answer: Option<&str>) -> Option<String> {
 
 /// The interpreter for the checks in Python. Debian's modules belong to Debian's
 /// interpreter, which need not be the first in PATH.
-fn python() -> &'static str {
+pub(super) fn python() -> &'static str {
     if Path::new("/usr/bin/python3").exists() {
         "/usr/bin/python3"
     } else {

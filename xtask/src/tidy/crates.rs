@@ -8,6 +8,7 @@ const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
     ("snapkeep-fuzz", &[], &["snapkeep-nbd", "snapkeep-walk"]),
     ("snapkeep-nbd", &["snapkeep-fuzz"], &[]),
     ("snapkeep-repo", &["snapkeep-direct"], &[]),
+    ("snapkeep-s3", &["snapkeep-repo"], &[]),
     ("snapkeep-api", &["snapkeep-nbd"], &[]),
     (
         "snapkeep-provider",
@@ -44,6 +45,7 @@ const DIRECTIONS: &[(&str, &[&str], &[&str])] = &[
             "snapkeep-conformance",
             "snapkeep-nbd",
             "snapkeep-repo",
+            "snapkeep-s3",
             "snapkeep-api",
             "snapkeep-provider",
             "snapkeep-tree",

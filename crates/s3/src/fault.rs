@@ -1,0 +1,257 @@
+//! What a failure means: for good, or to be tried again, in words that say what to do.
+
+use snapkeep_repo::{Error, ErrorKind};
+
+use crate::attempt::{Problem, Refusal};
+
+/// What is done to an object, or to all below a prefix.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Deed {
+    Put,
+    Read,
+    Length,
+    List,
+    Remove,
+}
+
+impl Deed {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::Read => "read",
+            Self::Length => "ask for",
+            Self::List => "list",
+            Self::Remove => "remove",
+        }
+    }
+
+    /// What the credentials must allow.
+    fn permission(self) -> &'static str {
+        match self {
+            Self::Put => "s3:PutObject",
+            Self::Read | Self::Length => "s3:GetObject (and s3:ListBucket, for what is not there)",
+            Self::List => "s3:ListBucket",
+            Self::Remove => "s3:DeleteObject",
+        }
+    }
+}
+
+/// Why a try failed.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The client library gave up; what was noted meanwhile says more.
+    Library(object_store::Error),
+    /// The connection ended in the middle of an object.
+    Cut(String),
+    /// What came is not what was asked for.
+    Wrong(String),
+    /// The storage does not know yet what it was told.
+    Behind(String),
+    /// This is the end of it.
+    Final(Error),
+}
+
+impl From<object_store::Error> for Trouble {
+    fn from(error: object_store::Error) -> Self {
+        Self::Library(error)
+    }
+}
+
+/// What to do about a failed try.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Final(Error),
+    /// Try again until the deadline.
+    Again(Error),
+    /// Try again a few times: this ends by luck or not at all.
+    Few(Error),
+    /// The reply was wrong: try again in another way.
+    Otherwise(Error),
+}
+
+/// A deed, and to what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject<'a> {
+    pub(crate) deed: Deed,
+    pub(crate) key: &'a str,
+    pub(crate) bucket: &'a str,
+}
+
+impl Subject<'_> {
+    pub(crate) fn error(&self, kind: ErrorKind, why: &str) -> Error {
+        let (deed, key, bucket) = (self.deed.words(), self.key, self.bucket);
+        Error::new(
+            kind,
+            format!("cannot {deed} {key} in the bucket {bucket}: {why}"),
+        )
+    }
+
+    pub(crate) fn judge(&self, trouble: Trouble, noted: Option<Problem>) -> Verdict {
+        let io = |why: &str| self.error(ErrorKind::Io, why);
+        match (trouble, noted) {
+            (Trouble::Final(error), _) => Verdict::Final(error),
+            (Trouble::Cut(why), _) => {
+                Verdict::Again(io(&format!("the connection ended in its middle ({why})")))
+            }
+            (Trouble::Behind(why), _) => Verdict::Again(io(&format!("the storage {why}"))),
+            (Trouble::Wrong(why), _) => Verdict::Otherwise(io(&format!("the reply {why}"))),
+            (Trouble::Library(_), Some(Problem::Refused(refusal))) => self.refused(&refusal),
+            (Trouble::Library(_), Some(Problem::Transport(why, true))) => {
+                Verdict::Final(io(&format!(
+                    "the endpoint's certificate is not trusted ({why}): if it is signed by an authority of your own, name its file in ca-file"
+                )))
+            }
+            (Trouble::Library(_), Some(Problem::Transport(why, false))) => Verdict::Again(io(
+                &format!("the endpoint cannot be reached, or the connection broke ({why})"),
+            )),
+            (Trouble::Library(_), Some(Problem::Credentials(why))) => {
+                let why = format!(
+                    "there are no credentials ({why}): name a credentials-file, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
+                );
+                Verdict::Few(self.error(ErrorKind::Denied, &why))
+            }
+            (Trouble::Library(_), Some(Problem::Wrong(why))) => {
+                Verdict::Otherwise(io(&format!("the reply {why}")))
+            }
+            (Trouble::Library(_), Some(Problem::Unsent(error))) => {
+                Verdict::Final(self.error(error.kind(), &error.to_string()))
+            }
+            (Trouble::Library(error), None) => {
+                let why = innermost(&error);
+                Verdict::Otherwise(io(&format!("the reply is not what was asked for ({why})")))
+            }
+        }
+    }
+
+    /// What an error's own name says; otherwise its status does.
+    fn refused(&self, refusal: &Refusal) -> Verdict {
+        (self.refused_by_code(refusal)).unwrap_or_else(|| self.refused_by_status(refusal))
+    }
+
+    fn refusal(&self, refusal: &Refusal, kind: ErrorKind, advice: &str) -> Error {
+        let Refusal {
+            status,
+            code,
+            words,
+            ..
+        } = refusal;
+        let named = match (code.is_empty(), words.is_empty()) {
+            (true, _) => format!("status {status}"),
+            (false, true) => format!("{code}, status {status}"),
+            (false, false) => format!("{code}, status {status}: {words}"),
+        };
+        self.error(kind, &format!("{advice} ({named})"))
+    }
+
+    fn refused_by_code(&self, refusal: &Refusal) -> Option<Verdict> {
+        let Refusal { code, region, .. } = refusal;
+        let error = |kind, advice: &str| self.refusal(refusal, kind, advice);
+        let denied = |advice: &str| Some(Verdict::Final(error(ErrorKind::Denied, advice)));
+        match code.as_str() {
+            "NoSuchBucket" => Some(Verdict::Final(error(
+                ErrorKind::Io,
+                "there is no such bucket: make it first, or mend its name",
+            ))),
+            "InvalidObjectState" => Some(Verdict::Final(error(
+                ErrorKind::Io,
+                "the object was moved to an archive such as Glacier and must be restored in the bucket before it can be read: do so, and take the repository out of the rule that moves it",
+            ))),
+            "RequestTimeTooSkewed" | "RequestExpired" => denied(
+                "the clock of this host and that of the storage differ: set this host's clock",
+            ),
+            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidSecurity" => denied(
+                "the credentials are wrong: compare access key and secret key with those of the account",
+            ),
+            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken" => {
+                Some(Verdict::Few(error(
+                    ErrorKind::Denied,
+                    "the credentials are no longer valid: renew them",
+                )))
+            }
+            "AuthorizationHeaderMalformed"
+            | "PermanentRedirect"
+            | "TemporaryRedirect"
+            | "IllegalLocationConstraintException" => {
+                let advice = region.as_ref().map_or_else(
+                    || "the bucket is in another region: name it by region".to_owned(),
+                    |region| format!("the bucket is in the region {region}: name that by region"),
+                );
+                Some(Verdict::Final(error(ErrorKind::Invalid, &advice)))
+            }
+            "QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage" => Some(Verdict::Final(
+                error(ErrorKind::Full, "the storage is full"),
+            )),
+            "RequestTimeout"
+            | "SlowDown"
+            | "InternalError"
+            | "ServiceUnavailable"
+            | "OperationAborted"
+            | "ConditionalRequestConflict"
+            | "ThrottlingException" => {
+                Some(Verdict::Again(error(ErrorKind::Io, "the storage is busy")))
+            }
+            _ => None,
+        }
+    }
+
+    fn refused_by_status(&self, refusal: &Refusal) -> Verdict {
+        let Refusal {
+            status,
+            code,
+            words,
+            region,
+        } = refusal;
+        let error = |kind, advice: &str| self.refusal(refusal, kind, advice);
+        let denied = |advice: &str| Verdict::Final(error(ErrorKind::Denied, advice));
+        let again = |advice: &str| Verdict::Again(error(ErrorKind::Io, advice));
+        match status {
+            403 if self.deed == Deed::Remove && is_locked(code, words) => Verdict::Final(error(
+                ErrorKind::Locked,
+                "the object is locked against removal until its retention ends",
+            )),
+            401 | 403 => {
+                let advice = format!(
+                    "it is not allowed: the credentials need the permission {}",
+                    self.deed.permission()
+                );
+                denied(&advice)
+            }
+            404 => Verdict::Final(error(ErrorKind::NotFound, "it is not there")),
+            301 | 307 => Verdict::Final(error(
+                ErrorKind::Invalid,
+                &region.as_ref().map_or_else(
+                    || "the bucket is in another region, or at another endpoint".to_owned(),
+                    |region| format!("the bucket is in the region {region}: name that by region"),
+                ),
+            )),
+            507 => Verdict::Final(error(ErrorKind::Full, "the storage is full")),
+            501 => Verdict::Final(error(ErrorKind::Io, "the storage cannot do that")),
+            408 | 409 | 429 | 500.. => again("the storage is busy or failed"),
+            _ => Verdict::Final(error(ErrorKind::Io, "the storage refused")),
+        }
+    }
+}
+
+/// Whether a removal was refused because of a lock: endpoints say so in words of their own.
+fn is_locked(code: &str, words: &str) -> bool {
+    let text = format!("{code} {words}").to_lowercase();
+    [
+        "object lock",
+        "objectlock",
+        "worm",
+        "retention",
+        "legal hold",
+        "locked",
+    ]
+    .iter()
+    .any(|word| text.contains(word))
+}
+
+/// The innermost cause, which is the one that says something.
+fn innermost(error: &object_store::Error) -> String {
+    let mut last: &dyn std::error::Error = error;
+    while let Some(cause) = last.source() {
+        last = cause;
+    }
+    last.to_string().replace('\n', " ")
+}

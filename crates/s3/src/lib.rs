@@ -1,0 +1,26 @@
+//! A repository in a bucket of S3: the [`Storage`](snapkeep_repo::Storage) that is one.
+//!
+//! Each file of the repository is one object, put by one request and never changed. Nothing depends
+//! on what an endpoint may lack: no conditional put, no multipart upload, no order of lists. What
+//! comes is checked to be what was asked for; what cannot be had is an error about the request, and
+//! never one about the repository's bytes.
+
+mod account;
+mod attempt;
+mod build;
+mod credentials;
+mod environment;
+mod fault;
+pub mod limits;
+mod listing;
+mod location;
+mod probe;
+mod reading;
+mod service;
+mod storage;
+mod xml;
+
+pub use account::{Account, Budget, Usage};
+pub use location::Location;
+pub use probe::Abilities;
+pub use storage::{Cancelled, Options, S3Storage};

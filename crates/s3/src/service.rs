@@ -1,0 +1,200 @@
+//! The way that every request and reply passes: counted, bounded in size and time, and what is
+//! wrong with a reply is noted.
+
+use std::error::Error as _;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use http::Method;
+use http_body_util::BodyExt;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
+    HttpResponseBody, HttpService, ReqwestConnector,
+};
+use tokio::time::timeout;
+
+use crate::account::{Account, Request};
+use crate::attempt::{Problem, Refusal, note};
+use crate::limits;
+use crate::xml;
+
+/// Makes clients that count.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    pub(crate) account: Arc<Account>,
+    /// The host of the endpoint, with its port; the bucket may stand before it.
+    pub(crate) host: String,
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(Service {
+            client: ReqwestConnector::default().connect(options)?,
+            account: Arc::clone(&self.account),
+            host: self.host.clone(),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Service {
+    client: HttpClient,
+    account: Arc<Account>,
+    host: String,
+}
+
+/// Why a request ends here; what is to be told was noted.
+#[derive(Debug)]
+struct Noted;
+
+impl std::fmt::Display for Noted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the request failed")
+    }
+}
+
+impl std::error::Error for Noted {}
+
+fn noted(problem: Problem) -> HttpError {
+    note(problem);
+    HttpError::new(HttpErrorKind::Unknown, Noted)
+}
+
+impl Service {
+    fn kind(&self, request: &HttpRequest) -> Request {
+        let authority = request.uri().authority().map_or("", |a| a.as_str());
+        let ours = (authority.strip_suffix(self.host.as_str()))
+            .is_some_and(|before| before.is_empty() || before.ends_with('.'));
+        if !ours {
+            return Request::Credentials;
+        }
+        let query = request.uri().query().unwrap_or_default();
+        match *request.method() {
+            Method::PUT => Request::Put,
+            Method::HEAD => Request::Head,
+            Method::DELETE => Request::Delete,
+            _ if query.contains("list-type=2") => Request::List,
+            _ => Request::Get,
+        }
+    }
+
+    /// A body that is no object, of bounded size.
+    async fn whole(&self, body: HttpResponseBody, kind: Request) -> Result<Bytes, HttpError> {
+        let mut body = body;
+        let mut bytes = BytesMut::new();
+        while let Some(frame) =
+            (timeout(limits::IDLE_PATIENCE, body.frame()).await).map_err(|_elapsed| silent(kind))?
+        {
+            let frame = frame.map_err(|e| failed(&e, kind))?;
+            if let Some(data) = frame.data_ref() {
+                if bytes.len() + data.len() > limits::REPLY_MAX {
+                    let what = "is longer than any reply may be".to_owned();
+                    return Err(noted(Problem::Wrong(what)));
+                }
+                self.account.received(data.len());
+                bytes.extend_from_slice(data);
+            }
+        }
+        Ok(bytes.freeze())
+    }
+}
+
+fn silent(kind: Request) -> HttpError {
+    let what = "it did not answer in time".to_owned();
+    noted(if kind == Request::Credentials {
+        Problem::Credentials(what)
+    } else {
+        Problem::Transport(what, false)
+    })
+}
+
+/// A failure of the connection, in one line.
+fn failed(error: &HttpError, kind: Request) -> HttpError {
+    let mut words = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        words.push(cause.to_string());
+        next = cause.source();
+    }
+    words.dedup();
+    let line = words.join(": ").replace(['\n', '\r'], " ");
+    let untrusted = line.contains("certificate");
+    noted(if kind == Request::Credentials {
+        Problem::Credentials(line)
+    } else {
+        Problem::Transport(line, untrusted)
+    })
+}
+
+fn refusal(status: u16, region: Option<String>, body: &Bytes) -> Refusal {
+    let text = String::from_utf8_lossy(body);
+    let words = |name: &str| {
+        let found = xml::element(&text, name).unwrap_or_default();
+        let short: String = found.chars().take(limits::WORDS_MAX).collect();
+        short
+            .escape_debug()
+            .to_string()
+            .replace("\\'", "'")
+            .replace("\\\"", "\"")
+    };
+    Refusal {
+        status,
+        code: words("Code"),
+        words: words("Message"),
+        region: region.or_else(|| Some(words("Region")).filter(|region| !region.is_empty())),
+    }
+}
+
+#[async_trait]
+impl HttpService for Service {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let kind = self.kind(&request);
+        let length = request.body().content_length() as u64;
+        (self.account.begin(kind, length)).map_err(|e| noted(Problem::Unsent(e)))?;
+        let seconds = length / limits::SLOWEST_UPLOAD;
+        let patience = if kind == Request::Credentials {
+            limits::CONNECT_PATIENCE
+        } else {
+            limits::IDLE_PATIENCE + std::time::Duration::from_secs(seconds)
+        };
+        let reply = (timeout(patience, self.client.execute(request)).await)
+            .map_err(|_elapsed| silent(kind))?
+            .map_err(|e| failed(&e, kind))?;
+        let (parts, body) = reply.into_parts();
+        if !parts.status.is_success() {
+            let region = (parts.headers.get("x-amz-bucket-region"))
+                .and_then(|region| region.to_str().ok().map(str::to_owned));
+            let body = self.whole(body, kind).await?;
+            let status = parts.status.as_u16();
+            note(if kind == Request::Credentials {
+                Problem::Credentials(format!("the answer was the status {status}"))
+            } else {
+                Problem::Refused(refusal(status, region, &body))
+            });
+            return Ok(HttpResponse::from_parts(parts, body.into()));
+        }
+        if kind == Request::Get {
+            let account = Arc::clone(&self.account);
+            let body = body.map_frame(move |frame| {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                account.received(length);
+                frame
+            });
+            return Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)));
+        }
+        let body = self.whole(body, kind).await?;
+        if kind == Request::List
+            && let Err(why) = xml::check_page(&String::from_utf8_lossy(&body))
+        {
+            return Err(noted(Problem::Wrong(why)));
+        }
+        // Some endpoints begin to answer before they know how it ends.
+        if kind == Request::Put && body.windows(7).any(|part| part == b"<Error>") {
+            note(Problem::Refused(refusal(503, None, &body)));
+            return Err(HttpError::new(HttpErrorKind::Unknown, Noted));
+        }
+        Ok(HttpResponse::from_parts(parts, body.into()))
+    }
+}

@@ -1,0 +1,440 @@
+//! A bucket as the place of a repository's files.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use object_store::aws::AmazonS3;
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt, PutPayload};
+use snapkeep_repo::{Error, ErrorKind, FileName, Random, Result, Storage, SystemRandom, too_long};
+use tokio::runtime::Runtime;
+
+use crate::account::{Account, Budget};
+use crate::attempt::{ATTEMPT, Attempt};
+use crate::build;
+use crate::fault::{Deed, Subject, Trouble, Verdict};
+use crate::limits;
+use crate::listing::Listing;
+use crate::location::Location;
+use crate::reading::{self, Found};
+
+/// Asked now and then whether the end is wanted.
+pub type Cancelled = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// How a bucket is used.
+#[derive(Clone)]
+pub struct Options {
+    /// A file with credentials; without it, Amazon's places are looked at.
+    pub credentials_file: Option<PathBuf>,
+    /// Certificates of authorities that are trusted besides the machine's, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// How long a request is tried again.
+    pub retry_deadline: Duration,
+    /// How much may be used.
+    pub budget: Budget,
+    /// Whether the end is wanted.
+    pub cancelled: Cancelled,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            credentials_file: None,
+            ca_file: None,
+            retry_deadline: limits::RETRY_DEADLINE,
+            budget: Budget::default(),
+            cancelled: Arc::new(|| false),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (f.debug_struct("Options"))
+            .field("credentials_file", &self.credentials_file)
+            .field("ca_file", &self.ca_file)
+            .field("retry_deadline", &self.retry_deadline)
+            .field("budget", &self.budget)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A repository's files as objects of a bucket.
+pub struct S3Storage {
+    location: Location,
+    options: Options,
+    store: AmazonS3,
+    runtime: Runtime,
+    account: Arc<Account>,
+    /// What was put here: a storage that says it is not there is behind.
+    put: Mutex<HashSet<FileName>>,
+    /// Whether the bucket answered for an object once: then a missing object is not a missing bucket.
+    answered: AtomicBool,
+}
+
+impl fmt::Debug for S3Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (f.debug_struct("S3Storage"))
+            .field("location", &self.location)
+            .finish_non_exhaustive()
+    }
+}
+
+impl S3Storage {
+    /// A storage at this location. Nothing is asked of it yet.
+    pub fn new(location: Location, options: Options) -> Result<Self> {
+        let account = Arc::new(Account::new(options.budget));
+        let store = build::store(&location, &options, &account)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(limits::RUNTIME_THREADS)
+            .thread_name("s3")
+            .enable_all()
+            .build()
+            .map_err(|e| Error::io("cannot start the threads for S3", e))?;
+        Ok(Self {
+            location,
+            options,
+            store,
+            runtime,
+            account,
+            put: Mutex::default(),
+            answered: AtomicBool::new(false),
+        })
+    }
+
+    /// Where it is.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// What was asked of it.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    pub(crate) fn store(&self) -> &AmazonS3 {
+        &self.store
+    }
+
+    pub(crate) fn path(&self, name: &FileName) -> Result<Path> {
+        let key = self.location.key(name.as_str());
+        Path::parse(&key).map_err(|e| {
+            Error::with_source(
+                ErrorKind::Invalid,
+                format!("{key} is no key of an object"),
+                e,
+            )
+        })
+    }
+
+    fn was_put(&self, name: &FileName) -> bool {
+        (self.put.lock().unwrap_or_else(PoisonError::into_inner)).contains(name)
+    }
+
+    /// Does a deed until it is done, fails for good, or the deadline passes. It is told how many
+    /// replies were wrong before.
+    pub(crate) fn run<T>(
+        &self,
+        subject: Subject<'_>,
+        mut deed: impl AsyncFnMut(u32) -> Result<T, Trouble>,
+    ) -> Result<T> {
+        let begun = Instant::now();
+        let (mut tries, mut wrong, mut pause) = (0, 0, limits::PAUSE_FIRST);
+        self.runtime.block_on(async {
+            loop {
+                let attempt = Arc::new(Attempt::default());
+                let trying = ATTEMPT.scope(Arc::clone(&attempt), deed(wrong));
+                let trouble = match self.obedient(trying).await? {
+                    Ok(done) => return Ok(done),
+                    Err(trouble) => trouble,
+                };
+                tries += 1;
+                let error = match subject.judge(trouble, attempt.take()) {
+                    Verdict::Final(error) => return Err(error),
+                    Verdict::Few(error) if tries >= limits::CREDENTIAL_TRIES => return Err(error),
+                    Verdict::Otherwise(error) => {
+                        wrong += 1;
+                        if wrong >= limits::WRONG_REPLIES_MAX {
+                            return Err(error);
+                        }
+                        error
+                    }
+                    Verdict::Again(error) | Verdict::Few(error) => error,
+                };
+                let wait = jittered(pause)?;
+                if begun.elapsed() + wait > self.options.retry_deadline {
+                    let what = format!(
+                        "{error}; tried {tries} times in {} seconds",
+                        begun.elapsed().as_secs()
+                    );
+                    return Err(Error::new(error.kind(), what));
+                }
+                self.obedient(tokio::time::sleep(wait)).await?;
+                pause = (pause * 2).min(limits::PAUSE_MAX);
+            }
+        })
+    }
+
+    /// Waits for this, or until the end is wanted.
+    async fn obedient<T>(&self, what: impl Future<Output = T>) -> Result<T> {
+        let mut what = std::pin::pin!(what);
+        loop {
+            if (self.options.cancelled)() {
+                return Err(Error::new(ErrorKind::Cancelled, "it was cancelled"));
+            }
+            if let Ok(done) = tokio::time::timeout(limits::CANCEL_POLL, &mut what).await {
+                return Ok(done);
+            }
+        }
+    }
+
+    pub(crate) fn subject<'a>(&'a self, deed: Deed, key: &'a str) -> Subject<'a> {
+        let bucket = self.location.bucket();
+        Subject { deed, key, bucket }
+    }
+
+    /// A missing object's error, unless the bucket is missing, or the object was put just now.
+    fn missing(&self, name: &FileName, error: Error) -> Result<Error> {
+        if error.kind() == ErrorKind::NotFound && !self.answered.load(Ordering::Relaxed) {
+            // Of a missing bucket, some requests are not told.
+            self.page(name.as_str(), None, Some(1))?;
+        }
+        Ok(error)
+    }
+
+    /// Does a deed to an object. If it was put by this process and is said not to be there, the
+    /// storage is behind, and asked again.
+    fn of_object<T>(
+        &self,
+        deed: Deed,
+        name: &FileName,
+        mut what: impl AsyncFnMut(&Path, u32) -> Result<T, Trouble>,
+    ) -> Result<T> {
+        let path = self.path(name)?;
+        let subject = self.subject(deed, path.as_ref());
+        let put = self.was_put(name);
+        let done = self.run(subject, async |wrong| match what(&path, wrong).await {
+            Err(Trouble::Library(object_store::Error::NotFound { .. })) if put => {
+                let why = "says that it is not there, and this run put it".to_owned();
+                Err(Trouble::Behind(why))
+            }
+            done => done,
+        });
+        match done {
+            Ok(done) => {
+                self.answered.store(true, Ordering::Relaxed);
+                Ok(done)
+            }
+            Err(error) => Err(self.missing(name, error)?),
+        }
+    }
+
+    fn head(&self, name: &FileName) -> Result<ObjectMeta> {
+        self.of_object(Deed::Length, name, async |path, _| {
+            Ok(self.store.head(path).await?)
+        })
+    }
+
+    /// A page of the names that begin so, and how to get the next.
+    fn page(
+        &self,
+        prefix: &str,
+        token: Option<&str>,
+        most: Option<usize>,
+    ) -> Result<(Vec<ObjectMeta>, Option<String>)> {
+        let prefix = self.location.key(prefix);
+        self.run(self.subject(Deed::List, &prefix), async |_| {
+            let options = PaginatedListOptions {
+                page_token: token.map(str::to_owned),
+                max_keys: most,
+                ..PaginatedListOptions::default()
+            };
+            let page = self.store.list_paginated(Some(&prefix), options).await?;
+            let objects = page.result.objects;
+            if let Some(other) = (objects.iter()).find(|o| !is_below(o.location.as_ref(), &prefix))
+            {
+                let what = format!("lists {}, which was not asked for", other.location);
+                return Err(Trouble::Wrong(what));
+            }
+            Ok((objects, page.page_token))
+        })
+    }
+
+    fn unbelievable(&self, prefix: &str, why: &str) -> Error {
+        let key = self.location.key(prefix);
+        (self.subject(Deed::List, &key)).error(ErrorKind::Io, &format!("the list {why}"))
+    }
+}
+
+/// Whether a key begins so. That of a mark of a folder has lost its slash at its end.
+fn is_below(key: &str, prefix: &str) -> bool {
+    key.starts_with(prefix) || prefix.strip_suffix('/') == Some(key)
+}
+
+/// Between half of a pause and all of it, so that hosts that were refused together do not come
+/// back together.
+fn jittered(pause: Duration) -> Result<Duration> {
+    let mut byte = [0];
+    SystemRandom.fill(&mut byte)?;
+    Ok(pause / 2 + pause / 512 * u32::from(byte[0]))
+}
+
+impl Storage for S3Storage {
+    fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
+        let payload = PutPayload::from(Bytes::copy_from_slice(bytes));
+        // Nothing is lost with a reply: the same bytes are put again.
+        self.of_object(Deed::Put, name, async |path, _| {
+            self.store.put(path, payload.clone()).await?;
+            Ok(())
+        })?;
+        let mut put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
+        if put.len() >= limits::PUT_NAMES_MAX {
+            put.clear();
+        }
+        put.insert(name.clone());
+        Ok(())
+    }
+
+    /// An object is durable once it is there.
+    fn settle(&self, name: &FileName) -> Result<()> {
+        self.head(name).map(drop)
+    }
+
+    fn read(&self, name: &FileName, range: Range<u64>) -> Result<Vec<u8>> {
+        if range.is_empty() {
+            // No range of no bytes can be asked for.
+            let length = self.length(name)?;
+            return if range.start <= length {
+                Ok(Vec::new())
+            } else {
+                Err(Error::corrupt(format!(
+                    "{name} ends before byte {}",
+                    range.end
+                )))
+            };
+        }
+        let shorter = async |path: &Path, told: u64| {
+            // A reply that says so is no proof: the object is asked once more.
+            match self.store.head(path).await?.size {
+                size if size < range.end => Err(Trouble::Final(Error::corrupt(format!(
+                    "{name} ends before byte {}",
+                    range.end
+                )))),
+                size => Err(Trouble::Wrong(format!(
+                    "takes the object of {size} bytes for one of {told}"
+                ))),
+            }
+        };
+        self.of_object(Deed::Read, name, async |path, wrong| {
+            // Whoever gets ranges wrong may get whole objects right.
+            let found = if wrong % 3 == 2 {
+                reading::out_of_whole(&self.store, path, range.clone()).await
+            } else {
+                reading::range(&self.store, path, range.clone()).await
+            };
+            match found {
+                Ok(Found::Bytes(bytes)) => Ok(bytes),
+                Ok(Found::Shorter(size)) => shorter(path, size).await,
+                Err(Trouble::Library(_)) if crate::attempt::is_past_end() => {
+                    shorter(path, range.start).await
+                }
+                Err(trouble) => Err(trouble),
+            }
+        })
+    }
+
+    fn read_whole(&self, name: &FileName, max: u64) -> Result<Vec<u8>> {
+        self.of_object(Deed::Read, name, async |path, wrong| {
+            let plainly = wrong % 3 == 2;
+            let told = match reading::whole(&self.store, path, max, plainly).await {
+                Ok(Ok(bytes)) if plainly => {
+                    let size = self.store.head(path).await?.size;
+                    if size != bytes.len() as u64 {
+                        return Err(Trouble::Wrong(format!(
+                            "has {} bytes of {size}",
+                            bytes.len()
+                        )));
+                    }
+                    return Ok(bytes);
+                }
+                Ok(Ok(bytes)) => return Ok(bytes),
+                Ok(Err(length)) => length,
+                // Of an object of no bytes there is no range.
+                Err(Trouble::Library(_)) if crate::attempt::is_past_end() => 0,
+                Err(trouble) => return Err(trouble),
+            };
+            match self.store.head(path).await?.size {
+                0 if told == 0 => Ok(Vec::new()),
+                size if size == told => Err(Trouble::Final(too_long(name, size, max))),
+                size => Err(Trouble::Wrong(format!(
+                    "takes the object of {size} bytes for one of {told}"
+                ))),
+            }
+        })
+    }
+
+    fn length(&self, name: &FileName) -> Result<u64> {
+        Ok(self.head(name)?.size)
+    }
+
+    fn modified(&self, name: &FileName) -> Result<i64> {
+        Ok(self.head(name)?.last_modified.timestamp())
+    }
+
+    fn list(
+        &self,
+        prefix: &FileName,
+        each: &mut dyn FnMut(&FileName, u64) -> Result<()>,
+    ) -> Result<()> {
+        let below = format!("{prefix}/");
+        let key = self.location.key(&below);
+        let mut listing = Listing::default();
+        let mut token: Option<String> = None;
+        loop {
+            let (objects, next) = self.page(&below, token.as_deref(), None)?;
+            // What has no name of a file is none: another program's, or a folder's mark.
+            let ours = objects
+                .into_iter()
+                .filter(|o| o.location.as_ref().starts_with(&key));
+            let names =
+                ours.filter_map(|o| Some((self.location.name(o.location.as_ref())?, o.size)));
+            let told = (listing.page(names.collect(), next.as_deref()))
+                .map_err(|why| self.unbelievable(&below, &why))?;
+            told.iter()
+                .try_for_each(|(name, length)| each(name, *length))?;
+            token = next;
+            if token.is_none() {
+                break;
+            }
+        }
+        if listing.is_empty() {
+            // That there is nothing is believed when it was said twice.
+            let (objects, _) = self.page(&below, None, Some(1))?;
+            if !objects.is_empty() {
+                let why = "was empty, and then it was not: the storage contradicts itself";
+                return Err(self.unbelievable(&below, why));
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, name: &FileName) -> Result<()> {
+        let path = self.path(name)?;
+        let removed = self.run(self.subject(Deed::Remove, path.as_ref()), async |_| {
+            self.store.delete(&path).await?;
+            Ok(())
+        });
+        (self.put.lock().unwrap_or_else(PoisonError::into_inner)).remove(name);
+        match removed {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+}

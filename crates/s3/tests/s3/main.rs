@@ -1,0 +1,16 @@
+//! The storage against a real server of S3, and against what may happen on the way to it.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::format_push_string,
+    reason = "a test fails by panicking and tells what it skips"
+)]
+
+mod faults;
+mod lists;
+mod refusals;
+mod repository;
+mod storage;
+mod support;

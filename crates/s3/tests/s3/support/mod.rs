@@ -1,0 +1,72 @@
+//! What the tests share: a server, a proxy before it, and storages at both.
+
+pub(crate) mod moto;
+pub(crate) mod proxy;
+
+use std::path::PathBuf;
+
+use snapkeep_repo::FileName;
+use snapkeep_s3::{Location, Options, S3Storage};
+use tempfile::TempDir;
+
+use moto::Moto;
+use proxy::Proxy;
+
+/// A bucket of the server, seen directly and through a proxy.
+pub(crate) struct Bucket {
+    pub(crate) moto: &'static Moto,
+    pub(crate) proxy: Proxy,
+    pub(crate) name: String,
+    folder: TempDir,
+}
+
+impl Bucket {
+    /// None if there is no server.
+    pub(crate) fn new(test: &str) -> Option<Self> {
+        let moto = moto::moto(test)?;
+        Some(Self {
+            moto,
+            proxy: Proxy::start(&moto.address),
+            name: moto.bucket(),
+            folder: tempfile::tempdir().expect("a folder"),
+        })
+    }
+
+    fn credentials(&self) -> PathBuf {
+        let path = self.folder.path().join("credentials");
+        std::fs::write(&path, "key-id\nsecret-key-of-the-test\n").expect("room");
+        path
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            credentials_file: Some(self.credentials()),
+            ..Options::default()
+        }
+    }
+
+    fn location(&self, prefix: &str, address: &str) -> Location {
+        let name = &self.name;
+        (format!("s3://{name}/{prefix}?endpoint=http://{address}").parse()).expect("it is valid")
+    }
+
+    /// A storage that reaches the server directly.
+    pub(crate) fn direct(&self, prefix: &str) -> S3Storage {
+        let location = self.location(prefix, &self.moto.address);
+        S3Storage::new(location, self.options()).expect("it can be used")
+    }
+
+    /// One that goes through the proxy.
+    pub(crate) fn storage(&self, prefix: &str) -> S3Storage {
+        self.storage_with(prefix, self.options())
+    }
+
+    pub(crate) fn storage_with(&self, prefix: &str, options: Options) -> S3Storage {
+        let location = self.location(prefix, &self.proxy.address);
+        S3Storage::new(location, options).expect("it can be used")
+    }
+}
+
+pub(crate) fn name(text: &str) -> FileName {
+    text.parse().expect("a name")
+}

@@ -1,0 +1,272 @@
+//! A proxy before the server that does to requests and replies what networks, servers and people
+//! do: it speaks plain HTTP, a connection for each request.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// The most bytes of one message.
+const MESSAGE_MAX: u64 = 128 << 20;
+
+/// A request or a reply.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Message {
+    /// The first line.
+    pub(crate) line: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Message {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let found = self
+            .headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.headers.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
+        if !value.is_empty() {
+            self.headers.push((name.to_owned(), value.to_owned()));
+        }
+    }
+
+    fn read(stream: &TcpStream, of_head: bool) -> Option<Self> {
+        let mut reader = BufReader::new(stream).take(MESSAGE_MAX);
+        let mut line = String::new();
+        let mut message = Self::default();
+        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        line.trim_end().clone_into(&mut message.line);
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+            let Some((name, value)) = line.trim_end().split_once(':') else {
+                break;
+            };
+            message
+                .headers
+                .push((name.to_owned(), value.trim().to_owned()));
+        }
+        if of_head {
+            return Some(message);
+        }
+        if message.header("expect").is_some() {
+            (&mut &*stream)
+                .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+                .ok()?;
+        }
+        match message
+            .header("content-length")
+            .and_then(|length| length.parse().ok())
+        {
+            Some(length) => {
+                reader
+                    .by_ref()
+                    .take(length)
+                    .read_to_end(&mut message.body)
+                    .ok()?;
+            }
+            None if message.line.starts_with("HTTP/") => {
+                reader.read_to_end(&mut message.body).ok()?;
+            }
+            None => {}
+        }
+        Some(message)
+    }
+
+    fn head(&self) -> Vec<u8> {
+        let mut text = format!("{}\r\n", self.line);
+        for (name, value) in &self.headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        text.push_str("\r\n");
+        text.into_bytes()
+    }
+}
+
+type Edit = Arc<dyn Fn(&mut Message) + Send + Sync>;
+
+/// What is done to one request.
+#[derive(Clone)]
+pub(crate) enum Fault {
+    /// The server never sees the request: the connection is closed.
+    Refuse,
+    /// The server acts, and nobody hears of it.
+    LoseReply,
+    /// After so many bytes of the reply's body the connection is closed.
+    Cut(usize),
+    /// The server does not see it; this status, code and words are the answer.
+    Answer(u16, &'static str, &'static str),
+    /// The server sees another request.
+    Request(Edit),
+    /// Another reply comes.
+    Reply(Edit),
+    /// Both.
+    Both(Edit, Edit),
+}
+
+impl Fault {
+    pub(crate) fn request(edit: impl Fn(&mut Message) + Send + Sync + 'static) -> Self {
+        Self::Request(Arc::new(edit))
+    }
+
+    pub(crate) fn reply(edit: impl Fn(&mut Message) + Send + Sync + 'static) -> Self {
+        Self::Reply(Arc::new(edit))
+    }
+}
+
+struct Rule {
+    method: &'static str,
+    part: &'static str,
+    /// How often it still applies.
+    times: u64,
+    fault: Fault,
+}
+
+#[derive(Default)]
+struct State {
+    rules: Vec<Rule>,
+    log: Vec<String>,
+}
+
+/// A running proxy; ends when dropped.
+pub(crate) struct Proxy {
+    pub(crate) address: String,
+    state: Arc<Mutex<State>>,
+}
+
+/// It always applies.
+pub(crate) const ALWAYS: u64 = u64::MAX;
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Proxy {
+    pub(crate) fn start(server: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let state = Arc::new(Mutex::new(State::default()));
+        let (shared, server) = (Arc::clone(&state), server.to_owned());
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if Arc::strong_count(&shared) == 1 {
+                    return;
+                }
+                let (shared, server) = (Arc::clone(&shared), server.clone());
+                thread::spawn(move || serve(&client, &server, &shared));
+            }
+        });
+        Self { address, state }
+    }
+
+    /// The next so many requests with this method whose line has this part are treated so.
+    pub(crate) fn add(&self, method: &'static str, part: &'static str, times: u64, fault: Fault) {
+        let rule = Rule {
+            method,
+            part,
+            times,
+            fault,
+        };
+        lock(&self.state).rules.push(rule);
+    }
+
+    /// No fault any more.
+    pub(crate) fn heal(&self) {
+        lock(&self.state).rules.clear();
+    }
+
+    /// The lines of the requests since this was last asked.
+    pub(crate) fn log(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.state).log)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // The listening thread looks once more whether it is wanted.
+        let state = std::mem::take(&mut self.state);
+        drop(state);
+        TcpStream::connect(&self.address).ok();
+    }
+}
+
+fn serve(client: &TcpStream, server: &str, state: &Mutex<State>) {
+    client.set_nodelay(true).ok();
+    // One request for each connection: the reply says so.
+    let Some(mut request) = Message::read(client, false) else {
+        return;
+    };
+    let fault = {
+        let mut state = lock(state);
+        state.log.push(request.line.clone());
+        let found = state.rules.iter_mut().find(|rule| {
+            rule.times > 0
+                && request.line.starts_with(rule.method)
+                && request.line.contains(rule.part)
+        });
+        found.map(|rule| {
+            rule.times -= 1;
+            rule.fault.clone()
+        })
+    };
+    let mut cut = None;
+    match &fault {
+        Some(Fault::Refuse) => return,
+        Some(Fault::Request(edit) | Fault::Both(edit, _)) => edit(&mut request),
+        Some(Fault::Cut(bytes)) => cut = Some(*bytes),
+        Some(Fault::Answer(status, code, words)) => {
+            let body = format!(
+                "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{words}</Message></Error>"
+            );
+            let mut reply = Message {
+                line: format!("HTTP/1.1 {status} Told"),
+                ..Message::default()
+            };
+            if !request.line.starts_with("HEAD") {
+                reply.body = body.into_bytes();
+            }
+            reply.set("Content-Length", &reply.body.len().to_string());
+            send(client, &mut reply, None);
+            return;
+        }
+        Some(Fault::LoseReply | Fault::Reply(_)) | None => {}
+    }
+    let Some(mut reply) = forward(&mut request, server) else {
+        return;
+    };
+    match &fault {
+        Some(Fault::LoseReply) => return,
+        Some(Fault::Reply(edit) | Fault::Both(_, edit)) => {
+            edit(&mut reply);
+            if !request.line.starts_with("HEAD") {
+                reply.set("Content-Length", &reply.body.len().to_string());
+            }
+        }
+        _ => {}
+    }
+    send(client, &mut reply, cut);
+}
+
+fn forward(request: &mut Message, server: &str) -> Option<Message> {
+    let mut stream = TcpStream::connect(server).ok()?;
+    stream.set_nodelay(true).ok();
+    request.set("Connection", "close");
+    request.set("Expect", "");
+    stream.write_all(&request.head()).ok()?;
+    stream.write_all(&request.body).ok()?;
+    Message::read(&stream, request.line.starts_with("HEAD"))
+}
+
+fn send(mut client: &TcpStream, reply: &mut Message, cut: Option<usize>) {
+    reply.set("Connection", "close");
+    let sent = cut.unwrap_or(reply.body.len()).min(reply.body.len());
+    // Whoever does not listen any more is not told.
+    client.write_all(&reply.head()).ok();
+    client.write_all(&reply.body[..sent]).ok();
+    client.flush().ok();
+    client.shutdown(Shutdown::Both).ok();
+}
