@@ -49,13 +49,13 @@ pub(crate) struct Common {
     /// The configuration file [default: /etc/snapkeep/config.toml, if it is there].
     #[arg(long, env = "SNAPKEEP_CONFIG", global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The repository's folder.
+    /// The repository: a folder, or a bucket of S3 as `s3://BUCKET/PREFIX?endpoint=URL&region=NAME`.
     #[arg(
         long,
         short,
         env = "SNAPKEEP_REPOSITORY",
         global = true,
-        value_name = "FOLDER"
+        value_name = "PLACE"
     )]
     pub(crate) repository: Option<PathBuf>,
     /// A file that holds the passphrase [env: `SNAPKEEP_PASSPHRASE_FILE`].
@@ -78,6 +78,9 @@ pub(crate) struct Common {
     /// [default: /var/lib/snapkeep].
     #[arg(long, env = "SNAPKEEP_STATE", global = true, value_name = "FOLDER")]
     pub(crate) state: Option<PathBuf>,
+    /// Keep nothing of a bucket in the cache on this host.
+    #[arg(long, global = true)]
+    pub(crate) no_cache: bool,
     /// Print the result, or the error, as one JSON object.
     #[arg(long, global = true)]
     pub(crate) json: bool,

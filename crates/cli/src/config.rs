@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::args::forget::Keep;
 use crate::failure::usage;
+use crate::place::{self, S3Settings};
 use crate::units::parse_size;
 
 /// Where it is looked for when none is named.
@@ -33,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) time_zone: Option<String>,
     /// What `forget --configured` keeps of guests of which nothing else is said.
     pub(crate) retention: Option<Keep>,
+    #[serde(default)]
+    pub(crate) s3: S3Settings,
     /// By the guest's name.
     #[serde(default)]
     pub(crate) guests: BTreeMap<String, OfGuest>,
@@ -127,6 +130,9 @@ impl Config {
             &mut self.key_file,
             &mut self.fleecing,
             &mut self.state,
+            &mut self.s3.credentials_file,
+            &mut self.s3.ca_file,
+            &mut self.s3.cache,
         ];
         let guests = self.guests.values_mut().flat_map(|guest| {
             [
@@ -138,7 +144,9 @@ impl Config {
             ]
         });
         for path in own.into_iter().chain(guests).flatten() {
-            *path = folder.join(&*path);
+            if !place::is_bucket(path) {
+                *path = folder.join(&*path);
+            }
         }
     }
 }

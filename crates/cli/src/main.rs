@@ -9,6 +9,7 @@ mod making;
 mod memory;
 mod paced;
 mod past;
+mod place;
 mod progress;
 mod provide;
 mod report;
@@ -29,7 +30,10 @@ use clap::Parser;
 fn main() -> ExitCode {
     let args = args::Args::parse();
     match verbs::run(&args) {
-        Ok(code) => code,
+        Ok(code) => {
+            report::usage(args.common.quiet);
+            code
+        }
         Err(error) => report::failure(&error, args.common.json),
     }
 }

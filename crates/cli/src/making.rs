@@ -7,45 +7,58 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use snapkeep_api::Cancel;
-use snapkeep_repo::{LocalStorage, Protect, RecoveryKit, Repository, SystemRandom, Unlock, limits};
+use snapkeep_api::{Cancel, Clock, SystemClock};
+use snapkeep_repo::{
+    ErrorKind, Protect, RecoveryKit, Repository, Storage, SystemRandom, Unlock, limits,
+};
+use snapkeep_s3::Abilities;
 
 use crate::failure::{Code, fault};
+use crate::place::{self, Place};
 use crate::secrets::NewSecret;
-use crate::watched::Watched;
 
 /// Hexadecimal digits of a key slot's name.
 const SLOT_NAME: usize = 16;
 
-/// Makes a repository in a folder that [`check_empty`] has passed; its id. Every place that a
+/// A new repository.
+pub(crate) struct Made {
+    pub(crate) id: String,
+    /// What a bucket's endpoint can do.
+    pub(crate) abilities: Option<Abilities>,
+}
+
+/// Makes a repository in a place that [`check_empty`] has passed; what there is to tell of it. Every place that a
 /// secret goes to was taken before: what is claimed and not written goes again.
 pub(crate) fn make(
-    folder: &Path,
+    place: &Place,
     protect: &Protect,
     kit_file: NewSecret,
     key_file: Option<NewSecret>,
     cancel: &Cancel,
-) -> Result<String> {
-    let storage = Arc::new(Watched::new(LocalStorage::create(folder)?));
+) -> Result<Made> {
+    let storage = place.create()?;
     storage.obey(cancel.clone());
+    let now = SystemClock::new().now().0;
+    let abilities = (storage.bucket.as_ref().map(|bucket| bucket.abilities(now)))
+        .transpose()
+        .with_context(|| format!("cannot try what the storage of {place} can do"))?;
     let random = Arc::new(SystemRandom);
     let repository = Repository::init(
-        storage,
+        Arc::clone(&storage) as _,
         Arc::clone(&random) as _,
         protect,
         limits::CHUNK_DEFAULT,
     )
-    .with_context(|| format!("cannot make the repository {}", folder.display()))?;
+    .with_context(|| format!("cannot make the repository {place}"))?;
     // From here on there is a repository: a first signal comes too late to keep its kit from it.
     if let Some(file) = key_file {
         file.keep();
     }
     let id = repository.config().repository.clone();
     let kit = write_kit(&repository, kit_file)?;
-    let storage = LocalStorage::open(folder)?;
-    Repository::open(Arc::new(storage), random, &Unlock::Recovery(kit))
+    Repository::open(storage, random, &Unlock::Recovery(kit))
         .context("the recovery kit that was written does not open the repository")?;
-    Ok(id)
+    Ok(Made { id, abilities })
 }
 
 /// Writes the recovery kit of a repository; as it was read back.
@@ -67,7 +80,34 @@ pub(crate) fn write_kit(repository: &Repository, mut file: NewSecret) -> Result<
 
 /// A folder with something in it is somebody's already, unless it is what a killed `init` left:
 /// key slots of no repository, which open nothing, and files that did not get their names.
-pub(crate) fn check_empty(folder: &Path) -> Result<()> {
+pub(crate) fn check_empty(place: &Place) -> Result<()> {
+    match place {
+        Place::Folder(folder) => check_empty_folder(folder),
+        Place::Bucket(..) => check_empty_bucket(place),
+    }
+}
+
+/// A bucket, or the prefix in it, has no temporary files. Key slots that a killed `init` left are
+/// told from others by nothing but their names, as in a folder.
+fn check_empty_bucket(place: &Place) -> Result<()> {
+    let refuse = |why: &str| {
+        let what = format!("cannot make a repository in {place}: {why}");
+        Err(fault(Code::Failed, what))
+    };
+    let storage = place.open()?;
+    match storage.length(&"config".parse()?) {
+        Ok(_) => return refuse("there is a repository in it already"),
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(|| format!("cannot look into {place}")),
+    }
+    match place::first_file(&*storage).with_context(|| format!("cannot look into {place}"))? {
+        None => Ok(()),
+        Some(file) if file.as_str().starts_with("keys/") => Ok(()),
+        Some(file) => refuse(&format!("it is not empty, there is {file}")),
+    }
+}
+
+fn check_empty_folder(folder: &Path) -> Result<()> {
     let cannot = || format!("cannot look into the folder {}", folder.display());
     let refuse = |why: &str| {
         let what = format!("cannot make a repository in {}: {why}", folder.display());

@@ -3,13 +3,13 @@
 //! somebody without a key, or the repository is an older copy of itself, or another one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use anyhow::Result;
 use snapkeep_provider::HeadMemory;
 use snapkeep_repo::SnapshotName;
 
 use crate::memory::{MemoryFolder, NEW};
+use crate::place::Place;
 use crate::settings::Settings;
 
 /// Hexadecimal digits that stand for a place in the names of files.
@@ -39,10 +39,19 @@ pub(crate) struct Doubt {
 }
 
 impl Past {
-    /// Of the repository in a folder, there or not.
-    pub(crate) fn new(settings: &Settings, folder: &Path) -> Self {
-        let whole = std::fs::canonicalize(folder).or_else(|_| std::path::absolute(folder));
-        let whole = whole.unwrap_or_else(|_| folder.to_owned());
+    /// Of the repository in a place, there or not.
+    pub(crate) fn new(settings: &Settings, place: &Place) -> Self {
+        let whole = match place {
+            Place::Folder(folder) => {
+                let whole = std::fs::canonicalize(folder).or_else(|_| std::path::absolute(folder));
+                whole.unwrap_or_else(|_| folder.clone())
+            }
+            // Another endpoint may have a bucket of the same name.
+            Place::Bucket(location, _) => match location.endpoint() {
+                Some(endpoint) => format!("{place} at {endpoint}").into(),
+                None => place.to_string().into(),
+            },
+        };
         let hash = blake3::hash(whole.as_os_str().as_encoded_bytes()).to_hex();
         Self {
             memory: MemoryFolder::new(settings.memory()),

@@ -20,6 +20,7 @@ use snapkeep_repo::{KeyFile, Protect, Repository, SystemRandom};
 
 use crate::failure::{Code, fault, usage};
 use crate::making;
+use crate::place::Place;
 use crate::secrets::{self, NewSecret};
 use crate::session;
 use crate::settings::Secret;
@@ -65,9 +66,9 @@ impl Program {
             return Ok(Arc::clone(repository));
         }
         let settings = self.settings()?;
-        let folder = &settings.repository;
+        let place = settings.place().map_err(|e| told(&e))?;
         let open = || {
-            let storage = session::storage(folder)?;
+            let storage = place.open()?;
             storage.obey(cancel.clone());
             session::repository(&storage, settings.secret.as_ref(), || {
                 let what = "it is encrypted: the storage needs its passphrase or its key";
@@ -75,7 +76,7 @@ impl Program {
             })
         };
         let repository = open().map_err(|e| {
-            let what = format!("cannot open the repository {}", folder.display());
+            let what = format!("cannot open the repository {place}");
             told(&e.context(what))
         })?;
         let repository = Arc::new(repository);
@@ -86,17 +87,18 @@ impl Program {
     /// Makes the repository that the storage names, encrypted.
     fn create(&self, cancel: &Cancel) -> anyhow::Result<()> {
         let settings = self.settings()?;
-        let folder = &settings.repository;
-        let above = folder.parent().unwrap_or(folder);
-        if !above.is_dir() {
-            let what = format!(
-                "cannot make a repository in {}: there is no folder {} (is its storage mounted?)",
-                folder.display(),
-                above.display()
-            );
-            return Err(usage(what));
+        let place = settings.place()?;
+        if let Place::Folder(folder) = &place {
+            let above = folder.parent().unwrap_or(folder);
+            if !above.is_dir() {
+                let what = format!(
+                    "cannot make a repository in {place}: there is no folder {} (is its storage mounted?)",
+                    above.display()
+                );
+                return Err(usage(what));
+            }
         }
-        making::check_empty(folder)?;
+        making::check_empty(&place)?;
         let protect = match &settings.secret {
             Some(Secret::PassphraseFile(path)) => {
                 Protect::Passphrase(secrets::passphrase_in(path)?)
@@ -108,9 +110,8 @@ impl Program {
             }
             Some(Secret::RecoveryKit(_) | Secret::Passphrase(_)) | None => {
                 let what = format!(
-                    "a new repository in {} needs a passphrase or a key for the storage \
-                     (`snapkeep init --no-encryption` makes one that needs none)",
-                    folder.display()
+                    "a new repository in {place} needs a passphrase or a key for the storage \
+                     (`snapkeep init --no-encryption` makes one that needs none)"
                 );
                 return Err(usage(what));
             }
@@ -121,7 +122,7 @@ impl Program {
             "the recovery kit has no place (if an earlier repository's kit is there, copy it to a \
              safe place and remove it)",
         )?;
-        making::make(folder, &protect, kit, None, cancel)?;
+        making::make(&place, &protect, kit, None, cancel)?;
         Ok(())
     }
 

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::failure::Code;
+use crate::place;
+use crate::units::human;
 
 /// A verb's result: one JSON object, or lines for people.
 pub(crate) trait Report: Serialize {
@@ -17,7 +19,15 @@ pub(crate) trait Report: Serialize {
 /// Prints a result.
 pub(crate) fn result(report: &impl Report, json: bool) -> Result<()> {
     if json {
-        let text = serde_json::to_string(report).context("cannot encode the result")?;
+        let mut text = serde_json::to_string(report).context("cannot encode the result")?;
+        // After the result's own parts, in their order.
+        if let Some(usage) = usage_told()
+            && text.ends_with('}')
+        {
+            text.pop();
+            let comma = if text.ends_with('{') { "" } else { "," };
+            text = format!("{text}{comma}\"requests\":{usage}}}");
+        }
         return bytes(format!("{text}\n").as_bytes());
     }
     let mut text = report.lines().join("\n");
@@ -25,6 +35,32 @@ pub(crate) fn result(report: &impl Report, json: bool) -> Result<()> {
         text.push('\n');
     }
     bytes(text.as_bytes())
+}
+
+/// What was asked of a bucket until now, as part of a result.
+fn usage_told() -> Option<Value> {
+    let usage = place::usage_so_far()?;
+    Some(json!({
+        "put": usage.puts, "get": usage.gets, "head": usage.heads, "list": usage.lists,
+        "delete": usage.deletes, "sent_bytes": usage.sent, "received_bytes": usage.received,
+    }))
+}
+
+/// The same for people, at the end of a run.
+pub(crate) fn usage(quiet: bool) {
+    if let Some(usage) = place::usage_so_far().filter(|_| !quiet) {
+        remark(&format!(
+            "{} requests: {} put, {} get, {} head, {} list, {} delete; sent {}, received {}",
+            usage.requests(),
+            usage.puts,
+            usage.gets,
+            usage.heads,
+            usage.lists,
+            usage.deletes,
+            human(usage.sent),
+            human(usage.received)
+        ));
+    }
 }
 
 /// Bytes as they are.
@@ -136,7 +172,10 @@ pub(crate) fn failure(error: &anyhow::Error, json: bool) -> ExitCode {
     let message = format!("{error:#}").replace('\n', " ");
     remark(&message);
     if json {
-        let object = json!({"error": {"code": code.word(), "message": message}});
+        let mut object = json!({"error": {"code": code.word(), "message": message}});
+        if let Some(usage) = usage_told() {
+            object["requests"] = usage;
+        }
         if let Err(error) = bytes(format!("{object}\n").as_bytes()) {
             remark(&format!("{error:#}"));
         }

@@ -1,18 +1,16 @@
 //! An open repository, and what is looked up in it.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use snapkeep_api::{ArchiveName, Clock, GuestId, GuestKind, SystemClock, TaskLog, VmMechanism};
 use snapkeep_provider::{ChangeDetection, Options, RepositoryProvider, group};
-use snapkeep_repo::{
-    ErrorKind, LocalStorage, Repository, Snapshot, SnapshotName, Storage, SystemRandom, Unlock,
-};
+use snapkeep_repo::{ErrorKind, Repository, Snapshot, SnapshotName, Storage, SystemRandom, Unlock};
 
 use crate::failure::{Code, fault, usage};
 use crate::past::{Doubt, Past};
+use crate::place::Place;
 use crate::provide::names;
 use crate::report::remark;
 use crate::secrets;
@@ -31,27 +29,28 @@ pub(crate) struct Session {
     pub(crate) doubts: Vec<Doubt>,
 }
 
-/// The repository's folder.
-pub(crate) fn folder(settings: &Settings) -> Result<&Path> {
-    settings.repository.as_deref().ok_or_else(|| {
+/// Where the repository is.
+pub(crate) fn place(settings: &Settings) -> Result<Place> {
+    let named = settings.repository.as_deref().ok_or_else(|| {
         usage("no repository is named: give --repository, SNAPKEEP_REPOSITORY or the configuration's key repository")
-    })
+    })?;
+    Place::new(named, &settings.config.s3)
 }
 
 impl Session {
     /// Opens the repository; asks for the passphrase if it is needed and was not given. From here
     /// on signals cancel.
     pub(crate) fn open(settings: &Settings) -> Result<Self> {
-        let folder = folder(settings)?;
+        let place = place(settings)?;
         if let (Some(secret), false) = (&settings.secret, settings.quiet) {
             secrets::warn_of_readers(secret);
         }
-        let opened = open(folder, settings);
+        let opened = open(&place, settings);
         let (storage, repository) =
-            opened.with_context(|| format!("cannot open the repository {}", folder.display()))?;
+            opened.with_context(|| format!("cannot open the repository {place}"))?;
         let stop = Stop::watch(settings.quiet)?;
         storage.obey(stop.cancel.clone());
-        let past = Past::new(settings, folder);
+        let past = Past::new(settings, &place);
         let id = &repository.config().repository;
         let doubts = past.doubts(id, || {
             let names = repository.all_snapshots_of(None)?.into_iter();
@@ -272,24 +271,12 @@ pub(crate) const VM: &[GuestKind] = &[GuestKind::Qemu];
 /// Containers alone.
 pub(crate) const CONTAINER: &[GuestKind] = &[GuestKind::Lxc];
 
-fn open(folder: &Path, settings: &Settings) -> Result<(Arc<Watched>, Repository)> {
-    let storage = storage(folder)?;
+fn open(place: &Place, settings: &Settings) -> Result<(Arc<Watched>, Repository)> {
+    let storage = place.open()?;
     let repository = repository(&storage, settings.secret.as_ref(), || {
         Ok(Unlock::Passphrase(secrets::ask()?))
     })?;
     Ok((storage, repository))
-}
-
-/// The storage of a repository that is in this folder.
-pub(crate) fn storage(folder: &Path) -> Result<Arc<Watched>> {
-    let storage = LocalStorage::open(folder).map_err(|e| {
-        if e.kind() == ErrorKind::NotFound {
-            let what = "there is no such folder (is its storage mounted? `snapkeep init` makes a new repository)";
-            return fault(Code::NotFound, what);
-        }
-        e.into()
-    })?;
-    Ok(Arc::new(Watched::new(storage)))
 }
 
 /// The repository on a storage. Without a secret, one that needs none; else `ask` is asked.

@@ -37,7 +37,8 @@ pub(crate) enum Secret {
 
 impl Settings {
     pub(crate) fn new(common: &Common) -> Result<Self> {
-        let config = Config::load(common.config.as_deref())?;
+        let mut config = Config::load(common.config.as_deref())?;
+        config.s3.no_cache = common.no_cache;
         // Whoever names a secret closer to the command means that one, of whichever kind it is.
         let flags = [
             common.recovery_kit.clone().map(Secret::RecoveryKit),

@@ -7,19 +7,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use snapkeep_api::{Cancel, Clock, Throttle};
-use snapkeep_repo::{Error, ErrorKind, FileName, LocalStorage, Result, Storage};
+use snapkeep_repo::{Error, ErrorKind, FileName, Result, Storage};
+use snapkeep_s3::S3Storage;
 
 /// Told how many bytes have been read since it was set.
 pub(crate) type Observer = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// The storage of one run.
 pub(crate) struct Watched {
-    storage: LocalStorage,
-    cancel: OnceLock<Cancel>,
+    storage: Arc<dyn Storage>,
+    cancel: Arc<OnceLock<Cancel>>,
     read: AtomicU64,
     observer: RwLock<Option<Observer>>,
     /// A bandwidth limit for what is read.
     pace: OnceLock<(Throttle, Arc<dyn Clock>)>,
+    /// The storage itself, if it is a bucket.
+    pub(crate) bucket: Option<Arc<S3Storage>>,
 }
 
 impl std::fmt::Debug for Watched {
@@ -29,14 +32,19 @@ impl std::fmt::Debug for Watched {
 }
 
 impl Watched {
-    pub(crate) fn new(storage: LocalStorage) -> Self {
-        Self {
-            storage,
-            cancel: OnceLock::new(),
+    /// Whoever makes the storage may ask meanwhile whether the end is wanted.
+    pub(crate) fn new(
+        make: impl FnOnce(Arc<OnceLock<Cancel>>) -> Result<Arc<dyn Storage>>,
+    ) -> Result<Self> {
+        let cancel = Arc::new(OnceLock::new());
+        Ok(Self {
+            storage: make(Arc::clone(&cancel))?,
+            cancel,
             read: AtomicU64::new(0),
             observer: RwLock::default(),
             pace: OnceLock::new(),
-        }
+            bucket: None,
+        })
     }
 
     /// Who may ask for the end; the first one stays.
@@ -54,6 +62,23 @@ impl Watched {
     pub(crate) fn observe(&self, observer: Option<Observer>) {
         self.read.store(0, Ordering::Relaxed);
         *(self.observer.write()).unwrap_or_else(PoisonError::into_inner) = observer;
+    }
+
+    fn count(&self, bytes: usize) {
+        let read = self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+        let observer = self.observer.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(observer) = &*observer {
+            observer(read + bytes as u64);
+        }
+    }
+
+    /// Waits until so many bytes more keep the limit.
+    fn keep_pace(&self, bytes: u64) {
+        if let Some((throttle, clock)) = self.pace.get() {
+            let idle = Cancel::new();
+            let cancel = self.cancel.get().unwrap_or(&idle);
+            throttle.take(&**clock, cancel, bytes);
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -77,18 +102,23 @@ impl Storage for Watched {
 
     fn read(&self, name: &FileName, range: Range<u64>) -> Result<Vec<u8>> {
         self.check()?;
-        if let Some((throttle, clock)) = self.pace.get() {
-            let idle = Cancel::new();
-            let cancel = self.cancel.get().unwrap_or(&idle);
-            throttle.take(&**clock, cancel, range.end.saturating_sub(range.start));
-        }
+        self.keep_pace(range.end.saturating_sub(range.start));
         let bytes = self.storage.read(name, range)?;
-        let read = self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let observer = self.observer.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(observer) = &*observer {
-            observer(read + bytes.len() as u64);
-        }
+        self.count(bytes.len());
         Ok(bytes)
+    }
+
+    fn read_whole(&self, name: &FileName, max: u64) -> Result<Vec<u8>> {
+        self.check()?;
+        let bytes = self.storage.read_whole(name, max)?;
+        // How long it is is known only now.
+        self.keep_pace(bytes.len() as u64);
+        self.count(bytes.len());
+        Ok(bytes)
+    }
+
+    fn doubt(&self, name: &FileName) {
+        self.storage.doubt(name);
     }
 
     fn length(&self, name: &FileName) -> Result<u64> {

@@ -29,8 +29,8 @@ pub(crate) struct Copy {
     /// Of each guest only so many of these archives, the newest.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) newest: Option<NonZeroUsize>,
-    /// The folder of the repository that they are copied to.
-    #[arg(long, value_name = "FOLDER")]
+    /// The repository that they are copied to: a folder, or a bucket as --repository names it.
+    #[arg(long, value_name = "PLACE")]
     pub(crate) to: PathBuf,
     /// A file that holds that one's passphrase.
     #[arg(long, value_name = "FILE", group = "to-secret")]

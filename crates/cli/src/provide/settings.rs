@@ -10,6 +10,7 @@ use snapkeep_bridge::ContainerMechanism;
 use snapkeep_provider::{BitmapStorage, ChangeDetection, Namespace};
 
 use crate::memory::MemoryFolder;
+use crate::place::{self, Place, S3Settings};
 use crate::settings::Secret;
 
 /// Where what is mounted appears, and notes of the storages' states are.
@@ -33,6 +34,7 @@ pub(crate) struct StorageSettings {
     pub(crate) change_detection: ChangeDetection,
     pub(crate) workers: usize,
     pub(crate) run: PathBuf,
+    pub(crate) s3: S3Settings,
 }
 
 #[derive(Deserialize)]
@@ -50,6 +52,7 @@ struct Raw {
     change_detection: Option<Detection>,
     workers: Option<Number>,
     run_folder: Option<PathBuf>,
+    s3_credentials_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -100,7 +103,7 @@ impl StorageSettings {
         let raw = Raw::deserialize(settings)
             .map_err(|e| invalid(format!("the settings of storage {storage} are wrong: {e}")))?;
         let storage: StorageId = storage.parse()?;
-        if !raw.repository.is_absolute() {
+        if !raw.repository.is_absolute() && !place::is_bucket(&raw.repository) {
             let what = format!(
                 "the repository {} of storage {storage} is no absolute path",
                 raw.repository.display()
@@ -158,6 +161,10 @@ impl StorageSettings {
                 Some(Detection::Data) => ChangeDetection::Data,
             },
             workers,
+            s3: S3Settings {
+                credentials_file: raw.s3_credentials_file,
+                ..S3Settings::default()
+            },
             run: raw.run_folder.unwrap_or_else(|| RUN.into()),
             storage,
         })
@@ -165,6 +172,11 @@ impl StorageSettings {
 }
 
 impl StorageSettings {
+    /// Where the repository is.
+    pub(crate) fn place(&self) -> anyhow::Result<Place> {
+        Place::new(&self.repository, &self.s3)
+    }
+
     /// What bitmaps are believed by, where both parts of it are known.
     pub(crate) fn bitmap_storage(&self) -> Option<BitmapStorage> {
         let (id, folder) = self.lineage.clone().zip(self.memory.clone())?;

@@ -11,8 +11,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use snapkeep_api::{Clock, SystemClock};
+use snapkeep_repo::Storage;
 
 use super::settings::StorageSettings;
+use crate::place::Place;
 
 /// How long the file system may take where nothing else is known.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -44,11 +46,11 @@ struct Note {
 /// The storage's state: now, or as it was within the last minute if it does not answer.
 pub(super) fn status(settings: &StorageSettings) -> Value {
     let (sender, answer) = sync_channel(1);
-    let folder = settings.repository.clone();
+    let place = settings.place();
     let asked = std::thread::Builder::new()
         .name("status".to_owned())
         // Who waits no longer is not told.
-        .spawn(move || drop(sender.send(room(&folder))));
+        .spawn(move || drop(sender.send(place.and_then(|place| room(&place)))));
     let place = note_place(settings);
     let note = read(&place).filter(|note| note.repository == settings.repository);
     let counts = |note: &Note| now().abs_diff(note.time) < NOTE_COUNTS.as_secs();
@@ -98,8 +100,19 @@ fn told(room: Room, active: bool) -> Value {
     json!({"active": u8::from(active), "total": total, "available": available, "used": used})
 }
 
-/// Of a folder in which there is a repository.
-fn room(folder: &Path) -> io::Result<Room> {
+/// Of a place in which there is a repository. A bucket has no bounds that could be told.
+fn room(place: &Place) -> anyhow::Result<Room> {
+    let folder = match place {
+        Place::Folder(folder) => folder,
+        Place::Bucket(..) => {
+            (place.open_impatient(LIMIT)?).length(&"config".parse()?)?;
+            return Ok(Room {
+                total: 0,
+                available: 0,
+                used: 0,
+            });
+        }
+    };
     fs::metadata(folder.join("config"))?;
     let found = rustix::fs::statvfs(folder)?;
     let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);

@@ -10,6 +10,7 @@ use snapkeep_repo::{Copier, CopyOutcome, ErrorKind, SnapshotName, Unlock};
 
 use crate::args::copy::Copy;
 use crate::failure::{Code, fault};
+use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::{self, Report, remark};
 use crate::secrets;
@@ -67,8 +68,8 @@ pub(super) fn run(settings: &Settings, wanted: &Copy, json: bool) -> Result<Exit
         session.storage.pace(limit, Arc::clone(&session.clock));
     }
     let archives = chosen(&session, settings, wanted)?;
-    let folder = wanted.to.display();
-    let storage = session::storage(&wanted.to)?;
+    let place = Place::new(&wanted.to, &settings.config.s3)?;
+    let storage = (place.open()).with_context(|| format!("cannot open the repository {place}"))?;
     storage.obey(session.stop.cancel.clone());
     let secrets = [
         wanted.to_recovery_kit.clone().map(Secret::RecoveryKit),
@@ -81,7 +82,7 @@ pub(super) fn run(settings: &Settings, wanted: &Copy, json: bool) -> Result<Exit
     let secret = secrets.into_iter().flatten().next();
     let ask = || Ok(Unlock::Passphrase(secrets::ask()?));
     let target = session::repository(&storage, secret.as_ref(), ask)
-        .with_context(|| format!("cannot open the repository {folder}"))?;
+        .with_context(|| format!("cannot open the repository {place}"))?;
     let mut copier = Copier::new(Arc::clone(&session.repository), Arc::new(target))?;
     let clock = Arc::clone(&session.clock);
     let progress = Arc::new(Progress::start("copying", None, settings.quiet, clock));
@@ -90,7 +91,7 @@ pub(super) fn run(settings: &Settings, wanted: &Copy, json: bool) -> Result<Exit
         .storage
         .observe(Some(Arc::new(move |read| bar.set(read))));
     let mut copied = Copied {
-        to: folder.to_string(),
+        to: place.to_string(),
         archives: Vec::new(),
         failed: Vec::new(),
     };

@@ -20,6 +20,7 @@ use snapkeep_host::doctor::{
 
 use crate::args::Doctor;
 use crate::failure::Code;
+use crate::place::Place;
 use crate::report::{Output, remark};
 use crate::settings::Settings;
 use crate::signals::Stop;
@@ -188,9 +189,13 @@ pub(super) fn run(settings: &Settings, wanted: &Doctor, json: bool) -> Result<Ex
     round.tell(containers(&settings.containers()))?;
     round.tell(mounts::in_run_folder(&places.run))?;
     round.tell(mounts::elsewhere(&places.run, &places.mounts))?;
-    if let Some(folder) = &settings.repository {
-        round.tell(repository::left(folder, &*clock))?;
-        round.tell(past::gone(settings, folder, wanted.accept_rollback))?;
+    if let Some(named) = &settings.repository {
+        let place = Place::new(named, &settings.config.s3)?;
+        // A bucket has no temporary files: an object is whole or not there.
+        if let Place::Folder(folder) = &place {
+            round.tell(repository::left(folder, &*clock))?;
+        }
+        round.tell(past::gone(settings, &place, wanted.accept_rollback))?;
     }
     let left = round.left;
     round.output.end()?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use serde::Serialize;
 use snapkeep_repo::{KeyFile, Protect, SystemRandom};
+use snapkeep_s3::Abilities;
 
 use crate::args::Init;
 use crate::failure::usage;
@@ -23,7 +24,49 @@ struct Made {
     key: &'static str,
     key_file: Option<String>,
     recovery_kit: String,
+    /// Of a bucket alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage: Option<Told>,
 }
+
+/// What a bucket's endpoint can do, as it is told.
+#[derive(Serialize)]
+struct Told {
+    conditional_put: bool,
+    lists_at_once: bool,
+    clock_ahead_seconds: i64,
+}
+
+impl From<Abilities> for Told {
+    fn from(found: Abilities) -> Self {
+        Self {
+            conditional_put: found.conditional_put,
+            lists_at_once: found.lists_at_once,
+            clock_ahead_seconds: found.clock_ahead,
+        }
+    }
+}
+
+impl Told {
+    fn lines(&self) -> Vec<String> {
+        let yes = |is: bool| if is { "yes" } else { "no" };
+        let mut lines = vec![format!(
+            "the storage puts on conditions: {}; lists at once what was put: {} (neither is needed)",
+            yes(self.conditional_put),
+            yes(self.lists_at_once)
+        )];
+        if self.clock_ahead_seconds.unsigned_abs() > CLOCK_TOLD {
+            lines.push(format!(
+                "the storage's clock differs from this host's by {} seconds",
+                self.clock_ahead_seconds.unsigned_abs()
+            ));
+        }
+        lines
+    }
+}
+
+/// A difference of clocks, in seconds, that is worth a line.
+const CLOCK_TOLD: u64 = 60;
 
 impl Report for Made {
     fn lines(&self) -> Vec<String> {
@@ -36,13 +79,14 @@ impl Report for Made {
             "recovery kit written to {} and tested",
             self.recovery_kit
         ));
+        lines.extend(self.storage.iter().flat_map(Told::lines));
         lines
     }
 }
 
 pub(super) fn run(settings: &Settings, init: &Init, json: bool) -> Result<()> {
-    let folder = session::folder(settings)?;
-    making::check_empty(folder)?;
+    let place = session::place(settings)?;
+    making::check_empty(&place)?;
     // Asked before signals are watched for, so that a question can be interrupted.
     let passphrase = if init.no_encryption || init.new_key_file.is_some() {
         None
@@ -64,16 +108,17 @@ pub(super) fn run(settings: &Settings, init: &Init, json: bool) -> Result<()> {
     } else {
         (Protect::Open, "open")
     };
-    let id = making::make(folder, &protect, kit_file, key_file, &stop.cancel)?;
+    let made = making::make(&place, &protect, kit_file, key_file, &stop.cancel)?;
     // Whoever makes a new one where another was knows that it is gone.
-    if let Err(error) = Past::new(settings, folder).accept(&id, &BTreeSet::new()) {
+    if let Err(error) = Past::new(settings, &place).accept(&made.id, &BTreeSet::new()) {
         remark(&format!(
             "warning: this host may take it for one that was replaced: {error:#}"
         ));
     }
     let made = Made {
-        repository: id,
-        folder: folder.display().to_string(),
+        repository: made.id,
+        storage: made.abilities.map(Told::from),
+        folder: place.to_string(),
         key,
         key_file: (init.new_key_file.as_ref()).map(|path| path.display().to_string()),
         recovery_kit: init.write_recovery_kit.display().to_string(),

@@ -347,7 +347,7 @@ fn lost_config(settings: &Settings, wanted: &Repair, json: bool) -> Result<ExitC
     };
     let kit: RecoveryKit =
         (secrets::read(path)?.parse()).with_context(|| format!("cannot use {}", path.display()))?;
-    let storage: Arc<dyn Storage> = session::storage(session::folder(settings)?)?;
+    let storage: Arc<dyn Storage> = session::place(settings)?.open()?;
     let config = recover_config(&storage, &kit, wanted.apply)?;
     let recovered = Recovered {
         applied: wanted.apply,

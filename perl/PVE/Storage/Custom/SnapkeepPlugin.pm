@@ -47,9 +47,9 @@ sub properties {
     return {
         'snapkeep-repository' => {
             type => 'string',
-            pattern => '/[^\0\n]+',
+            pattern => '(?:/|s3://)[^\0\n]+',
             maxLength => 4096,
-            description => 'Folder of the repository.',
+            description => 'Folder of the repository, or a bucket as s3://BUCKET/PREFIX?endpoint=URL&region=NAME.',
         },
         'snapkeep-namespace' => {
             type => 'string',

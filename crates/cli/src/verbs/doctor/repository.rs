@@ -27,7 +27,8 @@ const NAME: &str = "snapkeep";
 /// Looks at a repository's folder; no key is needed. It may be on another machine that does not answer.
 pub(super) fn left(folder: &Path, clock: &dyn Clock) -> Vec<Finding> {
     let (asked, now) = (folder.to_owned(), clock.now().0);
-    match within_limit(move || left_files(&asked, now)) {
+    let looked = within_limit(move || left_files(&asked, now));
+    match looked.and_then(|files| files.map_err(of_repository)) {
         Ok(files) if files.is_empty() => Vec::new(),
         Ok(files) => {
             let open = open_files(&files);
@@ -39,7 +40,7 @@ pub(super) fn left(folder: &Path, clock: &dyn Clock) -> Vec<Finding> {
 
 /// Looks in a thread of its own, which is left to itself if it takes too long.
 pub(super) fn within_limit<T: Send + 'static>(
-    look: impl FnOnce() -> snapkeep_repo::Result<T> + Send + 'static,
+    look: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
     let (sender, receiver) = channel();
     let started = thread::Builder::new()
@@ -49,14 +50,13 @@ pub(super) fn within_limit<T: Send + 'static>(
         let what = "it cannot be looked at";
         return Err(Error::with_source(ErrorKind::Unavailable, what, e));
     }
-    let looked = receiver.recv_timeout(LOOK_LIMIT).map_err(|_slow| {
+    receiver.recv_timeout(LOOK_LIMIT).map_err(|_slow| {
         let what = format!(
             "it was not looked through within {} seconds",
             LOOK_LIMIT.as_secs()
         );
         Error::new(ErrorKind::Unavailable, what)
-    })?;
-    looked.map_err(of_repository)
+    })
 }
 
 fn of_repository(e: snapkeep_repo::Error) -> Error {

@@ -67,7 +67,7 @@ impl Report for Judged {
 }
 
 pub(super) fn run(settings: &Settings, wanted: &Verify, json: bool) -> Result<ExitCode> {
-    let storage = session::storage(session::folder(settings)?)?;
+    let storage = session::place(settings)?.open()?;
     let stop = Stop::watch(settings.quiet)?;
     storage.obey(stop.cancel.clone());
     let clock = Arc::new(SystemClock::new());

@@ -58,7 +58,11 @@ sub settings {
         my $value = $scfg->{ $passed_on{$key} };
         $settings->{$key} = "$value" if defined($value);
     }
-    my %file = (passphrase_file => 'password', key_file => 'snapkeep-key');
+    my %file = (
+        passphrase_file => 'password',
+        key_file => 'snapkeep-key',
+        s3_credentials_file => 'snapkeep-s3-credentials',
+    );
     for my $key (keys %file) {
         my $path = secret_file($storeid, $file{$key});
         $settings->{$key} = $path if -e $path;
