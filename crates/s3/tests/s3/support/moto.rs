@@ -19,6 +19,10 @@ from moto.server import main
 main(['-H', '127.0.0.1', '-p', '0'])
 ";
 
+/// What a signed request has.
+const SIGNED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=key-id/20260101/us-east-1/s3/aws4_request, \
+                      SignedHeaders=host, Signature=0\r\n";
+
 /// A running server.
 pub(crate) struct Moto {
     /// Host and port.
@@ -89,12 +93,12 @@ impl Moto {
         bucket
     }
 
-    /// One request, unsigned: moto does not care. The whole reply as text.
+    /// One request; moto wants a signature, and does not look at it. The whole reply as text.
     pub(crate) fn ask(&self, request: &str, headers: &str, body: &[u8]) -> String {
         let mut stream = TcpStream::connect(&self.address).expect("moto listens");
         let address = &self.address;
         let head = format!(
-            "{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
+            "{request} HTTP/1.1\r\nHost: {address}\r\n{SIGNED}Connection: close\r\n{headers}Content-Length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).expect("moto reads");
