@@ -19,9 +19,7 @@ pub const CHUNK_RUN: usize = 8 << 20;
 /// The largest file of a cache.
 pub const CACHE_FILE_MAX: u64 = 8 << 20;
 /// What of a pack of metadata is kept together in a cache.
-pub const CACHE_BLOCK: u64 = 256 << 10;
-/// The same, as a step.
-pub const CACHE_BLOCK_STEP: usize = 256 << 10;
+pub const CACHE_BLOCK: usize = 256 << 10;
 /// The most names that a cache remembers as listed; others are not looked for in it.
 pub const CACHE_NAMES: usize = 1 << 20;
 /// The most folders of a cache that are looked through for room.

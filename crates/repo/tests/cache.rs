@@ -69,6 +69,7 @@ impl Lab {
 fn a_cache_keeps_the_promises_of_a_storage() {
     let folder = tempfile::tempdir().unwrap();
     let memory = Arc::new(MemoryStorage::default());
+    memory.set_time(1_700_000_000);
     memory.put(&"config".parse().unwrap(), b"any").unwrap();
     let cached = Cached::new(memory, folder.path(), 1 << 20);
     cached.read_whole(&"config".parse().unwrap(), 10).unwrap();

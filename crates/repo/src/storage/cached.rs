@@ -109,12 +109,12 @@ impl Cached {
 
     /// A range of a pack of metadata, by blocks, so that neighbours are there too.
     fn blocks(&self, name: &FileName, range: &Range<u64>, length: u64) -> Result<Vec<u8>> {
-        let block = limits::CACHE_BLOCK;
+        let block = limits::CACHE_BLOCK as u64;
         let start = range.start / block * block;
         let end = range.end.next_multiple_of(block).min(length);
         let parts = || {
             (start..end)
-                .step_by(limits::CACHE_BLOCK_STEP)
+                .step_by(limits::CACHE_BLOCK)
                 .map(|at| at..(at + block).min(end))
         };
         let key = |part: &Range<u64>| self.key(name, part);
@@ -130,7 +130,7 @@ impl Cached {
         } else {
             // One journey for all of them, also where only some are missing.
             let bytes = self.inner.read(name, start..end)?;
-            for (part, bytes) in parts().zip(bytes.chunks(limits::CACHE_BLOCK_STEP)) {
+            for (part, bytes) in parts().zip(bytes.chunks(limits::CACHE_BLOCK)) {
                 if let Some(key) = key(&part) {
                     self.shelf.put(&key, bytes);
                 }
