@@ -29,8 +29,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-FIRST_LINE = b"snapkeep repository, format 1 (draft: not frozen yet)"
-FEATURES = {"draft-1", "trees-1"}
+FIRST_LINE = b"snapkeep repository, format 1"
+FEATURES = {"trees-1"}
 DATA, METADATA = 0, 1
 CHUNK_MAX, PACK_MAX, BLOBS_MAX, SEALED_MAX, SMALL_MAX = 4 << 20, 64 << 20, 65536, 64 << 20, 64 << 10
 DISK_MAX, DISKS_MAX, GUEST_CONFIG_MAX, SLOTS_MAX = 2**63 - 1, 256, 1 << 20, 64

@@ -136,6 +136,17 @@ class Tests(unittest.TestCase):
                 repository = opened(os.path.join(GOLDEN, name), use_index=use_index)
                 self.assertEqual(everything(repository), expected)
 
+    def test_what_every_released_version_wrote_restores(self):
+        versions = sorted(os.listdir(os.path.join(GOLDEN, "released")))
+        self.assertTrue(versions)
+        for version in versions:
+            folder = os.path.join("released", version)
+            expected = json.loads(content(os.path.join(folder, "expected.json")))["archives"]
+            for how in ({"key_file": content(os.path.join(folder, "key-file"))},
+                        {"kit": content(os.path.join(folder, "recovery-kit"))}):
+                found = everything(opened(os.path.join(GOLDEN, folder, "repository"), **how))
+                self.assertEqual({name: found.get(name) for name in expected}, expected)
+
     def test_each_of_the_keys_opens_the_encrypted_one(self):
         folder = os.path.join(GOLDEN, "encrypted")
         for how in ({"passphrase": content("passphrase").rstrip("\n").encode()}, {"kit": content("recovery-kit")},

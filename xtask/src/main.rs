@@ -76,7 +76,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "golden",
-        help: "the golden repositories: --remake them, or --exhaustive damage to them",
+        help: "the golden repositories: --remake them, add that of a --release, or --exhaustive damage to them",
         run: golden::run,
     },
     Verb {

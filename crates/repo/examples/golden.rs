@@ -1,5 +1,6 @@
 //! What `cargo xtask golden` runs: `golden remake FOLDER` makes the golden repositories in an
-//! empty folder, with what they restore to in `expected.json`; `golden exhaustive` changes every
+//! empty folder, with what they restore to in `expected.json`; `golden release FOLDER` makes that of
+//! a released version, with everything that it can write; `golden exhaustive` changes every
 //! byte of every file of those that are kept, one at a time, and restores everything.
 
 #![allow(
@@ -11,6 +12,8 @@
 mod flips;
 #[path = "../tests/support/golden.rs"]
 mod golden;
+#[path = "../tests/support/released.rs"]
+mod released;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,8 +28,9 @@ fn main() -> Fallible<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["remake", folder] => remake(Path::new(folder)),
+        ["release", folder] => released::make(Path::new(folder)),
         ["exhaustive"] => exhaustive(),
-        _ => Err("usage: golden remake FOLDER | golden exhaustive".into()),
+        _ => Err("usage: golden remake FOLDER | golden release FOLDER | golden exhaustive".into()),
     }
 }
 

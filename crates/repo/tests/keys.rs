@@ -337,8 +337,11 @@ fn a_repository_that_was_made_to_look_weaker_is_refused_by_name() {
             "config was changed",
         ),
         (
-            "no feature that a reader must know",
-            |memory, _| config(memory, r#"["draft-1"]"#, "[]"),
+            "one feature more that a reader must know",
+            |memory, _| {
+                let none = r#""incompatible":[]"#;
+                config(memory, none, r#""incompatible":["trees-1"]"#);
+            },
             ErrorKind::Corrupt,
             "config was changed",
         ),

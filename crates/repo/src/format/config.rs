@@ -7,13 +7,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::bytes::{hex, unhex};
-use super::features::{self, DRAFT};
+use super::features;
 use crate::keys::Keys;
 use crate::{Error, ErrorKind, Result, limits};
 
 /// The version of the format that this program reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
-const FIRST_LINE: &str = "snapkeep repository, format 1 (draft: not frozen yet)\n";
+const FIRST_LINE: &str = "snapkeep repository, format 1\n";
 
 /// What a repository says of itself, in the clear.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -39,7 +39,7 @@ impl Config {
             version: FORMAT_VERSION,
             repository: hex(&repository),
             chunk_size: u32::try_from(chunk_size).unwrap_or(u32::MAX),
-            incompatible: vec![DRAFT.to_owned()],
+            incompatible: Vec::new(),
             read_only_compatible: Vec::new(),
             compatible: Vec::new(),
         };
@@ -97,7 +97,8 @@ impl Config {
             .version;
         if version != FORMAT_VERSION || first != FIRST_LINE {
             let what = format!(
-                "the repository has format {version}, this program knows format {FORMAT_VERSION} (draft); use the program that made it, or a newer one"
+                "the repository has format {version} and its first line is {:?}, this program knows format {FORMAT_VERSION}; use the program that made it, or a newer one",
+                first.trim_end()
             );
             return Err(Error::new(ErrorKind::Version, what));
         }

@@ -5,8 +5,6 @@ use super::config::Config;
 use crate::storage::{FileName, Storage};
 use crate::{Error, ErrorKind, Result};
 
-/// What every repository of this program needs: the format is a draft and may still change.
-pub(crate) const DRAFT: &str = "draft-1";
 /// What every snapshot with a directory tree needs.
 pub(crate) const TREES: &str = "trees-1";
 /// What a repository needs of its writers once an archive has attributes.
@@ -16,7 +14,7 @@ pub(crate) const WRITER_SLOT: &str = "writer-slot-1";
 /// What a repository needs of its writers once packs are condemned.
 const PRUNE: &str = "prune-1";
 /// The features this program knows, of any class.
-const KNOWN: [&str; 5] = [DRAFT, TREES, ATTRIBUTES, WRITER_SLOT, PRUNE];
+const KNOWN: [&str; 4] = [TREES, ATTRIBUTES, WRITER_SLOT, PRUNE];
 
 /// What says so: an empty file.
 pub(crate) fn writer_slot_file() -> FileName {

@@ -25,7 +25,13 @@ pub(crate) const PASSPHRASE: &str = "correct horse battery staple";
 /// The folders at the top of a repository.
 const TOP: &[&str] = &["heads", "index", "keys", "packs", "snapshots"];
 /// When their archives were made.
-const MADE: i64 = 1_800_000_000;
+pub(crate) const MADE: i64 = 1_800_000_000;
+/// So that a test is not slow; nobody should use it.
+pub(crate) const CHEAP: Stretch = Stretch {
+    memory_kib: 64,
+    passes: 2,
+    lanes: 2,
+};
 
 pub(crate) type Fallible<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -101,19 +107,19 @@ impl Disk {
 }
 
 /// One archive to make.
-struct Archive {
-    name: &'static str,
+pub(crate) struct Archive<'n> {
+    pub(crate) name: &'n str,
     disks: Vec<Disk>,
     guest: &'static str,
     firewall: Option<&'static str>,
     /// Whether it is a container's, with the one tree that is made here.
     tree: bool,
     /// The archive that it is incremental to, and the lowest nodes that changed.
-    base: Option<(&'static str, &'static [usize])>,
+    base: Option<(&'n str, &'static [usize])>,
 }
 
 /// The repository that is encrypted, with a head.
-fn encrypted() -> Vec<Archive> {
+pub(crate) fn encrypted() -> Vec<Archive<'static>> {
     let first = "golden/vm/100/2027-01-15T08:00:00Z-00000000000000a1";
     let second = "golden/vm/100/2027-01-16T08:00:00Z-00000000000000a2";
     let third = "other/vm/7/2027-01-16T08:00:01Z-00000000000000a3";
@@ -169,7 +175,7 @@ fn encrypted() -> Vec<Archive> {
 }
 
 /// The repository whose key lies open in it.
-fn open() -> Vec<Archive> {
+pub(crate) fn open() -> Vec<Archive<'static>> {
     let disk = Archive {
         name: "golden/vm/200/2027-01-15T08:00:00Z-00000000000000b1",
         disks: vec![Disk::new(
@@ -193,6 +199,19 @@ fn open() -> Vec<Archive> {
     vec![disk, container]
 }
 
+/// An archive after one of the guest with two disks, that holds something else.
+pub(crate) fn later<'n>(name: &'n str, base: &'n str, text: u64) -> Archive<'n> {
+    let chunks = [(0, Fill::Text(1)), (2, Fill::Text(text))];
+    Archive {
+        name,
+        disks: vec![Disk::new("drive-scsi0", 66 * CHUNK + 5000, &chunks)],
+        guest: "name: golden\n",
+        firewall: None,
+        tree: false,
+        base: Some((base, &[0])),
+    }
+}
+
 /// What opens the golden repository of this name.
 pub(crate) fn unlock(name: &str) -> Fallible<Unlock> {
     if name == "open" {
@@ -211,13 +230,8 @@ pub(crate) fn make(folder: &Path) -> Fallible<()> {
     let random = seeded("encrypted");
     let protect = Protect::KeyFile(key.clone());
     let repository = Repository::init(storage, random, &protect, CHUNK)?;
-    let cost = Stretch {
-        memory_kib: 64,
-        passes: 2,
-        lanes: 2,
-    };
     repository.add_key(
-        &Protect::Stretched(PASSPHRASE.to_owned().into(), cost),
+        &Protect::Stretched(PASSPHRASE.to_owned().into(), CHEAP),
         None,
     )?;
     let kit = repository.recovery_kit()?.to_text();
@@ -249,7 +263,7 @@ fn seeded(seed: &'static str) -> Arc<Seeded> {
     Arc::new(Seeded { seed, drawn })
 }
 
-fn back_up(repository: &Arc<Repository>, archive: &Archive) -> Fallible<()> {
+pub(crate) fn back_up(repository: &Arc<Repository>, archive: &Archive<'_>) -> Fallible<()> {
     let base = (archive.base)
         .map(|(name, _)| repository.snapshot(&name.parse()?))
         .transpose()?;
