@@ -12,6 +12,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use snapkeep_api::{
     ArchiveName, BackupStats, BitmapInfo, BitmapMode, DeviceName, ErrorKind, Incarnation, Level,
     Outcome, Provider, Result, SnapshotAccess, SteppingClock, TaskLog, UnixTime, VmMechanism,
@@ -101,8 +103,13 @@ fn backup(
     if base.is_some() {
         args.extend(["-B", BITMAP]);
     }
-    args.push(image);
+    let pid = folder.join("nbd.pid");
+    args.extend(["--pid-file", pid.to_str().unwrap(), image]);
     tool("qemu-nbd", &args);
+    let server = std::fs::read_to_string(pid).unwrap();
+    let server = Pid::from_raw(server.trim().parse().unwrap()).unwrap();
+    // `None` if it has ended already.
+    let server = pidfd_open(server, PidfdFlags::empty()).ok();
     let device: DeviceName = "drive-scsi0".parse().unwrap();
     let mut job = provider.start_job(START)?;
     let mut vm = job.start_vm(&"100".parse().unwrap(), START)?;
@@ -136,6 +143,15 @@ fn backup(
     });
     vm.finish(&Outcome::Success)?;
     job.finish(&Outcome::Success)?;
+    // It has the image's lock until it ends, a little after its last client left.
+    if let Some(server) = server {
+        let limit = Timespec {
+            tv_sec: 60,
+            tv_nsec: 0,
+        };
+        let ended = poll(&mut [PollFd::new(&server, PollFlags::IN)], Some(&limit));
+        assert_eq!(ended.unwrap(), 1, "qemu-nbd does not end");
+    }
     result.map(|stats| (name, stats))
 }
 
