@@ -1,9 +1,12 @@
 //! `cargo xtask drill`: what docs/guides/recovery.md shows really brings everything back.
 //!
-//! A repository with a virtual machine and a container is made; then all is gone but the repository
-//! and its recovery kit. The guide's block marked `console drill` is played as the tour of README.md
-//! is, in an empty environment with a home of its own: first by the program just built, then by the
-//! reader in Python alone. What it restored is compared with what was backed up.
+//! A repository with a virtual machine and a container is made, and a copy of it in a bucket of S3; then
+//! all is gone but each of them and its recovery kit. The guide's blocks marked `console drill` and
+//! `console drill-s3` are played as the tour of README.md is, in empty environments with a home of
+//! their own: first by the program just built, then by the reader in Python alone. What they restored is
+//! compared with what was backed up.
+
+mod bucket;
 
 use std::path::Path;
 use std::process::Command;
@@ -19,19 +22,31 @@ const GUIDE: &str = "docs/guides/recovery.md";
 pub(crate) fn run(_args: &[String]) -> Result<()> {
     let text = std::fs::read_to_string(root().join(GUIDE))
         .with_context(|| format!("could not read {GUIDE}"))?;
-    let session = tour::session(&text, "drill")?
-        .with_context(|| format!("{GUIDE} has no block marked `console drill`"))?;
+    let session = |mark| {
+        tour::session(&text, mark)?
+            .with_context(|| format!("{GUIDE} has no block marked `console {mark}`"))
+    };
+    let (local, in_bucket) = (session("drill")?, session("drill-s3")?);
     setup::for_tests()?;
     let programs = build_programs()?;
     let folder = Scratch::new("drill")?;
-    script(folder.path(), &programs, include_str!("drill/prepare.sh"))?;
-    let empty = folder.path().join("empty");
-    tour::play(&session, &mut bash(&empty, &programs))?;
-    script(folder.path(), &programs, include_str!("drill/compare.sh"))?;
-    println!(
-        "drill: {} commands brought everything back from the repository and its recovery kit",
-        session.len()
-    );
+    let server = bucket::start(folder.path())?;
+    let prepare = include_str!("drill/prepare.sh");
+    let mut prepared = bash(folder.path(), &programs);
+    if let Some(server) = &server {
+        server.tell(&mut prepared).env("BUCKET", bucket::PLACE);
+    }
+    run_command(prepared.args(["-c", prepare]))?;
+    tour::play(&local, &mut bash(&folder.path().join("empty"), &programs))?;
+    let mut commands = local.len();
+    if let Some(server) = &server {
+        let mut bash = bash(&folder.path().join("bucket"), &programs);
+        tour::play(&in_bucket, server.tell(&mut bash))?;
+        commands += in_bucket.len();
+    }
+    let compare = include_str!("drill/compare.sh");
+    run_command(bash(folder.path(), &programs).args(["-c", compare]))?;
+    println!("drill: {commands} commands brought everything back from repositories and their recovery kits");
     Ok(())
 }
 
@@ -44,10 +59,7 @@ fn bash(folder: &Path, programs: &str) -> Command {
         .env_clear()
         .env("PATH", format!("{programs}:{path}"))
         .env("HOME", folder.join("home"))
+        .env("SNAPKEEP_STATE", folder.join("home/state"))
         .env("SNAPKEEP_SOURCE", root());
     command
-}
-
-fn script(folder: &Path, programs: &str, text: &str) -> Result<()> {
-    run_command(bash(folder, programs).args(["-c", text]))
 }

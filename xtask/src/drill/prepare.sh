@@ -22,4 +22,10 @@ snapkeep -q --state away/state backup container --guest box --directory away/fil
 echo changed > away/files/etc/issue
 snapkeep -q --state away/state backup container --guest box --directory away/files >> away/log 2>&1
 mkdir empty empty/home
+if [ -n "${BUCKET-}" ]; then
+    snapkeep -q -r "$BUCKET" init --new-key-file away/bucket-key --write-recovery-kit bucket-kit >> away/log
+    snapkeep -q copy --all --to "$BUCKET" --to-key-file away/bucket-key >> away/log
+    mkdir bucket bucket/home
+    mv bucket-kit bucket/kit
+fi
 mv repository kit empty

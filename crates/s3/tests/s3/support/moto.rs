@@ -9,15 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Starts the server, and ends with whoever started it.
-const PROGRAM: &str = "
-import os, sys, threading
-def end():
-    sys.stdin.buffer.read()
-    os._exit(0)
-threading.Thread(target=end, daemon=True).start()
-from moto.server import main
-main(['-H', '127.0.0.1', '-p', '0'])
-";
+const PROGRAM: &str = include_str!("moto.py");
 
 /// What a signed request has.
 const SIGNED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=key-id/20260101/us-east-1/s3/aws4_request, \
