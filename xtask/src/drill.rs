@@ -46,7 +46,9 @@ pub(crate) fn run(_args: &[String]) -> Result<()> {
     }
     let compare = include_str!("drill/compare.sh");
     run_command(bash(folder.path(), &programs).args(["-c", compare]))?;
-    println!("drill: {commands} commands brought everything back from repositories and their recovery kits");
+    println!(
+        "drill: {commands} commands brought everything back from repositories and their recovery kits"
+    );
     Ok(())
 }
 
