@@ -36,6 +36,12 @@ pub(crate) enum Secret {
 }
 
 impl Settings {
+    /// The same, but that nothing of a bucket is taken from this host's cache.
+    pub(crate) fn without_cache(mut self) -> Self {
+        self.config.s3.no_cache = true;
+        self
+    }
+
     pub(crate) fn new(common: &Common) -> Result<Self> {
         let mut config = Config::load(common.config.as_deref())?;
         config.s3.no_cache = common.no_cache;

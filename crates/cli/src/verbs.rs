@@ -36,6 +36,8 @@ use crate::settings::Settings;
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // What this program starts itself is told all it needs.
     let settings = || Settings::new(&args.common);
+    // What is to be proven is what the storage holds, and not what this host kept of it.
+    let proving = || settings().map(Settings::without_cache);
     let json = args.common.json;
     match &args.verb {
         Verb::Init(init) => init::run(&settings()?, init, json)?,
@@ -44,8 +46,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Verb::Show(show) => show::run(&settings()?, show, json)?,
         Verb::Restore(restore) => return restore::run(&settings()?, restore, json),
         Verb::Doctor(doctor) => return doctor::run(&settings()?, doctor, json),
-        Verb::Verify(wanted) => return verify::run(&settings()?, wanted, json),
-        Verb::Repair(wanted) => return repair::run(&settings()?, wanted, json),
+        Verb::Verify(wanted) => return verify::run(&proving()?, wanted, json),
+        Verb::Repair(wanted) => return repair::run(&proving()?, wanted, json),
         Verb::Copy(wanted) => return copy::run(&settings()?, wanted, json),
         Verb::Note(note) => attributes::note(&settings()?, note, json)?,
         Verb::Protect(named) => attributes::protect(&settings()?, named, true, json)?,

@@ -394,7 +394,7 @@ impl Repository {
 
 /// The storage may answer the next time.
 fn unjudged(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Io)
+    error.kind().is_of_storage()
 }
 
 impl AttributeChange {

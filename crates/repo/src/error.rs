@@ -50,6 +50,28 @@ struct Inner {
     source: Option<Box<dyn error::Error + Send + Sync>>,
 }
 
+impl ErrorKind {
+    /// Whether such an error says nothing of what is stored: the storage did not answer, was not
+    /// allowed to, or was not asked.
+    pub(crate) fn is_of_storage(self) -> bool {
+        match self {
+            Self::Full
+            | Self::Io
+            | Self::Denied
+            | Self::Locked
+            | Self::Cancelled
+            | Self::Invalid => true,
+            Self::NotFound
+            | Self::Exists
+            | Self::Corrupt
+            | Self::WrongKey
+            | Self::Version
+            | Self::Protected
+            | Self::Swept => false,
+        }
+    }
+}
+
 impl Error {
     /// An error without a cause. The message says what was being done, to which object.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {

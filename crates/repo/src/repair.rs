@@ -118,7 +118,9 @@ pub fn plan_repair(repository: &Arc<Repository>, follow: &dyn Follow) -> Result<
             _ if damaged.contains(&damage.object) => {}
             Ok(file) if pack_of(file).is_some() => packs.push((file.clone(), damage)),
             Ok(file) if object_of(file).is_some() => plan.index.push(damage),
-            Ok(file) if is_slot(file) => plan.slots.push(damage),
+            Ok(file) if is_slot(file) && damage.error.kind() == ErrorKind::Corrupt => {
+                plan.slots.push(damage);
+            }
             Ok(file) => match file.as_str().strip_prefix("attributes/") {
                 Some(archive) => attributes(repository, archive, damage, &mut plan)?,
                 None => plan.others.push(damage),

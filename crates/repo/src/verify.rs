@@ -119,12 +119,12 @@ impl Report {
 
 /// Whether an error says nothing of what is stored.
 pub(crate) fn is_unread(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Io | ErrorKind::Version) || fatal(error)
+    error.kind().is_of_storage() || error.kind() == ErrorKind::Version
 }
 
-/// Whether nothing more can be judged.
+/// Whether nothing more can be judged: the end is wanted, credentials ended, a budget is used up.
 fn fatal(error: &Error) -> bool {
-    error.kind() == ErrorKind::Cancelled
+    matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Denied)
 }
 
 /// Reads everything: each pack whole against its name and what is in it, key slots and heads, then

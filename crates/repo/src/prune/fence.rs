@@ -87,7 +87,7 @@ impl Repository {
             }
             let snapshot = match self.listed_snapshot(name) {
                 Ok(snapshot) => snapshot,
-                Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+                Err(e) if e.kind().is_of_storage() => return Err(e),
                 // Whoever reads it tells what is wrong with it.
                 Err(_) => continue,
             };
