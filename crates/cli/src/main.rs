@@ -34,6 +34,10 @@ fn main() -> ExitCode {
             report::usage(args.common.quiet);
             code
         }
-        Err(error) => report::failure(&error, args.common.json),
+        Err(error) => {
+            let code = report::failure(&error, args.common.json);
+            report::usage(args.common.quiet);
+            code
+        }
     }
 }

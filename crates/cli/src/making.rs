@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use snapkeep_api::{Cancel, Clock, SystemClock};
 use snapkeep_repo::{
     ErrorKind, Protect, RecoveryKit, Repository, Storage, SystemRandom, Unlock, limits,
+    unproven_config,
 };
 use snapkeep_s3::Abilities;
 
@@ -81,6 +82,14 @@ pub(crate) fn write_kit(repository: &Repository, mut file: NewSecret) -> Result<
 /// A folder with something in it is somebody's already, unless it is what a killed `init` left:
 /// key slots of no repository, which open nothing, and files that did not get their names.
 pub(crate) fn check_empty(place: &Place) -> Result<()> {
+    for around in place.around() {
+        // Where nobody may look, nobody can tell.
+        let config = around.open().map(|storage| unproven_config(&*storage));
+        if config.is_ok_and(|config| config.is_ok()) {
+            let what = format!("cannot make a repository in {place}: it lies in that of {around}");
+            return Err(fault(Code::Failed, what));
+        }
+    }
     match place {
         Place::Folder(folder) => check_empty_folder(folder),
         Place::Bucket(..) => check_empty_bucket(place),

@@ -98,6 +98,25 @@ impl Place {
         Ok(Self::Bucket(location, Box::new(s3.clone())))
     }
 
+    /// The places in which this one lies.
+    pub(crate) fn around(&self) -> Vec<Self> {
+        match self {
+            Self::Folder(folder) => {
+                let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+                let around = whole.ancestors().skip(1);
+                around
+                    .map(|folder| Self::Folder(folder.to_owned()))
+                    .collect()
+            }
+            Self::Bucket(location, s3) => {
+                let around = location.around().into_iter();
+                around
+                    .map(|location| Self::Bucket(location, s3.clone()))
+                    .collect()
+            }
+        }
+    }
+
     /// The storage there. A folder must be there; a bucket is not asked yet.
     pub(crate) fn open(&self) -> Result<Arc<Watched>> {
         match self {
@@ -144,16 +163,19 @@ fn bucket(
         .retry_deadline
         .map(|seconds| Duration::from_secs(seconds.into()));
     let deadline = patience.or(deadline);
+    let account = ACCOUNT.get_or_init(|| {
+        Arc::new(Account::new(Budget {
+            requests: s3.budget_requests.map(NonZeroU64::get),
+            bytes: s3.budget_bytes.map(NonZeroU64::get),
+        }))
+    });
     let mut bucket = None;
     let mut watched = Watched::new(|cancelled| {
         let options = Options {
             credentials_file: s3.credentials_file.clone(),
             ca_file: s3.ca_file.clone(),
             retry_deadline: deadline.unwrap_or(snapkeep_s3::limits::RETRY_DEADLINE),
-            budget: Budget {
-                requests: s3.budget_requests.map(NonZeroU64::get),
-                bytes: s3.budget_bytes.map(NonZeroU64::get),
-            },
+            account: Arc::clone(account),
             cancelled: Arc::new(move || {
                 cancelled
                     .get()
@@ -161,8 +183,6 @@ fn bucket(
             }),
         };
         let storage = S3Storage::new(location.clone(), options)?;
-        // Of one run, the first storage is the one that it works with.
-        ACCOUNT.get_or_init(|| Arc::clone(storage.account()));
         let storage = Arc::new(storage);
         bucket = Some(Arc::clone(&storage));
         let CacheSize(room) = s3.cache_size;
@@ -176,7 +196,7 @@ fn bucket(
     Ok(Arc::new(watched))
 }
 
-/// What this run asks of a bucket.
+/// What this run asks of buckets, all together.
 static ACCOUNT: OnceLock<Arc<Account>> = OnceLock::new();
 
 /// What this run has asked of a bucket, if there is one.

@@ -51,7 +51,7 @@ pub struct Budget {
     pub bytes: Option<u64>,
 }
 
-/// Counts for everybody who uses one storage.
+/// Counts for everybody who uses the storages of a run.
 #[derive(Debug, Default)]
 pub struct Account {
     budget: Budget,
@@ -59,7 +59,8 @@ pub struct Account {
 }
 
 impl Account {
-    pub(crate) fn new(budget: Budget) -> Self {
+    /// With nothing used yet of what may be used.
+    pub fn new(budget: Budget) -> Self {
         Self {
             budget,
             usage: Mutex::default(),

@@ -43,6 +43,20 @@ impl Location {
         self
     }
 
+    /// The same bucket at each shorter prefix, and at none.
+    pub fn around(&self) -> Vec<Self> {
+        let prefix = self.prefix.as_ref().map_or("", FileName::as_str);
+        let ends = prefix.match_indices('/').map(|(at, _)| prefix.get(..at));
+        let shorter = ends.map(|shorter| shorter?.parse().ok()).rev();
+        let none = self.prefix.is_some().then_some(None);
+        (shorter.chain(none))
+            .map(|prefix| Self {
+                prefix,
+                ..self.clone()
+            })
+            .collect()
+    }
+
     /// The address of the endpoint, as it was given; `None` stands for that of AWS.
     pub fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
@@ -107,9 +121,14 @@ impl FromStr for Location {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let shown = text.get(..limits::LOCATION_MAX.min(200)).unwrap_or(text);
+        // Whoever takes it for a URL may have put a secret before an @.
+        let start = text.rfind('@').map_or(0, |at| at + 1);
+        let shown: String = text[start..].chars().take(200).collect();
         let invalid = |why: String| {
-            let what = format!("{} names no bucket: {why}", shown.escape_debug());
+            let what = format!(
+                "{} is no location of a repository in S3: {why}",
+                shown.escape_debug()
+            );
             Error::new(ErrorKind::Invalid, what)
         };
         let rest = (text.strip_prefix(SCHEME)).filter(|_| text.len() <= limits::LOCATION_MAX);
@@ -197,6 +216,9 @@ mod tests {
         let location: Location = text.parse().unwrap();
         assert_eq!(location.bucket(), "backups");
         assert_eq!(location.key("packs/ab"), "site/a/packs/ab");
+        let around = location.around().into_iter();
+        let around: Vec<_> = around.map(|around| around.key("config")).collect();
+        assert_eq!(around, ["site/config", "config"]);
         assert_eq!(location.region.as_deref(), Some("eu-1"));
         assert_eq!(location.path_style, Some(true));
         assert_eq!(location.to_string(), "s3://backups/site/a");
@@ -220,6 +242,7 @@ mod tests {
     fn what_cannot_be_used_is_named() {
         for (text, word) in [
             ("s3://", "3 to 63"),
+            ("s3://key:secret@bucket/x", "bucket/x is no location"),
             ("s3://b/x", "3 to 63"),
             ("s3://bucket/../x", ".."),
             ("s3://bucket/a//b", "a//b"),

@@ -16,7 +16,7 @@ use object_store::{ObjectMeta, ObjectStoreExt, PutPayload};
 use snapkeep_repo::{Error, ErrorKind, FileName, Random, Result, Storage, SystemRandom, too_long};
 use tokio::runtime::Runtime;
 
-use crate::account::{Account, Budget};
+use crate::account::Account;
 use crate::attempt::{ATTEMPT, Attempt};
 use crate::build;
 use crate::fault::{Deed, Subject, Trouble, Verdict};
@@ -37,8 +37,8 @@ pub struct Options {
     pub ca_file: Option<PathBuf>,
     /// How long a request is tried again.
     pub retry_deadline: Duration,
-    /// How much may be used.
-    pub budget: Budget,
+    /// Counts what is used, and bounds it: one for all storages of a run.
+    pub account: Arc<Account>,
     /// Whether the end is wanted.
     pub cancelled: Cancelled,
 }
@@ -49,7 +49,7 @@ impl Default for Options {
             credentials_file: None,
             ca_file: None,
             retry_deadline: limits::RETRY_DEADLINE,
-            budget: Budget::default(),
+            account: Arc::default(),
             cancelled: Arc::new(|| false),
         }
     }
@@ -61,7 +61,7 @@ impl fmt::Debug for Options {
             .field("credentials_file", &self.credentials_file)
             .field("ca_file", &self.ca_file)
             .field("retry_deadline", &self.retry_deadline)
-            .field("budget", &self.budget)
+            .field("account", &self.account)
             .finish_non_exhaustive()
     }
 }
@@ -90,7 +90,7 @@ impl fmt::Debug for S3Storage {
 impl S3Storage {
     /// A storage at this location. Nothing is asked of it yet.
     pub fn new(location: Location, options: Options) -> Result<Self> {
-        let account = Arc::new(Account::new(options.budget));
+        let account = Arc::clone(&options.account);
         let store = build::store(&location, &options, &account)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(limits::RUNTIME_THREADS)

@@ -15,11 +15,7 @@ pub(crate) struct Repair {
     #[arg(long, requires = "apply", conflicts_with_all = ["move_away", "config_file"])]
     pub(crate) rebuild_index: bool,
     /// Make the file `config` again, which was lost, from the recovery kit and any archive.
-    #[arg(
-        long = "lost-config",
-        requires = "recovery_kit",
-        conflicts_with = "move_away"
-    )]
+    #[arg(long = "lost-config", conflicts_with = "move_away")]
     pub(crate) config_file: bool,
     /// Move this file away that has a pack's name and that nobody knows; may be given more than once.
     #[arg(long, value_name = "FILE", requires_all = ["into", "apply"])]

@@ -6,7 +6,7 @@ use serde::Serialize;
 use snapkeep_repo::{Amount, Marked, PruneOptions, Swept, prune};
 
 use crate::args::prune::Prune;
-use crate::failure::usage;
+use crate::failure::{Code, fault, usage};
 use crate::report::{self, Report};
 use crate::session::Session;
 use crate::settings::Settings;
@@ -178,6 +178,13 @@ pub(super) fn run(settings: &Settings, wanted: &Prune, json: bool) -> Result<()>
         dry_run: wanted.dry_run,
     };
     let session = Session::open(settings)?;
+    if let (Some(doubt), false) = (session.doubts.first(), wanted.confirm || wanted.dry_run) {
+        let what = format!(
+            "nothing is pruned, for what the archives need that are gone would go too: {}; put them back, or take it as it is with `snapkeep doctor --accept-rollback` or --confirm",
+            doubt.what
+        );
+        return Err(fault(Code::Failed, what));
+    }
     let found = prune(&session.repository, &options);
     session.stop.cancel.check()?;
     let found = found?;

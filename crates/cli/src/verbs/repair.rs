@@ -235,6 +235,7 @@ pub(super) fn run(settings: &Settings, wanted: &Repair, json: bool) -> Result<Ex
     }
     let session = Session::open(settings)?;
     if wanted.rebuild_index {
+        session.repository.may_read()?;
         let replaced = rebuild_index(&session.repository)?;
         report::result(&Rebuilt { replaced }, json)?;
         return Ok(ExitCode::SUCCESS);
@@ -343,7 +344,9 @@ fn take_away(session: &Session, plan: &RepairPlan, object: &str, folder: &Path) 
 
 fn lost_config(settings: &Settings, wanted: &Repair, json: bool) -> Result<ExitCode> {
     let Some(Secret::RecoveryKit(path)) = &settings.secret else {
-        return Err(usage("a lost config is made again with --recovery-kit"));
+        return Err(usage(
+            "a lost config is made again from the recovery kit: name it by --recovery-kit or SNAPKEEP_RECOVERY_KIT",
+        ));
     };
     let kit: RecoveryKit =
         (secrets::read(path)?.parse()).with_context(|| format!("cannot use {}", path.display()))?;

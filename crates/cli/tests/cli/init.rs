@@ -46,6 +46,20 @@ fn a_signal_cancels_an_init_and_the_next_one_succeeds() {
 }
 
 #[test]
+fn a_repository_is_not_made_in_another_one() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("pass"), "words\n").unwrap();
+    json(&folder, &INIT);
+    for within in ["repo/sub", "repo/packs/sub"] {
+        let mut init = INIT;
+        init[1] = within;
+        init[6] = "kit2";
+        fails(&folder, &init, 1, &[within, "it lies in that of"]);
+        assert!(!folder.path().join("kit2").exists());
+    }
+}
+
+#[test]
 fn what_a_killed_init_left_is_no_repository_and_what_else_is_there_is_somebodys() {
     let folder = TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name);

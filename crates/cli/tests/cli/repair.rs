@@ -94,6 +94,9 @@ fn a_config_that_was_lost_is_made_again() {
     let told = repair(&folder, &kit, 0);
     assert_eq!(told["applied"], false);
     assert!(!config.exists());
+    // The kit may be named before the verb too, as everywhere.
+    let before = ["--recovery-kit", "kit", "repair", "--lost-config"];
+    run_json(&folder, &[&REPO[..2], &before].concat());
     repair(&folder, &[&kit[..], &["--apply"]].concat(), 0);
     assert_eq!(fs::read(&config).unwrap(), old);
     run_json(&folder, &[&REPO[..], &["list"]].concat());

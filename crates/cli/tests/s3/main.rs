@@ -189,6 +189,10 @@ fn a_place_with_something_in_it_is_not_made_a_repository() {
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("a repository in it already"));
     assert!(!lab.path("kit2").exists());
+    let within = format!("s3://{}/site/a/b", lab.bucket);
+    let within = ["-r", &within, "init", "--no-encryption"];
+    let within = lab.run(&[&within[..], &["--write-recovery-kit", "kit2"]].concat());
+    assert!(String::from_utf8_lossy(&within.stderr).contains("it lies in that of"));
     // Another prefix is another place.
     let other = format!("s3://{}/site/ab", lab.bucket);
     lab.good(&[

@@ -77,6 +77,14 @@ fn a_repository_that_was_put_back_from_yesterdays_copy_is_told_by_every_verb_unt
             "{verb:?}: {said}"
         );
     }
+    // What nobody forgot is not pruned with what it needs.
+    let refused = ran(folder, &["prune"], 1);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        said.contains("nothing is pruned") && said.contains(&second),
+        "{said}"
+    );
+    ran(folder, &["prune", "--confirm"], 0);
     // A backup does not make it good by itself.
     assert_eq!(gone(folder).len(), 1);
     let said = doctor(folder, &["--heal"], 9);

@@ -1,7 +1,9 @@
 //! What it promises where nothing goes wrong.
 
+use std::sync::Arc;
+
 use snapkeep_repo::{ErrorKind, Storage, broken_promises};
-use snapkeep_s3::{Budget, Options};
+use snapkeep_s3::{Account, Budget, Options};
 
 use crate::support::proxy::Fault;
 use crate::support::{Bucket, name};
@@ -73,7 +75,7 @@ fn a_budget_that_is_reached_stops_before_the_next_request() {
         bytes: None,
     };
     let options = Options {
-        budget,
+        account: Arc::new(Account::new(budget)),
         ..bucket.options()
     };
     let storage = bucket.storage_with("a", options);
