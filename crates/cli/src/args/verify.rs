@@ -23,7 +23,7 @@ pub(crate) struct Verify {
     #[arg(long, conflicts_with = "sample")]
     pub(crate) metadata: bool,
     /// Read only a random share of packs and chunks, another one each time, such as 2.5.
-    #[arg(long, value_name = "PERCENT", value_parser = parse_share)]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_sample)]
     pub(crate) sample: Option<u16>,
     /// The same share as the run that said this number.
     #[arg(long, value_name = "NUMBER", requires = "sample")]
@@ -37,4 +37,11 @@ pub(crate) struct Verify {
     /// Bytes per second, such as 50MiB [default: no limit].
     #[arg(long, env = "SNAPKEEP_BANDWIDTH_LIMIT", value_name = "SIZE", value_parser = parse_size)]
     pub(crate) bandwidth_limit: Option<NonZeroU64>,
+}
+
+fn parse_sample(text: &str) -> Result<u16, String> {
+    match parse_share(text)? {
+        0 => Err("a sample of nothing proves nothing".to_owned()),
+        share => Ok(share),
+    }
 }

@@ -72,6 +72,7 @@ fn archives_are_chosen_by_name_guest_and_age() {
     let other = "main/vm/web/2001-01-01T00:00:00Z-0123456789abcdef";
     fails(&folder, &verify(&[other]), 5, &[other]);
     fails(&folder, &verify(&["--seed", "1"]), 2, &["--sample"]);
+    fails(&folder, &verify(&["--sample", "0"]), 2, &["proves nothing"]);
 }
 
 #[test]
