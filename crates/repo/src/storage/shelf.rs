@@ -13,6 +13,8 @@ use crate::limits;
 /// How a file begins: its form, then the checksum of the rest.
 const MAGIC: &[u8; 8] = b"skcache1";
 const HEAD: usize = 8 + blake3::OUT_LEN;
+/// What file systems give to a file at least.
+const BLOCK: u64 = 4096;
 
 #[derive(Debug)]
 pub(super) struct Shelf {
@@ -73,6 +75,7 @@ impl Shelf {
         if length > limits::CACHE_FILE_MAX.min(self.max / 8) {
             return;
         }
+        let length = on_disk(length);
         let written = self.written.fetch_add(length, Ordering::Relaxed) + length;
         if written > self.max / 16 {
             self.written.store(0, Ordering::Relaxed);
@@ -117,8 +120,9 @@ impl Shelf {
                 let used = (found.modified().ok())
                     .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
                     .unwrap_or_default();
-                total += found.len();
-                files.push((used, found.len(), entry.path()));
+                let length = on_disk(found.len());
+                total += length;
+                files.push((used, length, entry.path()));
             }
         }
         files.sort();
@@ -133,6 +137,11 @@ impl Shelf {
         }
         Ok(())
     }
+}
+
+/// What a file takes of a disk: many are small.
+fn on_disk(length: u64) -> u64 {
+    length.next_multiple_of(BLOCK)
 }
 
 #[expect(
@@ -198,7 +207,7 @@ mod tests {
         }
         let size: u64 = (0..200)
             .filter_map(|number| fs::metadata(shelf.path(&key(&number.to_string()))).ok())
-            .map(|found| found.len())
+            .map(|found| on_disk(found.len()))
             .sum();
         assert!(size <= max + max / 8, "{size}");
         assert!(shelf.get(&key("199")).is_some() && shelf.get(&key("1")).is_none());
