@@ -17,7 +17,7 @@ use crate::format::index::{self, IndexedPack};
 use crate::format::pack::{self, Class, Entry, HEADER, TRAILER};
 use crate::keys::Keys;
 use crate::prune::folder::Seen;
-use crate::storage::{FileName, Storage, read_and_open};
+use crate::storage::{FileName, Storage, doubting, read_and_open};
 pub(crate) use merge::merge;
 pub use merge::{Merge, Merged};
 use tables::Tables;
@@ -491,7 +491,9 @@ pub(crate) fn read_pack(
     length: u64,
 ) -> Result<IndexedPack> {
     let file = pack_file(&id);
-    read_table(keys, id, length, &|range| storage.read(&file, range))
+    doubting(storage, &file, || {
+        read_table(keys, id, length, &|range| storage.read(&file, range))
+    })
 }
 
 /// The same of a pack of this length whose parts are read in this way.

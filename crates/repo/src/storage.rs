@@ -107,21 +107,30 @@ pub(crate) fn read_all(storage: &dyn Storage, name: &FileName, max: u64) -> Resu
     storage.read_whole(name, max)
 }
 
-/// Reads a whole file and opens it. What does not open is read once more, for it may have been
-/// changed on its way: only what comes so twice is damage.
+/// Reads something of a file. What is damaged is read once more, around whatever was kept of it, for
+/// it may have been changed on its way: only what comes so twice is damage.
+pub(crate) fn doubting<T>(
+    storage: &dyn Storage,
+    name: &FileName,
+    read: impl Fn() -> Result<T>,
+) -> Result<T> {
+    match read() {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            storage.doubt(name);
+            read()
+        }
+        read => read,
+    }
+}
+
+/// Reads a whole file and opens it, twice if it must be.
 pub(crate) fn read_and_open<T>(
     storage: &dyn Storage,
     name: &FileName,
     max: u64,
     open: impl Fn(&[u8]) -> Result<T>,
 ) -> Result<T> {
-    match open(&storage.read_whole(name, max)?) {
-        Err(error) if error.kind() == ErrorKind::Corrupt => {
-            storage.doubt(name);
-            open(&storage.read_whole(name, max)?).map_err(|_same| error)
-        }
-        opened => opened,
-    }
+    doubting(storage, name, || open(&storage.read_whole(name, max)?))
 }
 
 /// The error about a file that is longer than one of its kind may be.

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use snapkeep_repo::{
-    Cached, Counted, FileName, KeyFile, MemoryStorage, Repository, Storage, broken_promises,
+    Cached, Counted, FileName, KeyFile, MemoryStorage, Merge, Repository, Storage, SystemRandom,
+    Unlock, broken_promises, verify,
 };
 use support::{backup, disk, init, key, name, open};
 use tempfile::TempDir;
@@ -127,6 +128,36 @@ fn another_repository_gets_nothing_of_this_ones_cache() {
     let cold = other.list();
     other.folder = one.folder;
     assert_eq!(other.list(), cold);
+}
+
+#[test]
+fn a_table_that_came_wrong_once_is_right_the_next_time() {
+    let lab = Lab::new();
+    let unlock = Unlock::KeyFile(lab.key.clone());
+    let storage: Arc<dyn Storage> = Arc::clone(&lab.memory) as _;
+    Repository::open_merged(storage, Arc::new(SystemRandom), &unlock, Merge::Always).unwrap();
+    let mut tables = Vec::new();
+    let mut each = |name: &FileName, _| {
+        tables.extend(name.as_str().contains("/entries-").then(|| name.clone()));
+        Ok(())
+    };
+    let folder = "tables".parse().unwrap();
+    lab.memory.list(&folder, &mut each).unwrap();
+    assert_eq!(tables.len(), 1, "{tables:?}");
+    let flip = || {
+        for table in &tables {
+            let last = usize::try_from(lab.memory.length(table).unwrap()).unwrap() - 1;
+            (0..=last).step_by(7).for_each(|at| {
+                lab.memory.damage(table, |bytes| bytes[at] ^= 1);
+            });
+        }
+    };
+    let damage = || verify(&lab.open()).unwrap().damage;
+    flip();
+    assert!(!damage().is_empty(), "and the cache has what came");
+    flip();
+    let damage = damage();
+    assert!(damage.is_empty(), "{damage:?}");
 }
 
 #[test]

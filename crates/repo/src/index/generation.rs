@@ -12,7 +12,7 @@ use crate::format::envelope::{self, Kind};
 use crate::format::id::{ChunkId, PackId};
 use crate::format::table::{Cover, TableEntry, TablePack, decode_packs, encode_packs};
 use crate::keys::Keys;
-use crate::storage::{FileName, Storage, read_all};
+use crate::storage::{FileName, Storage, read_and_open};
 use crate::{Error, Random, Result, limits, random};
 
 /// An open generation.
@@ -36,9 +36,10 @@ fn read<T>(
     name: &FileName,
     decode: fn(&[u8]) -> Option<T>,
 ) -> Result<T> {
-    let sealed = read_all(storage, name, limits::SEALED_MAX)?;
-    let body = envelope::open(keys, Kind::Tables, name, &sealed)?;
-    decode(&body).ok_or_else(|| Error::corrupt(format!("{name} is not readable")))
+    read_and_open(storage, name, limits::SEALED_MAX, |sealed| {
+        let body = envelope::open(keys, Kind::Tables, name, sealed)?;
+        decode(&body).ok_or_else(|| Error::corrupt(format!("{name} is not readable")))
+    })
 }
 
 /// Where a generation says what it covers.
@@ -67,7 +68,7 @@ impl Generation {
         let mut tables = Vec::with_capacity(cover.tables.len());
         for (number, (entries, _)) in cover.tables.iter().enumerate() {
             let name = file(folder, "entries", number)?;
-            let table = Table::open(Arc::clone(storage), keys, name.clone())?;
+            let table = Table::open(storage, keys, &name)?;
             if table.entries() != *entries as usize {
                 return Err(Error::corrupt(format!(
                     "{name} has another length than its generation says"

@@ -9,7 +9,7 @@ use crate::format::table::{
     self, BLOCK, Directory, Filter, HEADER, TRAILER, TableEntry, block_range, blocks,
 };
 use crate::keys::{Cipher, Keys};
-use crate::storage::{FileName, Storage};
+use crate::storage::{FileName, Storage, doubting};
 use crate::{Error, Random, Result, limits, random};
 
 /// An open table: in memory are the first identity of each block and a filter.
@@ -29,7 +29,13 @@ fn associated(header: &[u8], name: &FileName) -> Vec<u8> {
 
 impl Table {
     /// Reads its directory.
-    pub(crate) fn open(storage: Arc<dyn Storage>, keys: &Keys, name: FileName) -> Result<Self> {
+    pub(crate) fn open(storage: &Arc<dyn Storage>, keys: &Keys, name: &FileName) -> Result<Self> {
+        doubting(&**storage, name, || {
+            Self::read(Arc::clone(storage), keys, name.clone())
+        })
+    }
+
+    fn read(storage: Arc<dyn Storage>, keys: &Keys, name: FileName) -> Result<Self> {
         let corrupt = |why: &str| Error::corrupt(format!("{name} {why}"));
         let length = storage.length(&name)?;
         if !((HEADER + TRAILER) as u64..=limits::SEALED_MAX).contains(&length) {
@@ -90,8 +96,11 @@ impl Table {
             return Ok(Arc::clone(block));
         }
         let range = block_range(number, self.directory.entries);
-        let sealed = self.storage.read(&self.name, range)?;
-        let block = Arc::new(self.open_block(number, sealed)?);
+        let read = || {
+            let sealed = self.storage.read(&self.name, range.clone())?;
+            self.open_block(number, sealed)
+        };
+        let block = Arc::new(doubting(&*self.storage, &self.name, read)?);
         let mut kept = kept();
         if kept.len() >= limits::TABLE_BLOCKS {
             kept.clear();
@@ -118,7 +127,8 @@ impl Table {
             .step_by(limits::TABLE_RUN)
             .flat_map(move |first| {
                 let end = (first + limits::TABLE_RUN).min(blocks);
-                match self.run(first, end) {
+                let run = || self.run(first, end);
+                match doubting(&*self.storage, &self.name, run) {
                     Ok(entries) => entries.into_iter().map(Ok).collect(),
                     Err(error) => vec![Err(error)],
                 }
