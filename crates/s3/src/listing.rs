@@ -46,8 +46,10 @@ impl Listing {
                 Some((first, _)) if first <= told => {
                     Err("is in no order, and too long to be put into one".to_owned())
                 }
+                _ if let Some(pair) = (page.windows(2)).find(|pair| pair[0].0 == pair[1].0) => {
+                    Err(format!("names {} twice", pair[0].0))
+                }
                 _ => {
-                    page.dedup();
                     self.told = page
                         .last()
                         .map(|(name, _)| name.clone())
@@ -141,6 +143,9 @@ mod tests {
             names(listing.page(page(&["n", "o"]), Some("2")).unwrap()),
             ["n", "o"]
         );
+        let twice = vec![("p".parse().unwrap(), 1), ("p".parse().unwrap(), 2)];
+        let why = listing.page(twice, Some("3")).unwrap_err();
+        assert!(why.contains("p twice"), "{why}");
         let why = listing.page(page(&["a"]), None).unwrap_err();
         assert!(why.contains("order"), "{why}");
     }
