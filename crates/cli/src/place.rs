@@ -94,7 +94,8 @@ impl Place {
         };
         let location: Location =
             (text.parse()).map_err(|e: snapkeep_repo::Error| usage(e.chain()))?;
-        let location = location.or(s3.endpoint.as_deref(), s3.region.as_deref());
+        let location = (location.resolved(s3.endpoint.as_deref(), s3.region.as_deref()))
+            .map_err(|e| usage(e.chain()))?;
         Ok(Self::Bucket(location, Box::new(s3.clone())))
     }
 

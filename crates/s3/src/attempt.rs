@@ -9,14 +9,25 @@ use snapkeep_repo::Error;
 pub(crate) enum Problem {
     /// The endpoint answered with an error.
     Refused(Refusal),
-    /// There was no whole answer. True if trying again cannot help.
-    Transport(String, bool),
-    /// Whoever hands out credentials did not.
-    Credentials(String),
+    /// There was no whole answer.
+    Transport(String, Broken),
+    /// Whoever hands out credentials did not. True if that may pass: there was no whole answer, or
+    /// one that said that it failed.
+    Credentials(String, bool),
     /// The answer is not one to what was asked.
     Wrong(String),
     /// The request was not sent.
     Unsent(Error),
+}
+
+/// What broke.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Broken {
+    Connection,
+    /// The host's name is not known.
+    Name,
+    /// The endpoint is not who it should be.
+    Certificate,
 }
 
 /// An endpoint's error.
@@ -53,11 +64,14 @@ pub(crate) fn note(problem: Problem) {
     debug_assert!(noted.is_ok(), "requests are made by tries alone");
 }
 
+/// What was noted last of the try that is being made.
+pub(crate) fn noted() -> Option<Problem> {
+    let noted =
+        |attempt: &Arc<Attempt>| (attempt.0.lock().unwrap_or_else(PoisonError::into_inner)).clone();
+    ATTEMPT.try_with(noted).ok().flatten()
+}
+
 /// Whether the range that this try asked for begins past the object's end.
 pub(crate) fn is_past_end() -> bool {
-    let past = |attempt: &Arc<Attempt>| {
-        let noted = attempt.0.lock().unwrap_or_else(PoisonError::into_inner);
-        matches!(&*noted, Some(Problem::Refused(refusal)) if refusal.status == 416)
-    };
-    ATTEMPT.try_with(past).unwrap_or(false)
+    matches!(noted(), Some(Problem::Refused(refusal)) if refusal.status == 416)
 }

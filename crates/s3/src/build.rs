@@ -1,19 +1,17 @@
 //! Makes the client of a location.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
+use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
+use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use snapkeep_repo::{Error, ErrorKind, Result};
 use std::time::Duration;
 
 use crate::account::Account;
+use crate::client::certificates;
 use crate::credentials::CredentialsFile;
-use crate::environment::{self, first, variable};
-use crate::limits;
+use crate::environment::{self, variable};
 use crate::location::Location;
 use crate::service::Connector;
 use crate::storage::Options;
@@ -24,38 +22,21 @@ pub(crate) fn store(
     options: &Options,
     account: &Arc<Account>,
 ) -> Result<AmazonS3> {
-    let named = location.clone().or(
-        first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]).as_deref(),
-        first(&["AWS_REGION", "AWS_DEFAULT_REGION"]).as_deref(),
-    );
-    let endpoint = named.checked_endpoint()?;
-    let region = named.region.as_deref().unwrap_or("us-east-1");
-    let bucket = named.bucket();
-    // Names with dots have no certificate below the endpoint's own.
-    let path_style = (named.path_style).unwrap_or(endpoint.is_some() || bucket.contains('.'));
-    let endpoint = endpoint.unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
-    let (scheme, host) = endpoint.split_once("://").unwrap_or(("https", &endpoint));
-    let url = if path_style {
-        endpoint.clone()
-    } else {
-        format!("{scheme}://{bucket}.{host}")
+    let bucket = location.bucket();
+    let endpoint = location.address()?;
+    let authorities = match &options.ca_file {
+        Some(file) => certificates(file)?,
+        None => Vec::new(),
     };
-    let mut client = ClientOptions::new()
-        .with_timeout_disabled()
-        .with_read_timeout_disabled()
-        .with_connect_timeout(limits::CONNECT_PATIENCE)
-        .with_allow_http(scheme == "http");
-    if let Some(file) = &options.ca_file {
-        for certificate in certificates(file)? {
-            client = client.with_root_certificate(certificate);
-        }
-    }
+    let client = ClientOptions::new().with_allow_http(endpoint.plain);
     let builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
-        .with_region(region)
-        .with_endpoint(url)
-        .with_virtual_hosted_style_request(!path_style)
-        .with_allow_http(scheme == "http")
+        .with_region(location.region())
+        .with_endpoint(endpoint.url)
+        .with_virtual_hosted_style_request(!endpoint.path_style)
+        .with_allow_http(endpoint.plain)
+        // What broke on its way is refused; a bucket with Object Lock demands one.
+        .with_checksum_algorithm(Checksum::SHA256)
         .with_disable_bulk_delete(true)
         .with_client_options(client)
         // Every try is signed anew, and each is judged here.
@@ -66,7 +47,8 @@ pub(crate) fn store(
         })
         .with_http_connector(Connector {
             account: Arc::clone(account),
-            host: host.to_owned(),
+            host: endpoint.host,
+            authorities,
         });
     let builder = with_credentials(builder, options)?;
     builder.build().map_err(|e| {
@@ -101,30 +83,4 @@ fn with_credentials(builder: AmazonS3Builder, options: &Options) -> Result<Amazo
         return of_file(builder, &path);
     }
     Ok(environment::with_roles(builder))
-}
-
-fn certificates(path: &Path) -> Result<Vec<Certificate>> {
-    let shown = path.display().to_string().escape_debug().to_string();
-    let mut pem = Vec::new();
-    (File::open(path))
-        .and_then(|file| file.take(limits::CA_FILE_MAX).read_to_end(&mut pem))
-        .map_err(|e| {
-            Error::with_source(
-                ErrorKind::Invalid,
-                format!("cannot read the ca-file {shown}"),
-                e,
-            )
-        })?;
-    let found = Certificate::from_pem_bundle(&pem).map_err(|e| {
-        Error::with_source(
-            ErrorKind::Invalid,
-            format!("the ca-file {shown} holds no certificates"),
-            e,
-        )
-    })?;
-    if found.is_empty() {
-        let what = format!("the ca-file {shown} holds no certificates");
-        return Err(Error::new(ErrorKind::Invalid, what));
-    }
-    Ok(found)
 }

@@ -68,7 +68,7 @@ impl CredentialProvider for CredentialsFile {
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         self.read().map_err(|why| {
-            note(Problem::Credentials(why.clone()));
+            note(Problem::Credentials(why.clone(), false));
             object_store::Error::Generic {
                 store: "S3",
                 source: why.into(),

@@ -2,7 +2,7 @@
 
 use snapkeep_repo::{Error, ErrorKind};
 
-use crate::attempt::{Problem, Refusal};
+use crate::attempt::{Broken, Problem, Refusal};
 
 /// What is done to an object, or to all below a prefix.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -65,6 +65,9 @@ pub(crate) enum Verdict {
     Again(Error),
     /// Try again a few times: this ends by luck or not at all.
     Few(Error),
+    /// Try again until the deadline, but only a while if the bucket has never answered: then
+    /// something is mistyped.
+    Unlikely(Error),
     /// The reply was wrong: try again in another way.
     Otherwise(Error),
 }
@@ -96,15 +99,24 @@ impl Subject<'_> {
             (Trouble::Behind(why), _) => Verdict::Again(io(&format!("the storage {why}"))),
             (Trouble::Wrong(why), _) => Verdict::Otherwise(io(&format!("the reply {why}"))),
             (Trouble::Library(_), Some(Problem::Refused(refusal))) => self.refused(&refusal),
-            (Trouble::Library(_), Some(Problem::Transport(why, true))) => {
-                Verdict::Final(io(&format!(
-                    "the endpoint's certificate is not trusted ({why}): if it is signed by an authority of your own, name its file in ca-file"
-                )))
+            (Trouble::Library(_), Some(Problem::Transport(why, broken))) => match broken {
+                Broken::Certificate => {
+                    let advice = of_certificate(&why);
+                    Verdict::Final(io(&format!("the endpoint's certificate {advice} ({why})")))
+                }
+                Broken::Name => Verdict::Unlikely(io(&format!(
+                    "the endpoint's host is not found: is its name right, and does the resolver of this host work? ({why})"
+                ))),
+                Broken::Connection => Verdict::Again(io(&format!(
+                    "the endpoint cannot be reached, or the connection broke ({why})"
+                ))),
+            },
+            (Trouble::Library(_), Some(Problem::Credentials(why, true))) => {
+                let why =
+                    format!("the credentials cannot be had: whoever hands them out failed ({why})");
+                Verdict::Unlikely(self.error(ErrorKind::Denied, &why))
             }
-            (Trouble::Library(_), Some(Problem::Transport(why, false))) => Verdict::Again(io(
-                &format!("the endpoint cannot be reached, or the connection broke ({why})"),
-            )),
-            (Trouble::Library(_), Some(Problem::Credentials(why))) => {
+            (Trouble::Library(_), Some(Problem::Credentials(why, false))) => {
                 let why = format!(
                     "there are no credentials ({why}): name a credentials-file, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
                 );
@@ -148,6 +160,13 @@ impl Subject<'_> {
         let error = |kind, advice: &str| self.refusal(refusal, kind, advice);
         let denied = |advice: &str| Some(Verdict::Final(error(ErrorKind::Denied, advice)));
         match code.as_str() {
+            // The name of one object is no answer to the question for many.
+            "NoSuchKey" | "NoSuchVersion" if refusal.status == 404 && self.deed != Deed::List => {
+                Some(Verdict::Final(error(
+                    ErrorKind::NotFound,
+                    "it is not there",
+                )))
+            }
             "NoSuchBucket" => Some(Verdict::Final(error(
                 ErrorKind::Io,
                 "there is no such bucket: make it first, or mend its name",
@@ -190,6 +209,14 @@ impl Subject<'_> {
             | "ThrottlingException" => {
                 Some(Verdict::Again(error(ErrorKind::Io, "the storage is busy")))
             }
+            "BadDigest"
+            | "InvalidDigest"
+            | "IncompleteBody"
+            | "XAmzContentSHA256Mismatch"
+            | "XAmzContentChecksumMismatch" => Some(Verdict::Otherwise(error(
+                ErrorKind::Io,
+                "what arrived is not what was sent",
+            ))),
             _ => None,
         }
     }
@@ -216,11 +243,15 @@ impl Subject<'_> {
                 );
                 denied(&advice)
             }
-            404 => Verdict::Final(error(ErrorKind::NotFound, "it is not there")),
-            301 | 307 => Verdict::Final(error(
+            // Nobody says that the object is missing.
+            404 => Verdict::Unlikely(error(
+                ErrorKind::Io,
+                "the endpoint does not know the bucket, or something before it answered",
+            )),
+            300..=399 => Verdict::Final(error(
                 ErrorKind::Invalid,
                 &region.as_ref().map_or_else(
-                    || "the bucket is in another region, or at another endpoint".to_owned(),
+                    || "it points to another place: the bucket is in another region or at another endpoint, or something before it wants a login".to_owned(),
                     |region| format!("the bucket is in the region {region}: name that by region"),
                 ),
             )),
@@ -247,6 +278,20 @@ fn is_locked(code: &str, words: &str) -> bool {
     .any(|word| text.contains(word))
 }
 
+/// What a certificate is refused for, and what to do about it.
+fn of_certificate(why: &str) -> &'static str {
+    let has = |words: &[&str]| words.iter().any(|word| why.contains(word));
+    if has(&["UnknownIssuer"]) {
+        "is not trusted: if it is signed by an authority of your own, name its file in ca-file"
+    } else if has(&["Expired", "expired", "NotValidYet", "not valid yet"]) {
+        "is not valid at this time: renew it, or set this host's clock"
+    } else if has(&["NotValidForName", "not valid for name"]) {
+        "is for another name: name the endpoint as its certificate does"
+    } else {
+        "is refused"
+    }
+}
+
 /// The innermost cause, which is the one that says something.
 fn innermost(error: &object_store::Error) -> String {
     let mut last: &dyn std::error::Error = error;
@@ -254,4 +299,105 @@ fn innermost(error: &object_store::Error) -> String {
         last = cause;
     }
     last.to_string().replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUBJECT: Subject<'_> = Subject {
+        deed: Deed::Read,
+        key: "a/packs/1",
+        bucket: "bucket",
+    };
+
+    fn library() -> Trouble {
+        Trouble::Library(object_store::Error::NotImplemented {
+            operation: String::new(),
+            implementer: String::new(),
+        })
+    }
+
+    fn refused(deed: Deed, status: u16, code: &str) -> Verdict {
+        let refusal = Refusal {
+            status,
+            code: code.to_owned(),
+            ..Refusal::default()
+        };
+        let subject = Subject { deed, ..SUBJECT };
+        subject.judge(library(), Some(Problem::Refused(refusal)))
+    }
+
+    #[test]
+    fn an_object_is_missing_if_the_storage_says_so_by_name_and_not_by_a_status() {
+        let missing =
+            |verdict| matches!(verdict, Verdict::Final(e) if e.kind() == ErrorKind::NotFound);
+        assert!(missing(refused(Deed::Read, 404, "NoSuchKey")));
+        assert!(missing(refused(Deed::Remove, 404, "NoSuchVersion")));
+        for (deed, status, code) in [
+            (Deed::Read, 404, ""),
+            (Deed::Remove, 404, "NotFound"),
+            (Deed::List, 404, "NoSuchKey"),
+        ] {
+            let verdict = refused(deed, status, code);
+            assert!(
+                matches!(&verdict, Verdict::Unlikely(e) if e.kind() == ErrorKind::Io),
+                "{verdict:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_certificate_of_an_unknown_authority_asks_for_its_file() {
+        let words = |why: &str| {
+            let problem = Problem::Transport(why.to_owned(), Broken::Certificate);
+            let verdict = SUBJECT.judge(library(), Some(problem));
+            let Verdict::Final(error) = verdict else {
+                panic!("{verdict:?}");
+            };
+            error.to_string()
+        };
+        assert!(words("invalid peer certificate: UnknownIssuer").contains("ca-file"));
+        for (why, advice) in [
+            ("invalid peer certificate: Expired", "clock"),
+            (
+                "invalid peer certificate: certificate expired: verification time 5",
+                "clock",
+            ),
+            ("invalid peer certificate: NotValidForName", "another name"),
+            ("invalid peer certificate: BadSignature", "refused"),
+        ] {
+            let words = words(why);
+            assert!(
+                words.contains(advice) && !words.contains("ca-file"),
+                "{words}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_giver_of_credentials_that_failed_is_asked_longer_than_one_that_refused() {
+        let of = |passing| Some(Problem::Credentials("why".to_owned(), passing));
+        assert!(matches!(
+            SUBJECT.judge(library(), of(true)),
+            Verdict::Unlikely(_)
+        ));
+        assert!(matches!(
+            SUBJECT.judge(library(), of(false)),
+            Verdict::Few(_)
+        ));
+    }
+
+    #[test]
+    fn an_unknown_host_is_told_apart_from_a_broken_connection() {
+        let of = |broken| Some(Problem::Transport("dns error".to_owned(), broken));
+        assert!(matches!(
+            SUBJECT.judge(library(), of(Broken::Name)),
+            Verdict::Unlikely(_)
+        ));
+        assert!(matches!(
+            SUBJECT.judge(library(), of(Broken::Connection)),
+            Verdict::Again(_)
+        ));
+    }
 }

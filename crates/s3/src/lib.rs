@@ -6,18 +6,22 @@
 //! never one about the repository's bytes.
 
 mod account;
+mod asking;
 mod attempt;
 mod build;
+mod client;
 mod credentials;
 mod environment;
 mod fault;
 pub mod limits;
 mod listing;
 mod location;
+mod pace;
 mod probe;
 mod reading;
 mod service;
 mod storage;
+mod tries;
 mod xml;
 
 pub use account::{Account, Budget, Usage};

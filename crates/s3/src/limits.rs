@@ -23,15 +23,22 @@ pub const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// The longest pause.
 pub const PAUSE_MAX: Duration = Duration::from_secs(20);
 /// How often a request is tried whose credentials are refused as too old, or cannot be had.
-pub const CREDENTIAL_TRIES: u32 = 3;
+pub const CREDENTIAL_TRIES: u32 = 5;
+/// The pause before the second of these tries; each further one is twice as long.
+pub const CREDENTIAL_PAUSE_FIRST: Duration = Duration::from_secs(3);
+/// How long a request is tried again that looks like a mistyped name, while the bucket has not
+/// answered yet.
+pub const UNANSWERED_PATIENCE: Duration = Duration::from_secs(60);
 /// How often an object is read in whichever way until the reply is a wrong one for good.
 pub const WRONG_REPLIES_MAX: u32 = 6;
 /// How long a connection may take.
 pub const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 /// How long nothing may come.
 pub const IDLE_PATIENCE: Duration = Duration::from_secs(60);
-/// The slowest upload that is waited for, in bytes a second.
-pub const SLOWEST_UPLOAD: u64 = 32 << 10;
+/// How long a machine or a container may take to hand out its credentials: it is next door.
+pub const NEIGHBOUR_PATIENCE: Duration = Duration::from_secs(3);
+/// The slowest upload or download that is waited for, in bytes a second.
+pub const SLOWEST: u64 = 32 << 10;
 /// How often somebody is asked whether the end is wanted.
 pub const CANCEL_POLL: Duration = Duration::from_millis(200);
 /// The most names of a list that are put into order here; a longer one must come in order.

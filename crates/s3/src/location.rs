@@ -1,11 +1,12 @@
 //! Where a repository is: `s3://BUCKET/PREFIX?endpoint=…&region=…&path-style=…`.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use snapkeep_repo::{Error, ErrorKind, FileName, Result};
+use url::{Host, Url};
 
+use crate::environment;
 use crate::limits;
 
 /// How a location begins.
@@ -16,12 +17,24 @@ const SCHEME: &str = "s3://";
 pub struct Location {
     bucket: String,
     prefix: Option<FileName>,
-    /// Without it, Amazon's own.
-    pub(crate) endpoint: Option<String>,
-    pub(crate) region: Option<String>,
-    pub(crate) path_style: Option<bool>,
+    /// Without it, Amazon's own. Each is written in one way only.
+    endpoint: Option<String>,
+    region: Option<String>,
+    path_style: Option<bool>,
     /// Whether plain HTTP was asked for by name.
-    pub(crate) insecure: bool,
+    insecure: bool,
+}
+
+/// How requests reach the bucket.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Address {
+    /// Of the bucket, or of the endpoint if the bucket stands in the path.
+    pub(crate) url: String,
+    /// The host of the endpoint, with its port; the bucket may stand before it.
+    pub(crate) host: String,
+    pub(crate) path_style: bool,
+    /// Whether all is sent in the open.
+    pub(crate) plain: bool,
 }
 
 impl Location {
@@ -35,12 +48,43 @@ impl Location {
         &self.bucket
     }
 
-    /// The same with an endpoint and a region, where the location names none itself.
-    #[must_use]
-    pub fn or(mut self, endpoint: Option<&str>, region: Option<&str>) -> Self {
-        self.endpoint = self.endpoint.or_else(|| endpoint.map(str::to_owned));
-        self.region = self.region.or_else(|| region.map(str::to_owned));
-        self
+    /// The same with an endpoint and a region, where the location names none itself: these, or those
+    /// of the environment.
+    pub fn resolved(self, endpoint: Option<&str>, region: Option<&str>) -> Result<Self> {
+        self.resolved_by(endpoint, region, environment::first)
+    }
+
+    fn resolved_by(
+        mut self,
+        endpoint: Option<&str>,
+        region: Option<&str>,
+        environment: impl Fn(&[&str]) -> Option<String>,
+    ) -> Result<Self> {
+        let of = |named: Option<&str>, names: &[&str]| {
+            (named.map(str::to_owned)).or_else(|| environment(names))
+        };
+        if self.endpoint.is_none() {
+            self.endpoint = of(endpoint, &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]);
+        }
+        if self.region.is_none() {
+            self.region = of(region, &["AWS_REGION", "AWS_DEFAULT_REGION"]);
+        }
+        self.checked()
+    }
+
+    /// The same in the one way to write it, if it can be used.
+    fn checked(mut self) -> Result<Self> {
+        if let Some(endpoint) = &self.endpoint {
+            self.endpoint = Some(self.endpoint_of(endpoint)?);
+        }
+        let fine = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+        let region = self.region();
+        if !(1..=63).contains(&region.len()) || !region.chars().all(fine) {
+            let what = format!("{} is no region", region.escape_debug());
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        self.address()?;
+        Ok(self)
     }
 
     /// The same bucket at each shorter prefix, and at none.
@@ -57,7 +101,7 @@ impl Location {
             .collect()
     }
 
-    /// The address of the endpoint, as it was given; `None` stands for that of AWS.
+    /// The address of the endpoint, in the one way to write it; `None` stands for that of AWS.
     pub fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
     }
@@ -79,42 +123,76 @@ impl Location {
         rest.parse().ok()
     }
 
-    /// The address of the endpoint, after this checked that it may be used.
-    pub(crate) fn checked_endpoint(&self) -> Result<Option<String>> {
-        let Some(endpoint) = &self.endpoint else {
-            return Ok(None);
-        };
+    pub(crate) fn region(&self) -> &str {
+        self.region.as_deref().unwrap_or("us-east-1")
+    }
+
+    /// An endpoint in the one way to write it, if it may be used.
+    fn endpoint_of(&self, text: &str) -> Result<String> {
         let invalid = |why: &str| {
-            let what = format!("the endpoint {} {why}", endpoint.escape_debug());
+            // What stands before an @ may be a secret.
+            let shown = text.rsplit('@').next().unwrap_or_default();
+            let what = format!("the endpoint {} {why}", shown.escape_debug());
             Error::new(ErrorKind::Invalid, what)
         };
-        let (host, plain) = if let Some(rest) = endpoint.strip_prefix("https://") {
-            (rest, false)
-        } else if let Some(rest) = endpoint.strip_prefix("http://") {
-            (rest, true)
-        } else {
+        let no_host =
+            |why: &str| invalid(&format!("is not a host, with a port if it needs one{why}"));
+        let url = Url::parse(text).map_err(|e| {
+            if e == url::ParseError::RelativeUrlWithoutBase {
+                return invalid("does not begin with https:// (or http://)");
+            }
+            no_host(&format!(" ({e})"))
+        })?;
+        if !["http", "https"].contains(&url.scheme()) {
             return Err(invalid("does not begin with https:// (or http://)"));
-        };
-        let host = host.trim_end_matches('/');
-        let fine = |c: char| c.is_ascii_alphanumeric() || ".-:[]_".contains(c);
-        if host.is_empty() || !host.chars().all(fine) {
-            return Err(invalid("is not a host, with a port if it needs one"));
         }
-        if plain && !self.insecure && !is_loopback(host) {
+        let more = !["", "/"].contains(&url.path())
+            || !url.username().is_empty()
+            || url.password().is_some()
+            || url.query().is_some()
+            || url.fragment().is_some();
+        let host = url.host().filter(|_| !more).ok_or_else(|| no_host(""))?;
+        if url.scheme() == "http" && !self.insecure && !is_loopback(&host) {
             return Err(invalid(
                 "would send everything in the open: use https://, or add insecure-http=true to the location",
             ));
         }
-        Ok(Some(endpoint.trim_end_matches('/').to_owned()))
+        Ok(url.origin().ascii_serialization())
+    }
+
+    /// How the bucket is reached.
+    pub(crate) fn address(&self) -> Result<Address> {
+        let bucket = &self.bucket;
+        // Names with dots have no certificate below the endpoint's own.
+        let path_style =
+            (self.path_style).unwrap_or(self.endpoint.is_some() || bucket.contains('.'));
+        let amazon = || format!("https://s3.{}.amazonaws.com", self.region());
+        let endpoint = self.endpoint.clone().unwrap_or_else(amazon);
+        let (scheme, host) = endpoint.split_once("://").unwrap_or(("https", &endpoint));
+        let url = if path_style {
+            endpoint.clone()
+        } else {
+            format!("{scheme}://{bucket}.{host}")
+        };
+        if let Err(e) = Url::parse(&url) {
+            let what = format!("{url} is no address of a bucket ({e}): use path-style=true");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        Ok(Address {
+            host: host.to_owned(),
+            plain: scheme == "http",
+            url,
+            path_style,
+        })
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+fn is_loopback(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => *name == "localhost",
+        Host::Ipv4(ip) => ip.is_loopback(),
+        Host::Ipv6(ip) => ip.is_loopback(),
+    }
 }
 
 impl FromStr for Location {
@@ -178,8 +256,7 @@ impl FromStr for Location {
                 }
             }
         }
-        location.checked_endpoint()?;
-        Ok(location)
+        location.checked()
     }
 }
 
@@ -249,8 +326,24 @@ mod tests {
             ("s3://bucket?secret=x", "secret"),
             ("s3://bucket?path-style=maybe", "true or false"),
             ("s3://bucket?endpoint=ftp://x", "https://"),
-            ("s3://bucket?endpoint=https://key:secret@host", "not a host"),
+            (
+                "s3://bucket?endpoint=https://key:secret@host",
+                "endpoint host is not a host",
+            ),
             ("s3://bucket?endpoint=https://host/path", "not a host"),
+            ("s3://bucket?endpoint=https://10.0.0.256:9000", "not a host"),
+            ("s3://bucket?endpoint=https://host:99999", "not a host"),
+            ("s3://bucket?endpoint=https://host:9a", "not a host"),
+            ("s3://bucket?endpoint=https://", "not a host"),
+            ("s3://bucket?endpoint=http://[::1]x", "not a host"),
+            ("s3://bucket?endpoint=https://host?x=y", "not a host"),
+            ("s3://bucket?endpoint=host:9000", "https://"),
+            ("s3://bucket?endpoint=s3.example", "https://"),
+            ("s3://bucket?region=eu west", "no region"),
+            (
+                "s3://bucket?endpoint=https://10.0.0.1&path-style=false",
+                "path-style",
+            ),
             ("s3://bucket?endpoint=%G0", "malformed"),
         ] {
             let error = text.parse::<Location>().unwrap_err().to_string();
@@ -272,5 +365,46 @@ mod tests {
         assert!(refused.contains("in the open"), "{refused}");
         assert!(of("http://localhost.example").is_err());
         assert!(of("http://10.0.0.1&insecure-http=true").is_ok());
+    }
+
+    #[test]
+    fn an_endpoint_has_one_way_to_be_written_wherever_it_is_named() {
+        let none = |_: &[&str]| None;
+        let plain = || "s3://bucket/a".parse::<Location>().unwrap();
+        let of_location: Location = "s3://bucket/a?endpoint=https://S3.example:443/"
+            .parse()
+            .unwrap();
+        let of_settings = plain()
+            .resolved_by(Some("https://s3.example/"), None, none)
+            .unwrap();
+        let environment = |names: &[&str]| {
+            (names == ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
+                .then(|| "https://s3.example".to_owned())
+        };
+        let of_environment = plain().resolved_by(None, None, environment).unwrap();
+        assert_eq!(of_location.endpoint(), Some("https://s3.example"));
+        assert_eq!(of_location, of_settings);
+        assert_eq!(of_location, of_environment);
+        let first = of_location
+            .clone()
+            .resolved_by(Some("https://other"), Some("eu-1"), environment)
+            .unwrap();
+        assert_eq!(first.endpoint(), Some("https://s3.example"));
+        assert_eq!(first.region(), "eu-1");
+        let wrong = plain().resolved_by(None, None, |_| Some("nonsense".to_owned()));
+        assert!(wrong.is_err());
+    }
+
+    #[test]
+    fn a_bucket_stands_in_the_path_or_before_the_host() {
+        let url = |text: &str| text.parse::<Location>().unwrap().address().unwrap().url;
+        assert_eq!(
+            url("s3://bucket"),
+            "https://bucket.s3.us-east-1.amazonaws.com"
+        );
+        assert_eq!(url("s3://my.bucket"), "https://s3.us-east-1.amazonaws.com");
+        assert_eq!(url("s3://bucket?endpoint=https://x:1"), "https://x:1");
+        let before = "s3://bucket?endpoint=https://x:1&path-style=false";
+        assert_eq!(url(before), "https://bucket.x:1");
     }
 }

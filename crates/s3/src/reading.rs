@@ -11,7 +11,7 @@ use object_store::{GetOptions, GetRange, ObjectStore};
 use tokio::time::timeout;
 
 use crate::fault::Trouble;
-use crate::limits;
+use crate::pace::Pace;
 
 /// What an object's range turned out to be.
 #[derive(Debug)]
@@ -51,8 +51,8 @@ pub(crate) async fn out_of_whole(
     }
     let size = reply.meta.size;
     let mut stream = reply.into_stream();
-    let (mut seen, mut bytes) = (0, Vec::new());
-    while let Some(part) = next(&mut stream).await? {
+    let (mut seen, mut bytes, mut pace) = (0, Vec::new(), Pace::new());
+    while let Some(part) = next(&mut stream, &mut pace).await? {
         let end = seen + part.len() as u64;
         let from = wanted.start.clamp(seen, end) - seen;
         let to = wanted.end.clamp(seen, end) - seen;
@@ -95,8 +95,8 @@ async fn take(
     wanted: Range<u64>,
 ) -> Result<Vec<u8>, Trouble> {
     let length = usize::try_from(wanted.end - wanted.start).unwrap_or(usize::MAX);
-    let mut bytes = Vec::with_capacity(length);
-    while let Some(part) = next(&mut stream).await? {
+    let (mut bytes, mut pace) = (Vec::with_capacity(length), Pace::new());
+    while let Some(part) = next(&mut stream, &mut pace).await? {
         if part.len() > length - bytes.len() {
             return Err(Trouble::Wrong(format!(
                 "has more than the {length} bytes asked for"
@@ -113,9 +113,12 @@ async fn take(
 
 async fn next(
     stream: &mut BoxStream<'static, object_store::Result<Bytes>>,
+    pace: &mut Pace,
 ) -> Result<Option<Bytes>, Trouble> {
-    let part = timeout(limits::IDLE_PATIENCE, stream.next()).await;
-    let part = part.map_err(|_elapsed| Trouble::Cut("nothing came any more".to_owned()))?;
-    part.transpose()
-        .map_err(|e| Trouble::Cut(e.to_string().replace('\n', " ")))
+    let part = timeout(pace.patience(), stream.next()).await;
+    let slow = "nothing came any more, or hardly anything";
+    let part = part.map_err(|_elapsed| Trouble::Cut(slow.to_owned()))?;
+    let part = (part.transpose()).map_err(|e| Trouble::Cut(e.to_string().replace('\n', " ")))?;
+    pace.got(part.as_ref().map_or(0, Bytes::len));
+    Ok(part)
 }

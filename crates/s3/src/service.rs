@@ -3,21 +3,25 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::Method;
 use http_body_util::BodyExt;
-use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
-    HttpResponseBody, HttpService, ReqwestConnector,
+    HttpResponseBody, HttpService,
 };
+use object_store::{ClientConfigKey, ClientOptions};
+use reqwest::Certificate;
 use tokio::time::timeout;
 
 use crate::account::{Account, Request};
-use crate::attempt::{Problem, Refusal, note};
+use crate::attempt::{Broken, Problem, Refusal, note};
+use crate::client::client;
 use crate::limits;
+use crate::pace::Pace;
 use crate::xml;
 
 /// Makes clients that count.
@@ -26,12 +30,22 @@ pub(crate) struct Connector {
     pub(crate) account: Arc<Account>,
     /// The host of the endpoint, with its port; the bucket may stand before it.
     pub(crate) host: String,
+    /// Who is trusted besides those that the machine trusts.
+    pub(crate) authorities: Vec<Certificate>,
 }
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        // The library allows it for the endpoint as we say, and for machines and containers.
+        let plain = options.get_config_value(&ClientConfigKey::AllowHttp);
+        let plain = plain.is_some_and(|plain| plain == "true");
+        let client =
+            client(&self.authorities, plain).map_err(|e| object_store::Error::Generic {
+                store: "S3",
+                source: Box::new(e),
+            })?;
         Ok(HttpClient::new(Service {
-            client: ReqwestConnector::default().connect(options)?,
+            client: HttpClient::new(client),
             account: Arc::clone(&self.account),
             host: self.host.clone(),
         }))
@@ -83,9 +97,9 @@ impl Service {
     /// A body that is no object, of bounded size.
     async fn whole(&self, body: HttpResponseBody, kind: Request) -> Result<Bytes, HttpError> {
         let mut body = body;
-        let mut bytes = BytesMut::new();
+        let (mut bytes, mut pace) = (BytesMut::new(), Pace::new());
         while let Some(frame) =
-            (timeout(limits::IDLE_PATIENCE, body.frame()).await).map_err(|_elapsed| silent(kind))?
+            (timeout(pace.patience(), body.frame()).await).map_err(|_elapsed| silent(kind))?
         {
             let frame = frame.map_err(|e| failed(&e, kind))?;
             if let Some(data) = frame.data_ref() {
@@ -93,6 +107,7 @@ impl Service {
                     let what = "is longer than any reply may be".to_owned();
                     return Err(noted(Problem::Wrong(what)));
                 }
+                pace.got(data.len());
                 self.account.received(data.len());
                 bytes.extend_from_slice(data);
             }
@@ -104,9 +119,9 @@ impl Service {
 fn silent(kind: Request) -> HttpError {
     let what = "it did not answer in time".to_owned();
     noted(if kind == Request::Credentials {
-        Problem::Credentials(what)
+        Problem::Credentials(what, true)
     } else {
-        Problem::Transport(what, false)
+        Problem::Transport(what, Broken::Connection)
     })
 }
 
@@ -120,12 +135,23 @@ fn failed(error: &HttpError, kind: Request) -> HttpError {
     }
     words.dedup();
     let line = words.join(": ").replace(['\n', '\r'], " ");
-    let untrusted = line.contains("certificate");
     noted(if kind == Request::Credentials {
-        Problem::Credentials(line)
+        Problem::Credentials(line, true)
     } else {
-        Problem::Transport(line, untrusted)
+        let broken = broken(&line);
+        Problem::Transport(line, broken)
     })
+}
+
+/// What broke, which only words tell.
+fn broken(line: &str) -> Broken {
+    if line.contains("certificate") {
+        Broken::Certificate
+    } else if line.contains("dns error") {
+        Broken::Name
+    } else {
+        Broken::Connection
+    }
 }
 
 fn refusal(status: u16, region: Option<String>, body: &Bytes) -> Refusal {
@@ -153,11 +179,11 @@ impl HttpService for Service {
         let kind = self.kind(&request);
         let length = request.body().content_length() as u64;
         (self.account.begin(kind, length)).map_err(|e| noted(Problem::Unsent(e)))?;
-        let seconds = length / limits::SLOWEST_UPLOAD;
-        let patience = if kind == Request::Credentials {
-            limits::CONNECT_PATIENCE
-        } else {
-            limits::IDLE_PATIENCE + std::time::Duration::from_secs(seconds)
+        let plain = request.uri().scheme_str() == Some("http");
+        let patience = match (kind == Request::Credentials, plain) {
+            (true, true) => limits::NEIGHBOUR_PATIENCE,
+            (true, false) => limits::CONNECT_PATIENCE,
+            (false, _) => limits::IDLE_PATIENCE + Duration::from_secs(length / limits::SLOWEST),
         };
         let reply = (timeout(patience, self.client.execute(request)).await)
             .map_err(|_elapsed| silent(kind))?
@@ -169,7 +195,8 @@ impl HttpService for Service {
             let body = self.whole(body, kind).await?;
             let status = parts.status.as_u16();
             note(if kind == Request::Credentials {
-                Problem::Credentials(format!("the answer was the status {status}"))
+                let passing = status == 429 || status >= 500;
+                Problem::Credentials(format!("the answer was the status {status}"), passing)
             } else {
                 Problem::Refused(refusal(status, region, &body))
             });

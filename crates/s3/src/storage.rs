@@ -1,11 +1,11 @@
 //! A bucket as the place of a repository's files.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,17 +13,18 @@ use object_store::aws::AmazonS3;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt, PutPayload};
-use snapkeep_repo::{Error, ErrorKind, FileName, Random, Result, Storage, SystemRandom, too_long};
+use snapkeep_repo::{Error, ErrorKind, FileName, Result, Storage, too_long};
 use tokio::runtime::Runtime;
 
 use crate::account::Account;
 use crate::attempt::{ATTEMPT, Attempt};
 use crate::build;
-use crate::fault::{Deed, Subject, Trouble, Verdict};
+use crate::fault::{Deed, Subject, Trouble};
 use crate::limits;
 use crate::listing::Listing;
 use crate::location::Location;
 use crate::reading::{self, Found};
+use crate::tries::Tries;
 
 /// Asked now and then whether the end is wanted.
 pub type Cancelled = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -71,11 +72,12 @@ pub struct S3Storage {
     location: Location,
     options: Options,
     store: AmazonS3,
-    runtime: Runtime,
+    /// There until this is dropped.
+    runtime: Option<Runtime>,
     account: Arc<Account>,
-    /// What was put here: a storage that says it is not there is behind.
-    put: Mutex<HashSet<FileName>>,
-    /// Whether the bucket answered for an object once: then a missing object is not a missing bucket.
+    /// What was put here, and its length: a storage that says it is not there is behind.
+    put: Mutex<HashMap<FileName, u64>>,
+    /// Whether the bucket did what it was asked for once: then its name is right, and the endpoint's.
     answered: AtomicBool,
 }
 
@@ -102,7 +104,7 @@ impl S3Storage {
             location,
             options,
             store,
-            runtime,
+            runtime: Some(runtime),
             account,
             put: Mutex::default(),
             answered: AtomicBool::new(false),
@@ -134,8 +136,13 @@ impl S3Storage {
         })
     }
 
-    fn was_put(&self, name: &FileName) -> bool {
-        (self.put.lock().unwrap_or_else(PoisonError::into_inner)).contains(name)
+    fn puts(&self) -> MutexGuard<'_, HashMap<FileName, u64>> {
+        self.put.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The length of what was put here.
+    pub(crate) fn put_length(&self, name: &FileName) -> Option<u64> {
+        self.puts().get(name).copied()
     }
 
     /// Does a deed until it is done, fails for good, or the deadline passes. It is told how many
@@ -146,38 +153,24 @@ impl S3Storage {
         mut deed: impl AsyncFnMut(u32) -> Result<T, Trouble>,
     ) -> Result<T> {
         let begun = Instant::now();
-        let (mut tries, mut wrong, mut pause) = (0, 0, limits::PAUSE_FIRST);
-        self.runtime.block_on(async {
+        let mut tries = Tries::new(self.options.retry_deadline);
+        let runtime = self.runtime.as_ref();
+        let runtime = runtime.ok_or_else(|| Error::new(ErrorKind::Io, "the storage was closed"))?;
+        runtime.block_on(async {
             loop {
                 let attempt = Arc::new(Attempt::default());
-                let trying = ATTEMPT.scope(Arc::clone(&attempt), deed(wrong));
+                let trying = ATTEMPT.scope(Arc::clone(&attempt), deed(tries.wrong()));
                 let trouble = match self.obedient(trying).await? {
-                    Ok(done) => return Ok(done),
+                    Ok(done) => {
+                        self.answered.store(true, Ordering::Relaxed);
+                        return Ok(done);
+                    }
                     Err(trouble) => trouble,
                 };
-                tries += 1;
-                let error = match subject.judge(trouble, attempt.take()) {
-                    Verdict::Final(error) => return Err(error),
-                    Verdict::Few(error) if tries >= limits::CREDENTIAL_TRIES => return Err(error),
-                    Verdict::Otherwise(error) => {
-                        wrong += 1;
-                        if wrong >= limits::WRONG_REPLIES_MAX {
-                            return Err(error);
-                        }
-                        error
-                    }
-                    Verdict::Again(error) | Verdict::Few(error) => error,
-                };
-                let wait = jittered(pause)?;
-                if begun.elapsed() + wait > self.options.retry_deadline {
-                    let what = format!(
-                        "{error}; tried {tries} times in {} seconds",
-                        begun.elapsed().as_secs()
-                    );
-                    return Err(Error::new(error.kind(), what));
-                }
+                let verdict = subject.judge(trouble, attempt.take());
+                let answered = self.answered.load(Ordering::Relaxed);
+                let wait = tries.failed(verdict, begun.elapsed(), answered)?;
                 self.obedient(tokio::time::sleep(wait)).await?;
-                pause = (pause * 2).min(limits::PAUSE_MAX);
             }
         })
     }
@@ -200,15 +193,6 @@ impl S3Storage {
         Subject { deed, key, bucket }
     }
 
-    /// A missing object's error, unless the bucket is missing, or the object was put just now.
-    fn missing(&self, name: &FileName, error: Error) -> Result<Error> {
-        if error.kind() == ErrorKind::NotFound && !self.answered.load(Ordering::Relaxed) {
-            // Of a missing bucket, some requests are not told.
-            self.page(name.as_str(), None, Some(1))?;
-        }
-        Ok(error)
-    }
-
     /// Does a deed to an object. If it was put by this process and is said not to be there, the
     /// storage is behind, and asked again.
     fn of_object<T>(
@@ -219,26 +203,19 @@ impl S3Storage {
     ) -> Result<T> {
         let path = self.path(name)?;
         let subject = self.subject(deed, path.as_ref());
-        let put = self.was_put(name);
-        let done = self.run(subject, async |wrong| match what(&path, wrong).await {
+        let put = self.put_length(name).is_some();
+        self.run(subject, async |wrong| match what(&path, wrong).await {
             Err(Trouble::Library(object_store::Error::NotFound { .. })) if put => {
                 let why = "says that it is not there, and this run put it".to_owned();
                 Err(Trouble::Behind(why))
             }
             done => done,
-        });
-        match done {
-            Ok(done) => {
-                self.answered.store(true, Ordering::Relaxed);
-                Ok(done)
-            }
-            Err(error) => Err(self.missing(name, error)?),
-        }
+        })
     }
 
     fn head(&self, name: &FileName) -> Result<ObjectMeta> {
         self.of_object(Deed::Length, name, async |path, _| {
-            Ok(self.store.head(path).await?)
+            self.ask(name, path).await
         })
     }
 
@@ -263,7 +240,8 @@ impl S3Storage {
                 let what = format!("lists {}, which was not asked for", other.location);
                 return Err(Trouble::Wrong(what));
             }
-            Ok((objects, page.page_token))
+            // The last page of some has an empty one.
+            Ok((objects, page.page_token.filter(|token| !token.is_empty())))
         })
     }
 
@@ -278,12 +256,13 @@ fn is_below(key: &str, prefix: &str) -> bool {
     key.starts_with(prefix) || prefix.strip_suffix('/') == Some(key)
 }
 
-/// Between half of a pause and all of it, so that hosts that were refused together do not come
-/// back together.
-fn jittered(pause: Duration) -> Result<Duration> {
-    let mut byte = [0];
-    SystemRandom.fill(&mut byte)?;
-    Ok(pause / 2 + pause / 512 * u32::from(byte[0]))
+impl Drop for S3Storage {
+    fn drop(&mut self) {
+        // Whatever still looks up a host's name is not waited for.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Storage for S3Storage {
@@ -294,11 +273,11 @@ impl Storage for S3Storage {
             self.store.put(path, payload.clone()).await?;
             Ok(())
         })?;
-        let mut put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut put = self.puts();
         if put.len() >= limits::PUT_NAMES_MAX {
             put.clear();
         }
-        put.insert(name.clone());
+        put.insert(name.clone(), bytes.len() as u64);
         Ok(())
     }
 
@@ -321,16 +300,10 @@ impl Storage for S3Storage {
             };
         }
         let shorter = async |path: &Path, told: u64| {
-            // A reply that says so is no proof: the object is asked once more.
-            match self.store.head(path).await?.size {
-                size if size < range.end => Err(Trouble::Final(Error::corrupt(format!(
-                    "{name} ends before byte {}",
-                    range.end
-                )))),
-                size => Err(Trouble::Wrong(format!(
-                    "takes the object of {size} bytes for one of {told}"
-                ))),
-            }
+            self.sized(name, path, told, |size| size < range.end)
+                .await?;
+            let what = format!("{name} ends before byte {}", range.end);
+            Err(Trouble::Final(Error::corrupt(what)))
         };
         self.of_object(Deed::Read, name, async |path, wrong| {
             // Whoever gets ranges wrong may get whole objects right.
@@ -355,7 +328,7 @@ impl Storage for S3Storage {
             let plainly = wrong % 3 == 2;
             let told = match reading::whole(&self.store, path, max, plainly).await {
                 Ok(Ok(bytes)) if plainly => {
-                    let size = self.store.head(path).await?.size;
+                    let size = self.ask(name, path).await?.size;
                     if size != bytes.len() as u64 {
                         return Err(Trouble::Wrong(format!(
                             "has {} bytes of {size}",
@@ -370,12 +343,9 @@ impl Storage for S3Storage {
                 Err(Trouble::Library(_)) if crate::attempt::is_past_end() => 0,
                 Err(trouble) => return Err(trouble),
             };
-            match self.store.head(path).await?.size {
-                0 if told == 0 => Ok(Vec::new()),
-                size if size == told => Err(Trouble::Final(too_long(name, size, max))),
-                size => Err(Trouble::Wrong(format!(
-                    "takes the object of {size} bytes for one of {told}"
-                ))),
+            match self.sized(name, path, told, |size| size == told).await? {
+                0 => Ok(Vec::new()),
+                size => Err(Trouble::Final(too_long(name, size, max))),
             }
         })
     }
@@ -385,7 +355,13 @@ impl Storage for S3Storage {
     }
 
     fn modified(&self, name: &FileName) -> Result<i64> {
-        Ok(self.head(name)?.last_modified.timestamp())
+        self.of_object(Deed::Length, name, async |path, _| {
+            // The library fills in what is missing.
+            match self.ask(name, path).await?.last_modified.timestamp() {
+                0 => Err(Trouble::Wrong("does not say when it was put".to_owned())),
+                time => Ok(time),
+            }
+        })
     }
 
     fn list(
@@ -431,7 +407,7 @@ impl Storage for S3Storage {
             self.store.delete(&path).await?;
             Ok(())
         });
-        (self.put.lock().unwrap_or_else(PoisonError::into_inner)).remove(name);
+        self.puts().remove(name);
         match removed {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             removed => removed,

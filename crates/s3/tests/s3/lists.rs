@@ -110,6 +110,24 @@ fn a_token_that_comes_again_ends_in_an_error_and_not_in_a_loop() {
 }
 
 #[test]
+fn a_last_page_may_have_an_empty_token() {
+    let Some(bucket) = with_objects("a_last_page_may_have_an_empty_token", 12) else {
+        return;
+    };
+    let storage = bucket.storage("a");
+    let empty = Fault::reply(|reply| {
+        body(reply, |text| {
+            text.replace(
+                "<IsTruncated>false</IsTruncated>",
+                "<IsTruncated>false</IsTruncated><NextContinuationToken></NextContinuationToken>",
+            )
+        });
+    });
+    bucket.proxy.add("GET", "list-type", ALWAYS, empty);
+    assert_eq!(list(&storage).unwrap().len(), 12);
+}
+
+#[test]
 fn names_in_no_order_are_told_in_order() {
     let Some(bucket) = with_objects("names_in_no_order_are_told_in_order", 12) else {
         return;

@@ -8,6 +8,8 @@
     reason = "a test fails by panicking and tells what it skips"
 )]
 
+mod absent;
+mod endpoint;
 mod faults;
 mod lists;
 mod refusals;

@@ -156,12 +156,16 @@ fn expired_credentials_are_asked_for_a_few_times_and_named() {
     else {
         return;
     };
-    let (error, requests) = refused(
-        &bucket,
-        400,
-        "ExpiredToken",
-        "The provided token has expired.",
-    );
+    let options = Options {
+        retry_deadline: Duration::from_secs(4),
+        ..bucket.options()
+    };
+    let storage = bucket.storage_with("a", options);
+    let words = "The provided token has expired.";
+    let expired = Fault::Answer(400, "ExpiredToken", words);
+    bucket.proxy.add("GET", "packs/1", ALWAYS, expired);
+    let error = storage.read(&name("packs/1"), 0..5).unwrap_err();
+    let requests = bucket.proxy.log().len();
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(error.to_string().contains("renew"), "{error}");
     assert!((2..=5).contains(&requests), "{requests}");
