@@ -138,6 +138,15 @@ impl Storage for Watched {
         self.storage.list(prefix, each)
     }
 
+    fn list_dated(
+        &self,
+        prefix: &FileName,
+        each: &mut dyn FnMut(&FileName, u64, i64) -> Result<()>,
+    ) -> Result<()> {
+        self.check()?;
+        self.storage.list_dated(prefix, each)
+    }
+
     fn remove(&self, name: &FileName) -> Result<()> {
         self.storage.remove(name)
     }

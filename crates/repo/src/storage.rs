@@ -59,6 +59,19 @@ pub trait Storage: Send + Sync + fmt::Debug {
         prefix: &FileName,
         each: &mut dyn FnMut(&FileName, u64) -> Result<()>,
     ) -> Result<()>;
+    /// The same, and when each file was written, as [`modified`](Self::modified) says: a list may
+    /// have that already. What was removed meanwhile is left out.
+    fn list_dated(
+        &self,
+        prefix: &FileName,
+        each: &mut dyn FnMut(&FileName, u64, i64) -> Result<()>,
+    ) -> Result<()> {
+        self.list(prefix, &mut |name, length| match self.modified(name) {
+            Ok(time) => each(name, length, time),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        })
+    }
     /// Removes a file; it is not an error if there is none.
     fn remove(&self, name: &FileName) -> Result<()>;
 }

@@ -6,11 +6,14 @@ use snapkeep_repo::FileName;
 
 use crate::limits;
 
+/// An object's name, its length, and when it was put in seconds since 1970.
+pub(crate) type Listed = (FileName, u64, i64);
+
 /// What was listed, from page to page.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// Names that are not told yet, while all may still be put into order.
-    held: Vec<(FileName, u64)>,
+    held: Vec<Listed>,
     names: HashSet<FileName>,
     /// The last name that was told, once some were.
     told: Option<FileName>,
@@ -23,9 +26,9 @@ impl Listing {
     /// Takes a page; what may be told of it now, in order. Why it cannot be believed, otherwise.
     pub(crate) fn page(
         &mut self,
-        mut page: Vec<(FileName, u64)>,
+        mut page: Vec<Listed>,
         token: Option<&str>,
-    ) -> Result<Vec<(FileName, u64)>, String> {
+    ) -> Result<Vec<Listed>, String> {
         if let Some(token) = token {
             if !self.tokens.insert(token.to_owned()) {
                 return Err("names a continuation that it named before".to_owned());
@@ -43,7 +46,7 @@ impl Listing {
         page.sort();
         if let Some(told) = &self.told {
             return match page.first() {
-                Some((first, _)) if first <= told => {
+                Some((first, ..)) if first <= told => {
                     Err("is in no order, and too long to be put into one".to_owned())
                 }
                 _ if let Some(pair) = (page.windows(2)).find(|pair| pair[0].0 == pair[1].0) => {
@@ -52,17 +55,17 @@ impl Listing {
                 _ => {
                     self.told = page
                         .last()
-                        .map(|(name, _)| name.clone())
+                        .map(|(name, ..)| name.clone())
                         .or_else(|| self.told.clone());
                     Ok(page)
                 }
             };
         }
-        for (name, length) in page {
+        for (name, length, time) in page {
             if !self.names.insert(name.clone()) {
                 return Err(format!("names {name} twice"));
             }
-            self.held.push((name, length));
+            self.held.push((name, length, time));
         }
         if token.is_none() || self.held.len() > limits::UNORDERED_MAX {
             return Ok(self.tell());
@@ -70,11 +73,11 @@ impl Listing {
         Ok(Vec::new())
     }
 
-    fn tell(&mut self) -> Vec<(FileName, u64)> {
+    fn tell(&mut self) -> Vec<Listed> {
         let mut all = std::mem::take(&mut self.held);
         self.names = HashSet::new();
         all.sort();
-        self.told = all.last().map(|(name, _)| name.clone());
+        self.told = all.last().map(|(name, ..)| name.clone());
         all
     }
 
@@ -88,15 +91,17 @@ impl Listing {
 mod tests {
     use super::*;
 
-    fn page(names: &[&str]) -> Vec<(FileName, u64)> {
+    fn page(names: &[&str]) -> Vec<Listed> {
         names
             .iter()
-            .map(|name| (name.parse().unwrap(), 1))
+            .map(|name| (name.parse().unwrap(), 1, 0))
             .collect()
     }
 
-    fn names(told: Vec<(FileName, u64)>) -> Vec<String> {
-        told.into_iter().map(|(name, _)| name.to_string()).collect()
+    fn names(told: Vec<Listed>) -> Vec<String> {
+        told.into_iter()
+            .map(|(name, ..)| name.to_string())
+            .collect()
     }
 
     #[test]
@@ -133,7 +138,7 @@ mod tests {
     fn a_long_list_is_told_while_it_comes_and_must_be_in_order() {
         let mut listing = Listing::default();
         let many: Vec<_> = (0..=limits::UNORDERED_MAX)
-            .map(|n| (format!("m{n:08}").parse().unwrap(), 1))
+            .map(|n| (format!("m{n:08}").parse().unwrap(), 1, 0))
             .collect();
         assert_eq!(
             listing.page(many, Some("1")).unwrap().len(),
@@ -143,7 +148,7 @@ mod tests {
             names(listing.page(page(&["n", "o"]), Some("2")).unwrap()),
             ["n", "o"]
         );
-        let twice = vec![("p".parse().unwrap(), 1), ("p".parse().unwrap(), 2)];
+        let twice = vec![("p".parse().unwrap(), 1, 0), ("p".parse().unwrap(), 2, 0)];
         let why = listing.page(twice, Some("3")).unwrap_err();
         assert!(why.contains("p twice"), "{why}");
         let why = listing.page(page(&["a"]), None).unwrap_err();

@@ -245,6 +245,48 @@ impl S3Storage {
         })
     }
 
+    /// Calls `each` with every file below a folder, its length, and when it was put: 0 if that was
+    /// not said.
+    fn list_all(
+        &self,
+        prefix: &FileName,
+        each: &mut dyn FnMut(&FileName, u64, i64) -> Result<()>,
+    ) -> Result<()> {
+        let below = format!("{prefix}/");
+        let key = self.location.key(&below);
+        let mut listing = Listing::default();
+        let mut token: Option<String> = None;
+        loop {
+            let (objects, next) = self.page(&below, token.as_deref(), None)?;
+            // What has no name of a file is none: another program's, or a folder's mark.
+            let ours = objects
+                .into_iter()
+                .filter(|o| o.location.as_ref().starts_with(&key));
+            let names = ours.filter_map(|o| {
+                let name = self.location.name(o.location.as_ref())?;
+                Some((name, o.size, o.last_modified.timestamp()))
+            });
+            let told = (listing.page(names.collect(), next.as_deref()))
+                .map_err(|why| self.unbelievable(&below, &why))?;
+            for (name, length, time) in &told {
+                each(name, *length, *time)?;
+            }
+            token = next;
+            if token.is_none() {
+                break;
+            }
+        }
+        if listing.is_empty() {
+            // That there is nothing is believed when it was said twice.
+            let (objects, _) = self.page(&below, None, Some(1))?;
+            if !objects.is_empty() {
+                let why = "was empty, and then it was not: the storage contradicts itself";
+                return Err(self.unbelievable(&below, why));
+            }
+        }
+        Ok(())
+    }
+
     fn unbelievable(&self, prefix: &str, why: &str) -> Error {
         let key = self.location.key(prefix);
         (self.subject(Deed::List, &key)).error(ErrorKind::Io, &format!("the list {why}"))
@@ -369,36 +411,25 @@ impl Storage for S3Storage {
         prefix: &FileName,
         each: &mut dyn FnMut(&FileName, u64) -> Result<()>,
     ) -> Result<()> {
-        let below = format!("{prefix}/");
-        let key = self.location.key(&below);
-        let mut listing = Listing::default();
-        let mut token: Option<String> = None;
-        loop {
-            let (objects, next) = self.page(&below, token.as_deref(), None)?;
-            // What has no name of a file is none: another program's, or a folder's mark.
-            let ours = objects
-                .into_iter()
-                .filter(|o| o.location.as_ref().starts_with(&key));
-            let names =
-                ours.filter_map(|o| Some((self.location.name(o.location.as_ref())?, o.size)));
-            let told = (listing.page(names.collect(), next.as_deref()))
-                .map_err(|why| self.unbelievable(&below, &why))?;
-            told.iter()
-                .try_for_each(|(name, length)| each(name, *length))?;
-            token = next;
-            if token.is_none() {
-                break;
+        self.list_all(prefix, &mut |name, length, _| each(name, length))
+    }
+
+    fn list_dated(
+        &self,
+        prefix: &FileName,
+        each: &mut dyn FnMut(&FileName, u64, i64) -> Result<()>,
+    ) -> Result<()> {
+        self.list_all(prefix, &mut |name, length, time| {
+            // The library fills in what is missing: what a list does not say is asked for.
+            let found = match time {
+                0 => self.modified(name),
+                time => Ok(time),
+            };
+            match found {
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+                found => each(name, length, found?),
             }
-        }
-        if listing.is_empty() {
-            // That there is nothing is believed when it was said twice.
-            let (objects, _) = self.page(&below, None, Some(1))?;
-            if !objects.is_empty() {
-                let why = "was empty, and then it was not: the storage contradicts itself";
-                return Err(self.unbelievable(&below, why));
-            }
-        }
-        Ok(())
+        })
     }
 
     fn remove(&self, name: &FileName) -> Result<()> {

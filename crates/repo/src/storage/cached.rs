@@ -240,6 +240,14 @@ impl Storage for Cached {
         listed
     }
 
+    fn list_dated(
+        &self,
+        prefix: &FileName,
+        each: &mut dyn FnMut(&FileName, u64, i64) -> Result<()>,
+    ) -> Result<()> {
+        self.inner.list_dated(prefix, each)
+    }
+
     fn remove(&self, name: &FileName) -> Result<()> {
         self.forget(name);
         self.inner.remove(name)

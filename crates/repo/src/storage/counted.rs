@@ -102,6 +102,15 @@ impl Storage for Counted {
         self.inner.list(prefix, each)
     }
 
+    fn list_dated(
+        &self,
+        prefix: &FileName,
+        each: &mut dyn FnMut(&FileName, u64, i64) -> Result<()>,
+    ) -> Result<()> {
+        self.tally().others += 1;
+        self.inner.list_dated(prefix, each)
+    }
+
     fn remove(&self, name: &FileName) -> Result<()> {
         self.tally().others += 1;
         self.inner.remove(name)

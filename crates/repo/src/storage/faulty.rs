@@ -98,6 +98,14 @@ impl Storage for Faulty {
         self.run(prefix, || self.inner.list(prefix, each))
     }
 
+    fn list_dated(
+        &self,
+        prefix: &FileName,
+        each: &mut dyn FnMut(&FileName, u64, i64) -> Result<()>,
+    ) -> Result<()> {
+        self.run(prefix, || self.inner.list_dated(prefix, each))
+    }
+
     fn remove(&self, name: &FileName) -> Result<()> {
         self.run(name, || self.inner.remove(name))
     }

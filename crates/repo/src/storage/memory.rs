@@ -101,14 +101,20 @@ impl Storage for MemoryStorage {
         prefix: &FileName,
         each: &mut dyn FnMut(&FileName, u64) -> Result<()>,
     ) -> Result<()> {
+        self.list_dated(prefix, &mut |name, length, _| each(name, length))
+    }
+
+    fn list_dated(
+        &self,
+        prefix: &FileName,
+        each: &mut dyn FnMut(&FileName, u64, i64) -> Result<()>,
+    ) -> Result<()> {
         let start = format!("{prefix}/");
         let found: Vec<_> = (self.files().iter())
             .filter(|(name, _)| name.as_str().starts_with(&start))
-            .map(|(name, stored)| (name.clone(), stored.bytes.len() as u64))
+            .map(|(name, stored)| (name.clone(), stored.bytes.len() as u64, stored.modified))
             .collect();
-        found
-            .iter()
-            .try_for_each(|(name, length)| each(name, *length))
+        (found.iter()).try_for_each(|(name, length, time)| each(name, *length, *time))
     }
 
     fn remove(&self, name: &FileName) -> Result<()> {

@@ -28,6 +28,16 @@ fn try_all(storage: &dyn Storage, broken: &mut Vec<String>) -> Result<()> {
         first > 1_600_000_000,
         "a file's time is in seconds since 1970",
     );
+    let mut listed = Vec::new();
+    storage.list_dated(&"promises".parse()?, &mut |name, length, time| {
+        listed.push((name.clone(), length, time));
+        Ok(())
+    })?;
+    check(
+        broken,
+        listed == [(time.clone(), 1, first)],
+        "a list with times has those of the files",
+    );
     storage.remove(&time)?;
     Ok(())
 }

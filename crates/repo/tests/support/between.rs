@@ -91,6 +91,14 @@ impl Storage for Between {
         self.run("list", prefix, || self.inner.list(prefix, each))
     }
 
+    fn list_dated(
+        &self,
+        prefix: &FileName,
+        each: &mut dyn FnMut(&FileName, u64, i64) -> Result<()>,
+    ) -> Result<()> {
+        self.run("list", prefix, || self.inner.list_dated(prefix, each))
+    }
+
     fn remove(&self, name: &FileName) -> Result<()> {
         self.run("remove", name, || self.inner.remove(name))
     }
