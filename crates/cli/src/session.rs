@@ -2,11 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use snapkeep_api::{ArchiveName, Clock, GuestId, GuestKind, SystemClock, TaskLog, VmMechanism};
+use snapkeep_api::{
+    ArchiveName, Cancel, Clock, GuestId, GuestKind, SystemClock, TaskLog, VmMechanism,
+};
 use snapkeep_provider::{ChangeDetection, Options, RepositoryProvider, group};
-use snapkeep_repo::{ErrorKind, Repository, Snapshot, SnapshotName, Storage, SystemRandom, Unlock};
+use snapkeep_repo::{
+    Clock as _, ErrorKind, MachineClock, Repository, Snapshot, SnapshotName, Storage, SystemRandom,
+    Unlock,
+};
 
 use crate::failure::{Code, fault, usage};
 use crate::past::{Doubt, Past};
@@ -27,6 +33,30 @@ pub(crate) struct Session {
     past: Past,
     /// What is not as this host remembers it.
     pub(crate) doubts: Vec<Doubt>,
+}
+
+/// The machine's clock; whoever waits by it does so until the end is asked for.
+#[derive(Debug)]
+struct Interrupted(MachineClock, Cancel);
+
+impl snapkeep_repo::Clock for Interrupted {
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    fn time_of_day(&self) -> Duration {
+        self.0.time_of_day()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        let end = self.monotonic() + duration;
+        while let Some(left) = end.checked_sub(self.monotonic()) {
+            if left.is_zero() || self.1.is_cancelled() {
+                return;
+            }
+            self.0.sleep(left.min(Duration::from_millis(200)));
+        }
+    }
 }
 
 /// Where the repository is.
@@ -50,6 +80,7 @@ impl Session {
             opened.with_context(|| format!("cannot open the repository {place}"))?;
         let stop = Stop::watch(settings.quiet)?;
         storage.obey(stop.cancel.clone());
+        let clock = Arc::new(Interrupted(MachineClock::new(), stop.cancel.clone()));
         let past = Past::new(settings, &place);
         let id = &repository.config().repository;
         let doubts = past.doubts(id, || {
@@ -67,7 +98,7 @@ impl Session {
         }
         Ok(Self {
             storage,
-            repository: Arc::new(repository),
+            repository: Arc::new(repository.with_clock(clock)),
             clock: Arc::new(SystemClock::new()),
             stop,
             past,

@@ -226,6 +226,7 @@ fn prune_all(folder: &Path) -> Fallible<()> {
     let repository = open(folder)?;
     let options = PruneOptions {
         grace: 0,
+        settle: 0,
         ..PruneOptions::default()
     };
     for what in ["marked", "swept and marked again"] {

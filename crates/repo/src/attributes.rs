@@ -59,6 +59,17 @@ struct Together {
     counts: AttributeChange,
     /// Those that count for nothing.
     superseded: Vec<FileName>,
+    /// Whether the archive's record is damaged, if an object is of such a one.
+    damaged: Option<bool>,
+}
+
+impl Together {
+    /// The id that the archive's record must have. Of one that is damaged, and was said to be, it
+    /// cannot be told.
+    fn owner(&self) -> Option<&str> {
+        let said = self.damaged == Some(true);
+        self.snapshot.as_deref().filter(|_| !said)
+    }
 }
 
 impl Repository {
@@ -66,7 +77,7 @@ impl Repository {
     /// its objects is damaged, or does not belong there.
     pub fn attributes(&self, archive: &SnapshotName) -> Result<ArchiveAttributes> {
         let together = self.read_attributes(archive)?;
-        if let Some(found) = &together.snapshot {
+        if let Some(found) = together.owner() {
             self.check_owner(archive, found)?;
         }
         Ok(together.counts.into())
@@ -87,11 +98,13 @@ impl Repository {
             };
             // Whoever lists archives reads their snapshots too: their id is compared where it
             // decides something.
-            let read = read.and_then(|together| match (&together.snapshot, together.counts) {
-                (Some(id), counts) if counts.forgotten == Some(true) => {
-                    self.check_owner(&archive, id).map(|()| counts.into())
+            let read = read.and_then(|together| {
+                if together.counts.forgotten == Some(true)
+                    && let Some(id) = together.owner()
+                {
+                    self.check_owner(&archive, id)?;
                 }
-                (_, counts) => Ok(counts.into()),
+                Ok(together.counts.into())
             });
             // What is said of an archive that was pruned means nothing.
             let is_gone = matches!(&read, Err(e) if e.kind() == ErrorKind::NotFound);
@@ -145,6 +158,29 @@ impl Repository {
             Error::new(ErrorKind::Invalid, what)
         })?;
         let snapshot = self.any_snapshot(archive)?;
+        self.put_change(archive, snapshot.id, change)
+    }
+
+    /// Protects an archive, whatever is left of it.
+    pub(crate) fn protect_what_is_left(&self, archive: &SnapshotName) -> Result<()> {
+        let change = AttributeChange {
+            protected: Some(true),
+            ..AttributeChange::default()
+        };
+        match self.change_attributes(archive, &change) {
+            Err(e) if e.kind() == ErrorKind::Corrupt => {
+                self.put_change(archive, attributes::OF_DAMAGED.to_owned(), &change)
+            }
+            changed => changed,
+        }
+    }
+
+    fn put_change(
+        &self,
+        archive: &SnapshotName,
+        snapshot: String,
+        change: &AttributeChange,
+    ) -> Result<()> {
         let objects = self.attribute_files_of(archive)?;
         let newest = objects
             .iter()
@@ -160,7 +196,7 @@ impl Repository {
             writer: random::fresh(&*self.random)?,
         };
         let body = Body {
-            snapshot: snapshot.id,
+            snapshot,
             change: change.clone(),
             other: BTreeMap::new(),
         };
@@ -200,6 +236,16 @@ impl Repository {
     /// Forgets an archive: it is no longer listed, and cannot be opened. `Protected` if it is
     /// protected, or if that cannot be told.
     pub fn forget(&self, archive: &SnapshotName) -> Result<()> {
+        self.any_snapshot(archive).map_err(|e| match e.kind() {
+            ErrorKind::Corrupt => {
+                let what = format!(
+                    "archive {archive} is not forgotten: its record is damaged; `snapkeep forget \
+                     --damaged {archive}` forgets it all the same"
+                );
+                Error::with_source(ErrorKind::Corrupt, what, e)
+            }
+            _ => e,
+        })?;
         self.check_unprotected(archive)?;
         let change = AttributeChange {
             forgotten: Some(true),
@@ -208,6 +254,46 @@ impl Repository {
         self.change_attributes(archive, &change)?;
         // Another host may have protected it meanwhile, which counts for more.
         self.check_unprotected(archive)
+    }
+
+    /// Forgets an archive whose record is damaged, or takes that back. `Invalid` if its record can be
+    /// read, `Protected` if it was protected: who wants that takes the protection away with
+    /// `unprotect`.
+    pub fn forget_damaged(
+        &self,
+        archive: &SnapshotName,
+        forgotten: bool,
+        unprotect: bool,
+    ) -> Result<()> {
+        self.may_write()?;
+        match self.any_snapshot(archive) {
+            Err(e) if e.kind() == ErrorKind::Corrupt => {}
+            Err(e) => return Err(e),
+            Ok(_) => {
+                let what = format!("the record of archive {archive} is not damaged");
+                return Err(Error::new(ErrorKind::Invalid, what));
+            }
+        }
+        let protected = match self.read_attributes(archive) {
+            Ok(together) => together.counts.protected == Some(true),
+            Err(e) if e.kind() == ErrorKind::Corrupt => true,
+            Err(e) => return Err(e),
+        };
+        if forgotten && protected && !unprotect {
+            let what = format!(
+                "archive {archive} is protected, or may be, and not forgotten; --unprotect does \
+                 that all the same"
+            );
+            return Err(Error::new(ErrorKind::Protected, what));
+        }
+        self.check_not_doomed(archive)?;
+        let change = AttributeChange {
+            forgotten: Some(forgotten),
+            protected: unprotect.then_some(false),
+            ..AttributeChange::default()
+        };
+        self.put_change(archive, attributes::OF_DAMAGED.to_owned(), &change)?;
+        self.check_not_doomed(archive)
     }
 
     /// Takes back that an archive was forgotten; nothing is done if it was not. `Swept` if a sweep
@@ -242,15 +328,14 @@ impl Repository {
         log: &TaskLogRecord,
     ) -> Result<()> {
         self.refresh_condemned()?;
-        let index = self.index();
-        if log
-            .chunks
-            .iter()
-            .all(|id| matches!(index.home(id), Ok(Some(_))))
-        {
+        // What cannot be looked up is not gone.
+        let mut all = true;
+        for id in &log.chunks {
+            all &= self.has_chunk(id)?;
+        }
+        if all {
             return Ok(());
         }
-        drop(index);
         self.storage.remove(file)?;
         let what = format!("the log of archive {archive} was pruned before it was kept");
         Err(Error::new(ErrorKind::Swept, what))
@@ -368,11 +453,18 @@ impl Repository {
             let sealed = read_all(&*self.storage, &file, limits::ATTRIBUTE_MAX)?;
             let body = envelope::open(&self.keys, Kind::Attributes, &file, &sealed)?;
             let body = Body::decode(&file, &body)?;
-            let first = together
-                .snapshot
-                .get_or_insert_with(|| body.snapshot.clone());
-            if *first != body.snapshot {
-                return Err(corrupt("its objects are of different snapshots"));
+            if body.snapshot == attributes::OF_DAMAGED {
+                if !self.is_damaged(archive, &mut together)? {
+                    together.superseded.push(file);
+                    continue;
+                }
+            } else {
+                let first = together
+                    .snapshot
+                    .get_or_insert_with(|| body.snapshot.clone());
+                if *first != body.snapshot {
+                    return Err(corrupt("its objects are of different snapshots"));
+                }
             }
             let counts = together.counts.add(body.change);
             if !counts && body.other.is_empty() {
@@ -380,6 +472,22 @@ impl Repository {
             }
         }
         Ok(together)
+    }
+
+    /// Whether the record of an archive is damaged: only then counts what was said of that.
+    fn is_damaged(&self, archive: &SnapshotName, together: &mut Together) -> Result<bool> {
+        if let Some(is) = together.damaged {
+            return Ok(is);
+        }
+        let is = match self.listed_snapshot(archive) {
+            Ok(_) => false,
+            Err(e) if e.kind() == ErrorKind::Corrupt => true,
+            // It was pruned.
+            Err(e) if e.kind() == ErrorKind::NotFound => false,
+            Err(e) => return Err(e),
+        };
+        together.damaged = Some(is);
+        Ok(is)
     }
 
     /// Whether attributes are of the snapshot that has their archive's name now.

@@ -79,6 +79,21 @@ impl Copier {
             self.copy_attributes(name, false)?;
             return Ok(CopyOutcome::Skipped);
         }
+        self.check_unnamed(name)?;
+        // Of an archive of this name that was removed: they would be taken for the copy's.
+        let old = self.target.attribute_files_of(name)?;
+        match self.target.storage.length(&name.file()) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+            Ok(_) => {
+                let what =
+                    format!("archive {name} was put into the target meanwhile; copy it again");
+                return Err(Error::new(ErrorKind::Io, what));
+            }
+        }
+        for (file, _) in old {
+            self.target.storage.remove(&file)?;
+        }
         let snapshot = self.source.snapshot(name)?;
         let base = self.base(name, &there)?;
         let writer = Writer::new(Arc::clone(&self.target))?;
@@ -106,11 +121,31 @@ impl Copier {
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
         let made = writer.commit(name, made)?;
+        if let Err(error) = self.check_unnamed(name) {
+            if error.kind() == ErrorKind::Swept {
+                // Nobody was told of it. What stays is whole, and skipped by the next copy.
+                drop(self.target.storage.remove(&name.file()));
+            }
+            return Err(error);
+        }
         self.whole.insert(name.clone());
         self.copy_attributes(name, true)?;
         let base = base.map(|(name, _)| name);
         let stats = made.stats;
         Ok(CopyOutcome::Copied { base, stats })
+    }
+
+    /// Fails with `Swept` if the target's pruning is about to remove an archive of this name: it
+    /// would not tell the one from the other.
+    fn check_unnamed(&self, name: &SnapshotName) -> Result<()> {
+        if !self.target.is_condemned(name)? {
+            return Ok(());
+        }
+        let what = format!(
+            "archive {name} is not copied: one of its name is being removed from the target; copy \
+             it when `snapkeep prune` has done that"
+        );
+        Err(Error::new(ErrorKind::Swept, what))
     }
 
     /// What is known of an archive beside it; of one that was there, only if nothing is known of it

@@ -123,7 +123,7 @@ pub(crate) struct Index {
     packs: Vec<Pack>,
     known: HashMap<PackId, u32>,
     /// Index objects that were read.
-    read: HashSet<FileName>,
+    objects: HashSet<FileName>,
     adopted: Vec<PackId>,
     /// Packs and places that count no more: what is there does not open, or is about to go.
     shunned: HashSet<u32>,
@@ -149,8 +149,17 @@ impl Index {
     /// Adds what was stored since, and leaves out what is gone. The numbers of packs stay valid.
     pub(crate) fn refresh(&mut self, storage: &Arc<dyn Storage>, keys: &Keys) -> Result<()> {
         self.problems.clear();
+        let read = self.read(storage, keys);
+        if let Err(error) = &read {
+            // What is not found now may be in what was not listed.
+            self.doubt("index".parse()?, error.clone());
+        }
+        read
+    }
+
+    fn read(&mut self, storage: &Arc<dyn Storage>, keys: &Keys) -> Result<()> {
         // Before all else: what is deleted since was condemned by then.
-        self.seen = Seen::read(&**storage, keys)?;
+        let seen = Seen::read(&**storage, keys)?;
         let problems = self.tables.refresh(storage, keys)?;
         for (name, error) in problems {
             self.doubt(name, error);
@@ -159,7 +168,7 @@ impl Index {
         let mut objects = Vec::new();
         storage.list(&"index".parse()?, &mut |name, _| {
             let new = object_of(name).is_some_and(|(writer, number)| {
-                !self.tables.covers(&writer, number) && !self.read.contains(name)
+                !self.tables.covers(&writer, number) && !self.objects.contains(name)
             });
             objects.extend(new.then(|| name.clone()));
             Ok(())
@@ -194,7 +203,7 @@ impl Index {
                             self.add(pack);
                         }
                     }
-                    self.read.insert(name);
+                    self.objects.insert(name);
                 }
                 // Pruned since it was listed.
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
@@ -208,7 +217,7 @@ impl Index {
                 match read_pack(&**storage, keys, id, length) {
                     Ok(pack) => {
                         // What is condemned is not relied on, so it need not last.
-                        if !self.seen.condemned.contains(&id) {
+                        if !seen.condemned.contains(&id) {
                             self.adopted.push(id);
                         }
                         self.add(pack);
@@ -220,8 +229,10 @@ impl Index {
         }
         for pack in &mut self.packs {
             // Never taken back: who condemned it may be about to delete it.
-            pack.condemned |= self.seen.condemned.contains(&pack.id);
+            pack.condemned |= seen.condemned.contains(&pack.id);
         }
+        // Last: whoever finds it to be as it was trusts that all else is known too.
+        self.seen = seen;
         Ok(())
     }
 

@@ -3,11 +3,12 @@
 //! `docs/FORMAT.md` is the definition; the module `format` has one file for each type it
 //! describes, and nothing else knows a byte offset. A [`Repository`] is opened on a [`Storage`];
 //! a [`Writer`] stores chunks and commits a snapshot; [`DiskReader`] reads a disk of a snapshot
-//! at any offset. The crate knows no guest's host, no protocol, no clock and no environment: its
-//! caller passes time and [`Random`].
+//! at any offset. The crate knows no guest's host, no protocol and no environment: its caller passes
+//! time and [`Random`]. A [`Clock`] only tells it how long something took, and waits.
 
 mod attributes;
 mod buffers;
+mod clock;
 mod copy;
 mod error;
 mod format;
@@ -34,6 +35,7 @@ mod whole;
 mod writer;
 
 pub use attributes::ArchiveAttributes;
+pub use clock::{Clock, MachineClock};
 pub use copy::{Copier, CopyOutcome};
 pub use error::{Error, ErrorKind, Result};
 pub use format::attributes::{
@@ -48,7 +50,7 @@ pub use format::snapshot::{BlobRef, DiskRecord, Lineage, Origin, Snapshot, Snaps
 pub use index::{Merge, Merged};
 pub use keys::{KeyFile, RecoveryKit, Unlock};
 pub use map::{MAP_FAN_OUT, update_map};
-pub use prune::{Amount, Marked, PruneOptions, PruneReport, Swept, Waiting, prune};
+pub use prune::{Ahead, Amount, Marked, PruneOptions, PruneReport, Swept, Waiting, prune};
 pub use random::{Random, SystemRandom};
 pub use reader::{DiskReader, Leaf};
 pub use repair::{

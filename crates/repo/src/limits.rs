@@ -84,11 +84,18 @@ pub const GENERATION_ARCHIVES_MAX: usize = 65_536;
 pub const SURVIVORS_MAX: usize = 2_097_152;
 /// The most files in the folder of pruning.
 pub const PRUNE_FILES_MAX: usize = 4096;
-/// How many seconds pass between a generation and its sweep, if nothing else is asked for; a
-/// writer that took half of them proves its archive before it commits.
+/// How many seconds pass between a generation and its sweep, if nothing else is asked for.
 pub const GRACE_SECONDS: u64 = 86_400;
 /// The least that may be asked for.
 pub const GRACE_SECONDS_MIN: u64 = 3600;
+/// A writer that has been at work for longer, in seconds, proves its archive when it commits: half
+/// of the least grace, so that lists may be old for a quarter of it.
+pub const WRITER_SECONDS_MAX: u64 = 1800;
+/// How many seconds a sweep waits for lists to show what was done: twice as many as file systems
+/// over a network keep them.
+pub const SETTLE_SECONDS: u64 = 120;
+/// Files that are dated so many seconds later than the storage's time are named by a pruning.
+pub const AHEAD_SECONDS: i64 = 3600;
 /// A sweep that took longer, in seconds, deletes no archive any more; twice as long after its
 /// marker was put nobody waits for it.
 pub const SWEEP_SECONDS_MAX: u64 = 86_400;

@@ -1,6 +1,7 @@
 //! Pruning without locks: what no archive needs is condemned, and deleted once a grace period has
 //! passed. `docs/FORMAT.md` has the protocol, and why nothing is lost by it.
 
+mod ages;
 pub(crate) mod fence;
 pub(crate) mod folder;
 mod mark;
@@ -9,12 +10,17 @@ mod plan;
 mod survey;
 mod sweep;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::format::prune::PruneFile;
 use crate::repository::Repository;
+use crate::storage::FileName;
 use crate::{Error, ErrorKind, Result, limits, random};
 
+pub use ages::Ahead;
 use folder::Folder;
 
 /// How to prune.
@@ -23,6 +29,9 @@ pub struct PruneOptions {
     /// Seconds between a generation and its sweep, and that a pack is left alone after it was
     /// written. Safety does not depend on it; backups that take longer may fail.
     pub grace: u64,
+    /// Seconds until lists of this storage show what was done, twice: a sweep waits for so long
+    /// after its marker was put, and before its generations go.
+    pub settle: u64,
     /// The most bytes that are copied out of packs of which only a part is needed.
     pub max_repack: u64,
     /// So much of what stays may be needed by nothing, in parts of 1000.
@@ -38,6 +47,7 @@ impl Default for PruneOptions {
     fn default() -> Self {
         Self {
             grace: limits::GRACE_SECONDS,
+            settle: limits::SETTLE_SECONDS,
             max_repack: u64::MAX,
             max_unused: 100,
             confirmed: false,
@@ -71,6 +81,9 @@ pub struct PruneReport {
     pub marked: Option<Marked>,
     /// What waits to be deleted.
     pub waiting: Option<Waiting>,
+    /// Files that are dated in the future, as far as their age decides something, at most
+    /// [`PROBLEMS_MAX`](limits::PROBLEMS_MAX).
+    pub ahead: Vec<Ahead>,
 }
 
 /// What a sweep deleted.
@@ -110,13 +123,16 @@ pub struct Waiting {
     pub until: i64,
 }
 
+/// When the files in `prune/` were put.
+type Times = BTreeMap<FileName, i64>;
+
 /// One pruning.
-#[derive(Clone, Copy)]
 pub(crate) struct Run<'r> {
     pub(crate) repository: &'r Arc<Repository>,
     pub(crate) options: &'r PruneOptions,
     /// By the storage's clock, when it began.
     pub(crate) now: i64,
+    ahead: RefCell<Vec<Ahead>>,
 }
 
 /// Sweeps what was condemned a grace period ago, and then condemns what nothing needs now. While
@@ -126,32 +142,20 @@ pub(crate) struct Run<'r> {
 /// `Invalid` if it is to be confirmed. After any error nothing is lost, and the next one goes on.
 pub fn prune(repository: &Arc<Repository>, options: &PruneOptions) -> Result<PruneReport> {
     repository.may_write()?;
+    repository.may_read().map_err(|e| {
+        let what = "nothing is pruned: what is still needed of packs that go is read and stored \
+                    anew, which this key may not; prune on a host with another key";
+        Error::with_source(e.kind(), what, e)
+    })?;
     let run = Run {
         repository,
         options,
         now: time(repository)?,
+        ahead: RefCell::default(),
     };
     let mut report = PruneReport::default();
-    let folder = Folder::list(&*repository.storage)?;
-    run.remove_old_probes(&folder)?;
-    if let Some(until) = run.last_due(&folder)? {
-        if until > run.now {
-            report.waiting = Some(run.waiting(until)?);
-            return Ok(report);
-        }
-        report.swept = Some(run.sweep(&folder)?);
-        let folder = Folder::list(&*repository.storage)?;
-        if let Some(until) = run.last_due(&folder)?.filter(|_| !options.dry_run) {
-            report.waiting = Some(run.waiting(until)?);
-            return Ok(report);
-        }
-    }
-    let marked = run.mark()?;
-    report.marked = Some(marked);
-    let folder = Folder::list(&*repository.storage)?;
-    if let Some(until) = run.last_due(&folder)?.filter(|_| !options.dry_run) {
-        report.waiting = Some(run.waiting(until)?);
-    }
+    run.run(&mut report)?;
+    report.ahead = run.ahead.into_inner();
     Ok(report)
 }
 
@@ -168,19 +172,63 @@ pub(crate) fn time(repository: &Repository) -> Result<i64> {
 }
 
 impl Run<'_> {
-    /// When the last of these generations may be swept; `None` if there is none.
-    fn last_due(&self, folder: &Folder) -> Result<Option<i64>> {
-        let grace = i64::try_from(self.options.grace).unwrap_or(i64::MAX);
-        let mut last = None;
-        for (file, _) in &folder.generations {
-            match self.repository.storage.modified(file) {
-                Ok(time) => last = last.max(Some(time.saturating_add(grace))),
-                // Swept since.
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
+    fn run(&self, report: &mut PruneReport) -> Result<()> {
+        let (folder, times) = self.folder()?;
+        self.remove_old_probes(&folder, &times)?;
+        if let Some(until) = self.last_due(&folder, &times) {
+            if until > self.now {
+                report.waiting = Some(self.waiting(until)?);
+                return Ok(());
+            }
+            report.swept = Some(self.sweep(&folder, &times)?);
+            let (folder, times) = self.folder()?;
+            let due = self.last_due(&folder, &times);
+            if let Some(until) = due.filter(|_| !self.options.dry_run) {
+                report.waiting = Some(self.waiting(until)?);
+                return Ok(());
             }
         }
-        Ok(last)
+        report.marked = Some(self.mark()?);
+        let (folder, times) = self.folder()?;
+        let due = self.last_due(&folder, &times);
+        if let Some(until) = due.filter(|_| !self.options.dry_run) {
+            report.waiting = Some(self.waiting(until)?);
+        }
+        Ok(())
+    }
+
+    /// What is in `prune/`, and when it was put.
+    fn folder(&self) -> Result<(Folder, Times)> {
+        let (folder, times) = Folder::list_dated(&*self.repository.storage)?;
+        for (file, time) in &times {
+            self.note_if_ahead(file, *time);
+        }
+        Ok((folder, times))
+    }
+
+    /// When the last of these generations may be swept; `None` if there is none.
+    fn last_due(&self, folder: &Folder, times: &Times) -> Option<i64> {
+        let grace = i64::try_from(self.options.grace).unwrap_or(i64::MAX);
+        let times = folder
+            .generations
+            .iter()
+            .filter_map(|(file, _)| times.get(file));
+        times.map(|time| time.saturating_add(grace)).max()
+    }
+
+    /// Waits until whoever lists anything is shown what was done.
+    fn settle(&self) -> Result<()> {
+        if self.options.settle == 0 {
+            return Ok(());
+        }
+        let clock = &self.repository.clock;
+        let (began, duration) = (clock.monotonic(), Duration::from_secs(self.options.settle));
+        clock.sleep(duration);
+        if clock.monotonic().saturating_sub(began) < duration {
+            let what = "it was to end while it waited for lists to be up to date";
+            return Err(Error::new(ErrorKind::Cancelled, what));
+        }
+        Ok(())
     }
 
     fn waiting(&self, until: i64) -> Result<Waiting> {
@@ -200,24 +248,14 @@ impl Run<'_> {
     }
 
     /// Those of prunings that were killed.
-    fn remove_old_probes(&self, folder: &Folder) -> Result<()> {
+    fn remove_old_probes(&self, folder: &Folder, times: &Times) -> Result<()> {
         for file in &folder.probes {
-            match self.repository.storage.modified(file) {
-                Ok(time) if self.has_passed(time, limits::SWEEP_SECONDS_MAX) => {
-                    self.repository.storage.remove(file)?;
-                }
-                Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
+            let time = times.get(file).copied();
+            if time.is_some_and(|time| self.has_passed(time, limits::SWEEP_SECONDS_MAX)) {
+                self.repository.storage.remove(file)?;
             }
         }
         Ok(())
-    }
-
-    /// Whether so many seconds have passed since then.
-    pub(crate) fn has_passed(&self, then: i64, seconds: u64) -> bool {
-        let passed = i128::from(self.now) - i128::from(then);
-        passed >= i128::from(seconds)
     }
 
     /// Fails unless it was confirmed. `why` is told with what is to be done.

@@ -8,6 +8,7 @@ mod apply;
 mod config;
 mod lost;
 mod packs;
+mod prunings;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub struct RepairPlan {
     pub attributes: Vec<AttributeDamage>,
     /// Key slots that are removed.
     pub slots: Vec<Damage>,
+    /// Generations and markers of prunings, in whose places others are put.
+    pub prunings: Vec<Damage>,
     /// What only a backup heals, or nobody: heads, snapshots, what is derived.
     pub others: Vec<Damage>,
     /// What the storage failed to read, so that nothing can be said of it.
@@ -88,6 +91,7 @@ impl RepairPlan {
             + self.index.len()
             + self.attributes.len()
             + self.slots.len()
+            + self.prunings.len()
             + self.others.len()
             + self.archives.len()
     }
@@ -121,6 +125,7 @@ pub fn plan_repair(repository: &Arc<Repository>, follow: &dyn Follow) -> Result<
             Ok(file) if is_slot(file) && damage.error.kind() == ErrorKind::Corrupt => {
                 plan.slots.push(damage);
             }
+            Ok(file) if file.as_str().starts_with("prune/") => plan.prunings.push(damage),
             Ok(file) => match file.as_str().strip_prefix("attributes/") {
                 Some(archive) => attributes(repository, archive, damage, &mut plan)?,
                 None => plan.others.push(damage),

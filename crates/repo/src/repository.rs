@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use zeroize::Zeroizing;
 
+use crate::clock::{Clock, MachineClock};
 use crate::format::config::Config;
 use crate::format::envelope::{self, Kind};
 use crate::format::features;
@@ -23,6 +24,7 @@ use crate::{Error, ErrorKind, Random, Result, limits, random};
 pub struct Repository {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) random: Arc<dyn Random>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) keys: Keys,
     pub(crate) index: RwLock<Index>,
     /// Whether snapshots were seen since the index was read: another host may have stored what
@@ -39,6 +41,8 @@ pub struct Repository {
     pub(crate) generation: u32,
     /// Late archives that were found to be whole.
     pub(crate) whole: Mutex<HashSet<SnapshotName>>,
+    /// Markers of sweeps that could not be read when they were last looked at.
+    pub(crate) damaged_markers: Mutex<Vec<(FileName, Error)>>,
     /// Why this program may not write to it, if it may not.
     read_only: Option<Error>,
 }
@@ -89,6 +93,7 @@ impl Repository {
         Ok(Self {
             storage,
             random,
+            clock: Arc::new(MachineClock::new()),
             keys,
             index,
             stale: Mutex::default(),
@@ -96,6 +101,7 @@ impl Repository {
             contexts: Contexts::default(),
             generation: 0,
             whole: Mutex::default(),
+            damaged_markers: Mutex::default(),
             config,
             opened_by: Some(slot_file(&slot)?),
             read_only: None,
@@ -132,6 +138,12 @@ impl Repository {
         Ok((repository, merged))
     }
 
+    /// The same with another clock than the machine's.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
     fn load_index(&mut self) -> Result<()> {
         let index = Index::load(&self.storage, &self.keys)?;
         self.generation = index.seen().newest;
@@ -154,6 +166,7 @@ impl Repository {
         Ok(Self {
             storage,
             random,
+            clock: Arc::new(MachineClock::new()),
             keys,
             index: RwLock::default(),
             stale: Mutex::default(),
@@ -161,6 +174,7 @@ impl Repository {
             contexts: Contexts::default(),
             generation: 0,
             whole: Mutex::default(),
+            damaged_markers: Mutex::default(),
             config,
             opened_by,
             read_only,
@@ -301,10 +315,9 @@ impl Repository {
         Ok(())
     }
 
-    /// Merges index objects into tables if they are many, and reads the index again.
-    pub(crate) fn refresh_merged(&self) -> Result<()> {
-        index::merge(&self.storage, &self.keys, &*self.random, Merge::WhenMany)?;
-        self.refresh()
+    /// Merges index objects into tables if they are many. The index is to be read again then.
+    pub(crate) fn merge(&self) -> Result<()> {
+        index::merge(&self.storage, &self.keys, &*self.random, Merge::WhenMany).map(drop)
     }
 
     /// Fails if there is no repository any more, as where its storage was unmounted.
@@ -334,7 +347,9 @@ impl Repository {
     /// Has the index know all that is condemned, for a writer. Fails if that cannot be told.
     pub(crate) fn refresh_condemned(&self) -> Result<()> {
         let folder = Folder::list(&*self.storage)?;
-        if !self.index().seen().is(folder) {
+        // What could not be read may be read now.
+        let known = self.index().seen().trouble.is_none() && self.index().seen().is(folder);
+        if !known {
             self.refresh()?;
         }
         match &self.index().seen().trouble {

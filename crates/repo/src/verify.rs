@@ -217,6 +217,7 @@ fn verify_others(repository: &Repository, depth: Depth, report: &mut Report) -> 
             Ok(_) => {}
         }
     }
+    doubted(report, || repository.damaged_prune_files())?;
     doubted(report, || repository.damaged_slots())?;
     doubted(report, || repository.damaged_heads())
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use zstd_safe::{CCtx, CParameter};
 
 use crate::buffers::{Buffers, Room};
+use crate::clock::Moment;
 use crate::format::bytes::{hex, length_u32};
 use crate::format::envelope::{self, Kind};
 use crate::format::features;
@@ -54,6 +55,8 @@ pub struct Writer {
     ends: Mutex<Option<(FileName, FileName)>>,
     /// Whether a pack vanished that was to be taken over.
     missed: AtomicBool,
+    /// When it looked into `prune/`, before it relied on anything.
+    begun: Moment,
 }
 
 #[derive(Debug, Default)]
@@ -73,9 +76,11 @@ impl Writer {
     /// Starts writing. Nothing is stored yet.
     pub fn new(repository: Arc<Repository>) -> Result<Self> {
         repository.may_write()?;
+        let begun = Moment::now(&*repository.clock);
         repository.refresh_condemned()?;
         let id = random::fresh(&*repository.random)?;
         Ok(Self {
+            begun,
             repository,
             id,
             open: [Mutex::new(None), Mutex::new(None)],
@@ -133,21 +138,28 @@ impl Writer {
         let file = name.file();
         // An archive that no program would read again is no archive.
         snapshot.check_limits(name)?;
+        let mut begun = self.begun;
+        if self.took_long()? || fence::is_swept_since(&self.repository, &snapshot)? {
+            begun = Moment::now(&*self.repository.clock);
+            // As if it had begun now: no sweep that was there has missed it.
+            snapshot.generation = fence::prove(&self.repository, name, &snapshot)?;
+        }
         let body = snapshot.encode()?;
         let (keys, random) = (&self.repository.keys, &*self.repository.random);
         let sealed = envelope::seal(keys, random, Kind::Snapshot, &file, &body)?;
-        if self.took_long()? {
-            fence::prove(&self.repository, name, &snapshot)?;
-        }
         self.repository.storage.put(&file, &sealed)?;
-        fence::look_again(&self.repository, name, &snapshot)?;
+        fence::look_again(&self.repository, name, &snapshot, begun)?;
         Ok(snapshot)
     }
 
-    /// Whether it may rely on lists that are older than a grace period lets them be, or on a pack
-    /// that vanished.
+    /// Whether what it relies on may have been condemned and swept since it began, as far as lists
+    /// that are old would show, or a pack vanished. The storage's clock is asked too: it goes on
+    /// while this machine's stand still.
     fn took_long(&self) -> Result<bool> {
-        if self.missed.load(Ordering::Relaxed) {
+        let limit = limits::WRITER_SECONDS_MAX;
+        if self.missed.load(Ordering::Relaxed)
+            || self.begun.is_before(&*self.repository.clock, limit)
+        {
             return Ok(true);
         }
         let ends = lock(&self.ends).clone();
@@ -163,7 +175,7 @@ impl Writer {
         let (Some(first), Some(last)) = (time(&first)?, time(&last)?) else {
             return Ok(true);
         };
-        Ok(last.abs_diff(first) > limits::GRACE_SECONDS / 2)
+        Ok(last.abs_diff(first) > limit)
     }
 
     /// The identity of a chunk, and whether the caller is the one who must store it now: then

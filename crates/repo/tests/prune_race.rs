@@ -254,6 +254,21 @@ fn a_log_that_is_kept_at_any_operation_can_be_read_if_that_was_acknowledged() {
     }
 }
 
+/// Others do something right before a snapshot is put, and whoever put it dies before its second look.
+fn sleeps_and_dies(
+    world: &World,
+    others: impl Fn(&World) + Send + 'static,
+) -> impl FnMut(support::between::Step<'_>) + Send + 'static {
+    let (world, mut put) = (world.same(), false);
+    move |(moment, operation, name)| {
+        if (moment, operation) == (Moment::Before, "put") && name.starts_with("snapshots/") {
+            others(&world);
+            put = true;
+        }
+        assert!(!(put && (operation, name) == ("list", "prune")), "dies");
+    }
+}
+
 #[test]
 fn a_writer_that_died_before_its_second_look_leaves_nothing_that_is_listed() {
     let (begun, _) = worlds();
@@ -262,12 +277,8 @@ fn a_writer_that_died_before_its_second_look_leaves_nothing_that_is_listed() {
     let dying = Arc::new(Between::new(world.storage(), |_| {}));
     let repository = world.open_on(Arc::clone(&dying) as _).unwrap();
     let (writer, record) = begin(&repository, None, &bytes).unwrap();
-    world.prune_all();
-    // All of it is swept. The writer wakes up, puts its snapshot, and dies.
-    dying.hook(|(moment, operation, name)| {
-        let looks = (moment, operation, name) == (Moment::Before, "list", "prune");
-        assert!(!looks, "dies");
-    });
+    // All of it is swept while it sleeps. The writer wakes up, puts its snapshot, and dies.
+    dying.hook(sleeps_and_dies(&world, World::prune_all));
     let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         writer.commit(&name("5"), snapshot(vec![record])).map(drop)
     }));
@@ -296,17 +307,19 @@ fn a_late_archive_that_is_whole_is_listed_and_stays() {
     let dying = Arc::new(Between::new(world.storage(), |_| {}));
     let repository = world.open_on(Arc::clone(&dying) as _).unwrap();
     let (writer, record) = begin(&repository, None, &bytes).unwrap();
-    world.prune_all();
-    // Another host stores the same again.
-    world.back_up("4", &bytes);
-    dying.hook(|(moment, operation, name)| {
-        let looks = (moment, operation, name) == (Moment::Before, "list", "prune");
-        assert!(!looks, "dies");
-    });
+    let same = bytes.clone();
+    dying.hook(sleeps_and_dies(&world, move |world| {
+        world.prune_all();
+        // Another host stores the same again.
+        backup(&world.open(), &name("4"), None, &same).unwrap();
+    }));
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         writer.commit(&name("5"), snapshot(vec![record])).map(drop)
     }))
     .unwrap_err();
+    world
+        .archives
+        .insert(name("4"), Content::Disk(bytes.clone()));
     world.archives.insert(name("5"), Content::Disk(bytes));
     world.holds().unwrap();
     world.forget("4");
@@ -394,10 +407,18 @@ fn a_generation_that_cannot_be_read_keeps_writers_out_and_readers_not() {
     sweeps
         .memory
         .damage(&file.parse().unwrap(), |bytes| bytes[40] ^= 1);
-    sweeps.holds().unwrap();
+    let is_read = |world: &World| {
+        let repository = world.open();
+        for (name, content) in &world.archives {
+            assert_eq!(content_of(&repository, name).unwrap(), *content);
+        }
+        let damage = verify(&repository).unwrap().damage;
+        assert!(damage.len() == 1 && damage[0].object == file, "{damage:?}");
+    };
+    is_read(&sweeps);
     let error = Writer::new(sweeps.open()).unwrap_err();
     assert!(error.to_string().contains(&file), "{error}");
     let error = prune(&sweeps.open(), &options()).unwrap_err();
     assert!(error.to_string().contains(&file), "{error}");
-    sweeps.holds().unwrap();
+    is_read(&sweeps);
 }

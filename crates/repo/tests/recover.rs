@@ -138,6 +138,7 @@ fn the_reader_in_python_restores_a_repository_that_was_pruned() {
         grace: 0,
         max_unused: 0,
         confirmed: true,
+        settle: 0,
         ..PruneOptions::default()
     };
     let marked = prune(&open(), &options).unwrap().marked.unwrap();

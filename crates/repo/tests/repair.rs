@@ -177,9 +177,9 @@ fn packs_that_could_not_be_indexed_are_by_the_next_backup() {
     let opened = |faulty: &Arc<Faulty>| open(&(Arc::clone(faulty) as Arc<dyn Storage>), &key);
     let (_, counted) = faulty(FaultPoint::Never);
     backup(&opened(&counted).unwrap(), &name("2"), None, &bytes).unwrap();
-    // Nothing is new, so its last deeds are an index object, whose time is asked for twice, the
-    // snapshot and a look for sweeps.
-    let (kept, failing) = faulty(FaultPoint::Only(counted.count() - 5));
+    // Nothing is new, so its last deeds are an index object, whose time is asked for twice, and
+    // the snapshot with a look for sweeps before and after it.
+    let (kept, failing) = faulty(FaultPoint::Only(counted.count() - 6));
     let repository = opened(&failing).unwrap();
     let error = backup(&repository, &name("2"), None, &bytes).expect_err("not indexed");
     assert!(error.to_string().contains("on index/"), "{error}");

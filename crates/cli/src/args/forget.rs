@@ -19,6 +19,13 @@ pub(crate) struct Forget {
     /// Take back that they were forgotten.
     #[arg(long, requires = "archives")]
     pub(crate) undo: bool,
+    /// Forget archives whose own records are damaged, which keep prune from working: nothing of
+    /// them can be restored.
+    #[arg(long, requires = "archives")]
+    pub(crate) damaged: bool,
+    /// The same of those that are protected, or may be.
+    #[arg(long, requires = "damaged", conflicts_with = "undo")]
+    pub(crate) unprotect: bool,
     #[command(flatten)]
     pub(crate) keep: Keep,
     /// Forget all archives of the guests that --guest names, but those that are protected.

@@ -27,12 +27,21 @@ pub(crate) struct Prune {
     /// Go on although more than half of all packs are to go, or something is missing.
     #[arg(long)]
     pub(crate) confirm: bool,
-    /// For tests: allows any grace period.
+    /// For tests: allows any grace period, and waits for no list to be up to date.
     #[arg(long, hide = true)]
     pub(crate) any_grace: bool,
 }
 
 impl Prune {
+    /// How long lists are waited for.
+    pub(crate) fn settle_seconds(&self) -> u64 {
+        if self.any_grace {
+            0
+        } else {
+            limits::SETTLE_SECONDS
+        }
+    }
+
     /// The grace period in seconds; an error if it is too short.
     pub(crate) fn grace_seconds(&self) -> Result<u64, String> {
         let seconds = self.grace.as_secs();

@@ -44,10 +44,18 @@ pub(super) fn run(settings: &Settings, wanted: &Forget, json: bool) -> Result<Ex
 fn by_name(settings: &Settings, wanted: &Forget, json: bool) -> Result<()> {
     let session = Session::open(settings)?;
     let names = (wanted.archives.iter())
-        .map(|archive| session.named(settings, archive))
+        .map(|archive| {
+            if wanted.damaged {
+                session.name(settings, archive)
+            } else {
+                session.named(settings, archive)
+            }
+        })
         .collect::<Result<Vec<_>>>()?;
     for name in &names {
-        if wanted.undo {
+        if wanted.damaged {
+            (session.repository).forget_damaged(name, !wanted.undo, wanted.unprotect)?;
+        } else if wanted.undo {
             session.repository.take_back(name)?;
         } else {
             session.repository.forget(name)?;

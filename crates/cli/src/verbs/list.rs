@@ -10,7 +10,7 @@ use snapkeep_repo::{ArchiveAttributes, ErrorKind, Snapshot, SnapshotName};
 
 use crate::args::List;
 use crate::failure::{Code, fault};
-use crate::report::{self, Report};
+use crate::report::{self, Report, remark};
 use crate::session::{self, ANY, Session};
 use crate::settings::Settings;
 use crate::units::human;
@@ -155,6 +155,13 @@ pub(super) fn run(settings: &Settings, list: &List, json: bool) -> Result<ExitCo
         let mut newest: BTreeMap<String, Option<SnapshotName>> = BTreeMap::new();
         // Nobody was told that they are there.
         let late = repository.late(&names)?;
+        for (file, error) in repository.damaged_markers() {
+            remark(&format!(
+                "warning: {file} cannot be read, so archives may be listed that no backup \
+                 finished; `snapkeep repair` mends that: {}",
+                error.chain()
+            ));
+        }
         for name in names.into_iter().filter(|name| !late.contains(name)) {
             let attributes = attributes.remove(&name);
             // What cannot be told is not forgotten.

@@ -18,6 +18,17 @@ struct Pruned {
     deleted: Option<Deleted>,
     condemned: Option<Condemned>,
     waiting: Option<Waiting>,
+    /// Files that are dated in the future.
+    ahead: Vec<Ahead>,
+}
+
+#[derive(Serialize)]
+struct Ahead {
+    file: String,
+    /// Seconds since the epoch, by the storage's clock.
+    time: i64,
+    /// The same in RFC 3339, UTC.
+    time_utc: String,
 }
 
 #[derive(Serialize)]
@@ -90,10 +101,13 @@ impl From<snapkeep_repo::Waiting> for Waiting {
             packs: number,
             packs_bytes: bytes,
             until,
-            until_utc: (Timestamp::from_second(until))
-                .map_or_else(|_| until.to_string(), |time| time.to_string()),
+            until_utc: utc(until),
         }
     }
+}
+
+fn utc(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
 fn packs(number: u64, bytes: u64) -> String {
@@ -165,6 +179,13 @@ impl Report for Pruned {
                 waiting.until_utc
             ));
         }
+        for ahead in &self.ahead {
+            lines.push(format!(
+                "{} is dated {}, which is still to come, and is not taken for old before: was the \
+                 clock wrong that dated it?",
+                ahead.file, ahead.time_utc
+            ));
+        }
         lines
     }
 }
@@ -172,6 +193,7 @@ impl Report for Pruned {
 pub(super) fn run(settings: &Settings, wanted: &Prune, json: bool) -> Result<()> {
     let options = PruneOptions {
         grace: wanted.grace_seconds().map_err(usage)?,
+        settle: wanted.settle_seconds(),
         max_repack: wanted.max_repack.map_or(u64::MAX, u64::from),
         max_unused: wanted.max_unused,
         confirmed: wanted.confirm,
@@ -193,6 +215,13 @@ pub(super) fn run(settings: &Settings, wanted: &Prune, json: bool) -> Result<()>
         deleted: found.swept.map(Deleted::from),
         condemned: found.marked.map(Condemned::from),
         waiting: found.waiting.map(Waiting::from),
+        ahead: (found.ahead.into_iter())
+            .map(|ahead| Ahead {
+                file: ahead.file.to_string(),
+                time: ahead.time,
+                time_utc: utc(ahead.time),
+            })
+            .collect(),
     };
     report::result(&pruned, json)
 }

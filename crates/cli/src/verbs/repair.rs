@@ -30,6 +30,7 @@ struct Told {
     index: Vec<Damage>,
     attributes: Vec<Damage>,
     keys: Vec<Damage>,
+    prunings: Vec<Damage>,
     others: Vec<Damage>,
     unread: Vec<Damage>,
     archives: Vec<Affected>,
@@ -80,6 +81,7 @@ struct Done {
     index: u64,
     attributes: u64,
     keys: u64,
+    prunings: u64,
     left: Vec<Damage>,
 }
 
@@ -150,6 +152,10 @@ impl Report for Told {
             ),
             (&self.keys, "it is removed, if another key is there"),
             (
+                &self.prunings,
+                "another takes its place: it only told what may go",
+            ),
+            (
                 &self.others,
                 "nothing is to be done: the next backup of its guest makes it good, or nobody",
             ),
@@ -181,8 +187,8 @@ impl Report for Told {
         match &self.done {
             Some(done) => {
                 lines.push(format!(
-                    "repaired: {} chunks copied, {} packs, {} index objects, {} attributes and {} keys taken away",
-                    done.copied, done.packs, done.index, done.attributes, done.keys
+                    "repaired: {} chunks copied, {} packs, {} index objects, {} attributes, {} keys and {} files of prunings taken away",
+                    done.copied, done.packs, done.index, done.attributes, done.keys, done.prunings
                 ));
                 let left = |left: &Damage| format!("left: {}: {}", left.object, left.error);
                 lines.extend(done.left.iter().map(left));
@@ -297,6 +303,7 @@ fn told(plan: &RepairPlan, done: Option<Repaired>, moved: Vec<String>) -> Told {
             })
             .collect(),
         keys: list(&plan.slots),
+        prunings: list(&plan.prunings),
         others: list(&plan.others),
         unread: list(&plan.unread),
         archives: (plan.archives.iter())
@@ -313,6 +320,7 @@ fn told(plan: &RepairPlan, done: Option<Repaired>, moved: Vec<String>) -> Told {
             index: done.index,
             attributes: done.attributes,
             keys: done.slots,
+            prunings: done.prunings,
             left: list(&done.left),
         }),
         moved,

@@ -165,6 +165,9 @@ impl AttributeChange {
     }
 }
 
+/// Stands for the id of a snapshot whose record cannot be read.
+pub(crate) const OF_DAMAGED: &str = "00000000000000000000000000000000";
+
 /// An attribute's body.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Body {

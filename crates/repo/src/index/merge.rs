@@ -65,8 +65,14 @@ fn try_merge(
     when: Merge,
 ) -> Result<Merged> {
     let mut tables = Tables::default();
-    // What cannot be opened is made anew from the index objects.
-    drop(tables.refresh(storage, keys)?);
+    // Before those in use are opened: what another merge makes from here on is not looked at.
+    let mut superseded = generations(&**storage)?;
+    // What cannot be opened is made anew from the index objects, but not what cannot be read now.
+    for (cover, error) in tables.refresh(storage, keys)? {
+        if error.kind() != ErrorKind::Corrupt {
+            superseded.retain(|folder| !cover.as_str().starts_with(folder.as_str()));
+        }
+    }
     let (objects, bytes) = uncovered(&**storage, &tables)?;
     let few = objects.len() < limits::MERGE_LEAST_OBJECTS && bytes < limits::MERGE_LEAST_BYTES;
     if objects.is_empty() || (few && matches!(when, Merge::WhenMany)) {
@@ -76,7 +82,6 @@ fn try_merge(
         });
     }
     let used: BTreeSet<&str> = tables.generations().map(|g| g.folder.as_str()).collect();
-    let mut superseded = generations(&**storage)?;
     superseded.retain(|folder| !used.contains(folder.as_str()));
     let mut merging = Merging {
         storage,

@@ -6,20 +6,37 @@ use std::sync::{MutexGuard, PoisonError};
 
 use super::folder::{Folder, Marker};
 use super::needs::Needs;
+use crate::clock::Moment;
 use crate::format::snapshot::{Snapshot, SnapshotName};
 use crate::repository::Repository;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, limits};
 
-/// Fails with `Swept` unless everything that an archive needs has a home, by lists that are read now.
+/// Whether a sweep has begun since the writer of a snapshot that is still to be put looked.
+pub(crate) fn is_swept_since(repository: &Repository, snapshot: &Snapshot) -> Result<bool> {
+    let folder = Folder::list(&*repository.storage)?;
+    Ok(folder.newest_marker() > snapshot.generation)
+}
+
+/// Fails with `Swept` unless everything that an archive needs has a home, by lists that are read
+/// now; the highest number in `prune/` that was there before them.
 pub(crate) fn prove(
     repository: &Repository,
     name: &SnapshotName,
     snapshot: &Snapshot,
-) -> Result<()> {
+) -> Result<u32> {
     repository.refresh()?;
     repository.refresh_condemned()?;
-    if Needs::of_homes(repository).are_met(snapshot)? {
-        return Ok(());
+    if repository.index().seen().vanished {
+        repository.refresh()?;
+    }
+    let (newest, vanished) = {
+        let index = repository.index();
+        (index.seen().newest, index.seen().vanished)
+    };
+    // Twice in a row: lists are old, and may show packs that are gone. What is condemned later than
+    // this is known to the index at most too early.
+    if !vanished && Needs::of_homes(repository).are_met(snapshot)? {
+        return Ok(newest);
     }
     repository.check_there()?;
     let what = format!(
@@ -30,25 +47,28 @@ pub(crate) fn prove(
 }
 
 /// The second look of a commit, after its snapshot was put: if a sweep has begun that may not have
-/// seen it, the archive is proven, or removed.
+/// seen it, or if the writer slept since it began, the archive is proven, or removed.
 pub(crate) fn look_again(
     repository: &Repository,
     name: &SnapshotName,
     snapshot: &Snapshot,
+    begun: Moment,
 ) -> Result<()> {
     let folder = Folder::list(&*repository.storage)?;
-    if folder.newest_marker() <= snapshot.generation {
-        return Ok(());
-    }
-    let markers = repository.markers(&folder)?;
-    // One that vanished meanwhile was replaced by one that this has not seen.
-    let all = markers.len() == folder.markers.len();
-    if all && !is_late(&markers, name, snapshot) {
-        return Ok(());
+    if !begun.is_before(&*repository.clock, limits::WRITER_SECONDS_MAX) {
+        if folder.newest_marker() <= snapshot.generation {
+            return Ok(());
+        }
+        let markers = repository.markers(&folder)?;
+        // One that vanished meanwhile was replaced by one that this has not seen.
+        let all = markers.len() == folder.markers.len();
+        if all && !is_late(&markers, name, snapshot, false) {
+            return Ok(());
+        }
     }
     let file = name.file();
     let proven = prove(repository, name, snapshot)
-        .and_then(|()| repository.check_not_doomed(name))
+        .and_then(|_| repository.check_not_doomed(name))
         .and_then(|()| repository.storage.length(&file).map(drop));
     let Err(error) = proven else {
         return Ok(());
@@ -64,15 +84,17 @@ pub(crate) fn look_again(
 }
 
 /// Whether a sweep may have missed an archive: its writer had not seen what was condemned, and it
-/// is not among those that the sweep found.
-pub(crate) fn is_late(markers: &[Marker], name: &SnapshotName, snapshot: &Snapshot) -> bool {
+/// is not among those that the sweep found. Of markers that cannot be read this is taken for what
+/// they say.
+fn is_late(markers: &[Marker], name: &SnapshotName, snapshot: &Snapshot, damaged: bool) -> bool {
     let mut later = (markers.iter()).filter(|marker| marker.number > snapshot.generation);
-    later.any(|marker| !marker.survivors.contains(name))
+    later.any(|marker| !marker.names(name, damaged))
 }
 
 impl Repository {
     /// Those of these archives that are late: a sweep may have missed them, and not all that they
     /// need has a home. Their writers have not told anybody that they are there, and will not.
+    /// Markers that cannot be read make none late: see [`damaged_markers`](Self::damaged_markers).
     pub fn late(&self, names: &[SnapshotName]) -> Result<HashSet<SnapshotName>> {
         let mut late = HashSet::new();
         let markers = self.all_markers()?;
@@ -81,7 +103,7 @@ impl Repository {
         }
         let mut refreshed = false;
         for name in names {
-            let told = |marker: &Marker| marker.survivors.contains(name);
+            let told = |marker: &Marker| marker.names(name, true);
             if markers.iter().all(told) || self.whole().contains(name) {
                 continue;
             }
@@ -91,7 +113,7 @@ impl Repository {
                 // Whoever reads it tells what is wrong with it.
                 Err(_) => continue,
             };
-            if !is_late(&markers, name, &snapshot) {
+            if !is_late(&markers, name, &snapshot, true) {
                 continue;
             }
             if !std::mem::replace(&mut refreshed, true) {

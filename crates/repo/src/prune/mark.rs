@@ -4,29 +4,27 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::ages::Ages;
 use super::folder::Folder;
 use super::plan::{Partial, Usage, choose_homes, most_profitable};
 use super::{Marked, Run};
-use crate::format::envelope::{self, Kind};
+use crate::format::envelope::Kind;
 use crate::format::features;
 use crate::format::id::{ChunkId, PackId};
 use crate::format::pack::Class;
 use crate::format::prune::{Generation, NUMBER_MAX, PruneFile};
 use crate::format::snapshot::SnapshotName;
-use crate::index::{Pack, pack_file, read_pack};
+use crate::index::{Pack, read_pack};
 use crate::marks::Marks;
-use crate::storage::FileName;
 use crate::writer::Writer;
-use crate::{Error, ErrorKind, Result, limits, random};
+use crate::{Error, ErrorKind, Result, limits};
 
 impl Run<'_> {
     /// Puts a generation, if anything is to go.
     pub(super) fn mark(&self) -> Result<Marked> {
         let repository = self.repository;
-        if self.options.dry_run {
-            repository.refresh()?;
-        } else {
-            repository.refresh_merged()?;
+        if !self.options.dry_run {
+            repository.merge()?;
         }
         let folder = Folder::list(&*repository.storage)?;
         self.remove_old_markers(&folder)?;
@@ -47,8 +45,9 @@ impl Run<'_> {
             archives: archives.len() as u64,
             ..Marked::default()
         };
-        let mut condemned = self.useless(&packs, &usage, &mut marked)?;
-        let repack = self.worth_repacking(&packs, &partial, condemned.len(), &mut marked)?;
+        let ages = Ages::new(self, &packs);
+        let mut condemned = useless(&ages, &packs, &usage, &mut marked)?;
+        let repack = self.worth_repacking(&ages, &packs, &partial, condemned.len(), &mut marked)?;
         let all = packs.iter().filter(|pack| pack.is_home()).count();
         let going = condemned.len() + repack.len();
         if going * 2 > all {
@@ -89,35 +88,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Packs that nothing needs, and that are old enough.
-    fn useless(&self, packs: &[Pack], usage: &[Usage], marked: &mut Marked) -> Result<Vec<u32>> {
-        let mut useless = Vec::new();
-        for ((number, pack), usage) in (0..).zip(packs).zip(usage) {
-            if !pack.is_home() || usage.live > 0 || useless.len() >= limits::GENERATION_PACKS_MAX {
-                continue;
-            }
-            match self.is_old(pack)? {
-                Some(true) => useless.push(number),
-                Some(false) => marked.young.add(u64::from(pack.length)),
-                None => {}
-            }
-        }
-        Ok(useless)
-    }
-
-    /// Whether a pack is older than the grace period: what a running backup has put, and nothing
-    /// needs yet, is not. `None` if it is not there any more.
-    fn is_old(&self, pack: &Pack) -> Result<Option<bool>> {
-        match self.repository.storage.modified(&pack_file(&pack.id)) {
-            Ok(time) => Ok(Some(self.has_passed(time, self.options.grace))),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
     /// The packs that are worth being repacked, until little enough is unused.
     fn worth_repacking(
         &self,
+        ages: &Ages<'_>,
         packs: &[Pack],
         partial: &[Partial],
         condemned: usize,
@@ -138,7 +112,7 @@ impl Run<'_> {
             if more > self.options.max_repack {
                 continue;
             }
-            if self.is_old(&packs[one.pack as usize])? == Some(true) {
+            if ages.is_old(one.pack)? == Some(true) {
                 copied = more;
                 marked.unused -= unused(one);
                 chosen.push(one.pack);
@@ -183,29 +157,44 @@ impl Run<'_> {
         // condemned.
         self.repository.storage.put(&features::prune_file(), &[])?;
         let body = generation.encode();
-        self.put_numbered(Kind::Generation, PruneFile::Generation, &body)
-            .map(drop)
+        let file = PruneFile::Generation(self.next_number()?);
+        (self
+            .repository
+            .put_prune_file(Kind::Generation, file, &body))
+        .map(drop)
     }
 
-    /// Puts a file with a number that is higher than all others; its name and number.
-    pub(super) fn put_numbered(
-        &self,
-        kind: Kind,
-        file: fn(u32) -> PruneFile,
-        body: &[u8],
-    ) -> Result<(FileName, u32)> {
-        let repository = self.repository;
-        let number = Folder::list(&*repository.storage)?.newest() + 1;
+    /// A number that is higher than all others in the folder.
+    pub(super) fn next_number(&self) -> Result<u32> {
+        let number = Folder::list(&*self.repository.storage)?.newest() + 1;
         if number > NUMBER_MAX {
             return Err(Error::corrupt(
                 "the numbers in the folder prune are used up",
             ));
         }
-        let file = file(number).name(random::fresh(&*repository.random)?);
-        let sealed = envelope::seal(&repository.keys, &*repository.random, kind, &file, body)?;
-        repository.storage.put(&file, &sealed)?;
-        Ok((file, number))
+        Ok(number)
     }
+}
+
+/// Packs that nothing needs, and that are old enough.
+fn useless(
+    ages: &Ages<'_>,
+    packs: &[Pack],
+    usage: &[Usage],
+    marked: &mut Marked,
+) -> Result<Vec<u32>> {
+    let mut useless = Vec::new();
+    for ((number, pack), usage) in (0..).zip(packs).zip(usage) {
+        if !pack.is_home() || usage.live > 0 || useless.len() >= limits::GENERATION_PACKS_MAX {
+            continue;
+        }
+        match ages.is_old(number)? {
+            Some(true) => useless.push(number),
+            Some(false) => marked.young.add(u64::from(pack.length)),
+            None => {}
+        }
+    }
+    Ok(useless)
 }
 
 /// Copies chunks into new packs.

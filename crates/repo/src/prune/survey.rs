@@ -33,6 +33,13 @@ impl Run<'_> {
         let repository = self.repository;
         let names: Vec<_> = repository.all_snapshots_of(None)?;
         let mut lost = repository.late(&names)?;
+        if let Some((file, error)) = repository.damaged_markers().into_iter().next() {
+            let what = format!(
+                "nothing is pruned: {file} tells what was left of the last sweep and cannot be \
+                 read; `snapkeep repair` mends that"
+            );
+            return Err(Error::with_source(error.kind(), what, error));
+        }
         for name in lost.clone() {
             let read = repository.listed_snapshot(&name);
             let whole = read.and_then(|snapshot| Needs::of_all(repository).are_met(&snapshot));
@@ -91,12 +98,13 @@ impl Run<'_> {
             .chain(generations.iter().flat_map(|g| &g.archives))
             .map(Survivor::of);
         let known: HashSet<_> = known.collect();
-        let missing = last.survivors.iter().filter(|s| !known.contains(s)).count();
+        let survivors = last.survivors()?;
+        let missing = survivors.iter().filter(|s| !known.contains(s)).count();
         if missing > 0 {
             let why = format!(
                 "of {} archives that were there at the last sweep {missing} are not listed, though \
                  nobody forgot them; is all of the storage there?",
-                last.survivors.len()
+                survivors.len()
             );
             self.ask(&why)?;
         }

@@ -6,10 +6,10 @@ use std::collections::{BTreeSet, HashSet};
 use super::folder::{Folder, read_generation};
 use super::mark::Copier;
 use super::survey::{Kept, Survey};
-use super::{Amount, Run, Swept, time};
-use crate::format::envelope::Kind;
+use super::{Amount, Run, Swept, Times, time};
+use crate::clock::Moment;
 use crate::format::id::PackId;
-use crate::format::prune::{Generation, PruneFile, Survivor, Survivors};
+use crate::format::prune::{Generation, Survivor, Survivors};
 use crate::format::snapshot::SnapshotName;
 use crate::index::{Index, Location, Pack, object_of, pack_file, pack_of, read_object, stands};
 use crate::marks::Marks;
@@ -23,35 +23,36 @@ struct Due {
     generation: Generation,
 }
 
+/// A marker that this sweep has put.
+struct Begun {
+    file: FileName,
+    number: u32,
+    survivors: Survivors,
+    at: Moment,
+}
+
 impl Run<'_> {
     /// Sweeps the generations that are in the folder.
-    pub(super) fn sweep(&self, folder: &Folder) -> Result<Swept> {
-        let mut due = Vec::new();
-        for (file, number) in &folder.generations {
-            match read_generation(&*self.repository.storage, &self.repository.keys, file) {
-                Ok(generation) => due.push(Due {
-                    file: file.clone(),
-                    number: *number,
-                    generation,
-                }),
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
-            }
-        }
+    pub(super) fn sweep(&self, folder: &Folder, times: &Times) -> Result<Swept> {
+        let mut due = self.read_due(folder)?;
         let mut swept = Swept::default();
         if due.is_empty() {
             return Ok(swept);
         }
-        let (marker, number) = if self.options.dry_run {
-            (None, folder.newest() + 1)
+        let begun = if self.options.dry_run {
+            None
         } else {
-            let (marker, number) = self.put_marker(folder, &due)?;
-            (Some(marker), number)
+            let begun = self.put_marker(folder, &due)?;
+            self.remove_swept_markers(folder, times, begun.number)?;
+            self.settle()?;
+            Some(begun)
         };
         // From here on, whoever commits sees the marker, or is seen.
         let folder = Folder::list(&*self.repository.storage)?;
-        due.retain(|due| folder.generations.iter().any(|(file, _)| *file == due.file));
-        self.repository.refresh()?;
+        due.retain(|due| due.is_in(&folder));
+        if due.is_empty() {
+            return Ok(swept);
+        }
         let survey = self.survey()?;
         let generations: Vec<_> = due.iter().map(|due| due.generation.clone()).collect();
         self.check_list(&survey, &folder, &generations)?;
@@ -68,13 +69,18 @@ impl Run<'_> {
             .iter()
             .flat_map(|due| due.generation.packs.iter().copied())
             .collect();
-        let Some(marker) = marker else {
+        let Some(begun) = begun else {
             swept.archives = named.iter().filter(|name| goes(name)).count() as u64;
             swept.deleted = self.condemned()?;
             return Ok(swept);
         };
-        self.check_awake(&marker)?;
-        for name in named.iter().filter(|name| goes(name)) {
+        let (stay, going): (Vec<_>, Vec<_>) = (survey.names.iter().cloned())
+            .filter(|name| stays(name) || goes(name))
+            .partition(|name| stays(name));
+        let last = self.go_on(&begun, &due, &stay, &going)?;
+        let latest = last.as_ref().unwrap_or(&begun);
+        self.check_awake(latest)?;
+        for name in &going {
             self.repository.storage.remove(&name.file())?;
             swept.archives += 1;
         }
@@ -86,24 +92,52 @@ impl Run<'_> {
                 self.repository.storage.remove(&file)?;
             }
         }
-        self.delete_packs(&condemned, &kept, &mut swept)?;
-        if self.may_end(&folder, &marker, &due, &survey, &goes)? {
+        self.delete_packs(&condemned, &kept, latest, &mut swept)?;
+        if self.may_end(&folder, &begun.file, &due, &survey, &goes)? {
+            if swept.deleted.number > 0 {
+                // Whoever finds the generations gone must not be shown their packs.
+                self.settle()?;
+            }
             for due in &due {
                 self.repository.storage.remove(&due.file)?;
             }
             for (file, old) in &folder.markers {
-                if *old < number {
+                if *old < begun.number {
                     self.repository.storage.remove(file)?;
                 }
             }
         }
-        self.repository.refresh()?;
+        if last.is_some() {
+            self.repository.storage.remove(&begun.file)?;
+        }
         Ok(swept)
     }
 
-    /// Puts a marker that names the archives that stay; its name and number.
-    fn put_marker(&self, folder: &Folder, due: &[Due]) -> Result<(FileName, u32)> {
-        self.repository.refresh()?;
+    fn read_due(&self, folder: &Folder) -> Result<Vec<Due>> {
+        let mut due = Vec::new();
+        for (file, number) in &folder.generations {
+            match read_generation(&*self.repository.storage, &self.repository.keys, file) {
+                Ok(generation) => due.push(Due {
+                    file: file.clone(),
+                    number: *number,
+                    generation,
+                }),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) if e.kind() == ErrorKind::Corrupt => {
+                    let what = format!(
+                        "nothing is pruned: {file} tells what is condemned and cannot be read; \
+                         `snapkeep repair` mends that"
+                    );
+                    return Err(Error::with_source(ErrorKind::Corrupt, what, e));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(due)
+    }
+
+    /// Puts a marker that names the archives that stay.
+    fn put_marker(&self, folder: &Folder, due: &[Due]) -> Result<Begun> {
         let survey = self.survey()?;
         let generations: Vec<_> = due.iter().map(|due| due.generation.clone()).collect();
         self.check_list(&survey, folder, &generations)?;
@@ -114,11 +148,73 @@ impl Run<'_> {
         let stays = (names.iter())
             .filter(|name| !(late.contains(*name) || named.contains(name) && survey.may_go(name)));
         let survivors = Survivors::new(stays.map(Survivor::of));
-        if survivors.len() > limits::SURVIVORS_MAX {
-            let what = "the repository has more archives than a sweep can name; forget some";
-            return Err(Error::new(ErrorKind::Invalid, what));
+        self.put_survivors(self.next_number()?, survivors)
+    }
+
+    fn put_survivors(&self, number: u32, survivors: Survivors) -> Result<Begun> {
+        let at = Moment::now(&*self.repository.clock);
+        let file = self.repository.put_survivors(number, &survivors)?;
+        Ok(Begun {
+            file,
+            number,
+            survivors,
+            at,
+        })
+    }
+
+    /// Removes the markers that earlier sweeps left which failed: a newer one says all that they
+    /// say, and whoever put them deletes nothing any more.
+    fn remove_swept_markers(&self, folder: &Folder, times: &Times, number: u32) -> Result<()> {
+        for (file, old) in &folder.markers {
+            let over = |time: &i64| self.has_passed(*time, 2 * limits::SWEEP_SECONDS_MAX);
+            if *old < number && times.get(file).is_some_and(over) {
+                self.repository.storage.remove(file)?;
+            }
         }
-        self.put_numbered(Kind::Sweep, PruneFile::Marker, &survivors.encode())
+        Ok(())
+    }
+
+    /// Before anything is deleted: if archives stay that the marker does not name, since they were
+    /// committed after it or were late, or if it was put long ago, another one of the same number
+    /// takes its place. All of them have homes by now.
+    fn go_on(
+        &self,
+        begun: &Begun,
+        due: &[Due],
+        stay: &[SnapshotName],
+        going: &[SnapshotName],
+    ) -> Result<Option<Begun>> {
+        let slow = self.took(begun, limits::SWEEP_SECONDS_MAX / 2)?;
+        if !slow && stay.iter().all(|name| begun.survivors.contains(name)) {
+            return Ok(None);
+        }
+        let survivors = Survivors::new(stay.iter().map(Survivor::of));
+        let last = self.put_survivors(begun.number, survivors)?;
+        if slow {
+            self.settle()?;
+            let folder = Folder::list(&*self.repository.storage)?;
+            if !due.iter().all(|due| due.is_in(&folder)) {
+                let what = "nothing is deleted: another pruning has swept what this one was to";
+                return Err(Error::new(ErrorKind::Io, what));
+            }
+            self.check_still_going(going)?;
+        }
+        Ok(Some(last))
+    }
+
+    /// Fails if an archive was taken back while this slept, and another pruning ended.
+    fn check_still_going(&self, going: &[SnapshotName]) -> Result<()> {
+        let survey = self.survey()?;
+        let back = |name: &&SnapshotName| survey.names.contains(name) && !survey.may_go(name);
+        match going.iter().find(back) {
+            None => Ok(()),
+            Some(name) => {
+                let what = format!(
+                    "nothing is deleted: archive {name} was taken back meanwhile; prune again"
+                );
+                Err(Error::new(ErrorKind::Io, what))
+            }
+        }
     }
 
     /// Copies what is needed and lies in condemned packs alone.
@@ -155,14 +251,21 @@ impl Run<'_> {
         Ok(rescued)
     }
 
-    /// Whoever slept for long must not delete archives: another pruning may have ended this one, and
+    /// Whether more seconds have passed since a marker was put, by this machine's clock or by the
+    /// storage's.
+    fn took(&self, begun: &Begun, seconds: u64) -> Result<bool> {
+        if begun.at.is_before(&*self.repository.clock, seconds) {
+            return Ok(true);
+        }
+        let then = self.repository.storage.modified(&begun.file)?;
+        Ok(time(self.repository)?.abs_diff(then) > seconds)
+    }
+
+    /// Whoever slept for long must not delete anything: another pruning may have ended this one, and
     /// an archive been taken back since.
-    fn check_awake(&self, marker: &FileName) -> Result<()> {
-        let began = self.repository.storage.modified(marker)?;
-        let now = time(self.repository)?;
-        if now.abs_diff(began) > limits::SWEEP_SECONDS_MAX {
-            let what = "nothing is deleted: the sweep took longer than it may; prune again";
-            return Err(Error::new(ErrorKind::Io, what));
+    fn check_awake(&self, begun: &Begun) -> Result<()> {
+        if self.took(begun, limits::SWEEP_SECONDS_MAX)? {
+            return Err(slept());
         }
         Ok(())
     }
@@ -172,6 +275,7 @@ impl Run<'_> {
         &self,
         condemned: &HashSet<PackId>,
         kept: &Kept<'_>,
+        begun: &Begun,
         swept: &mut Swept,
     ) -> Result<()> {
         let storage = &self.repository.storage;
@@ -211,7 +315,12 @@ impl Run<'_> {
                 Err(e) => return Err(e),
             }
         }
+        self.check_awake(begun)?;
         for (id, length) in packs {
+            // Cheap enough to be asked each time.
+            if (begun.at).is_before(&*self.repository.clock, limits::SWEEP_SECONDS_MAX) {
+                return Err(slept());
+            }
             storage.remove(&pack_file(&id))?;
             swept.deleted.add(length);
         }
@@ -252,6 +361,20 @@ impl Run<'_> {
             }
         }
         Ok(true)
+    }
+}
+
+fn slept() -> Error {
+    let what = "the sweep took longer than it may; prune again, and it goes on";
+    Error::new(ErrorKind::Io, what)
+}
+
+impl Due {
+    fn is_in(&self, folder: &Folder) -> bool {
+        folder
+            .generations
+            .iter()
+            .any(|(file, _)| *file == self.file)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::RepairPlan;
 use super::packs::each_open;
-use crate::format::attributes::AttributeChange;
+use super::prunings;
 use crate::format::envelope::{self, Kind};
 use crate::format::index;
 use crate::index::{object_of, pack_of, read_pack};
@@ -29,6 +29,8 @@ pub struct Repaired {
     pub attributes: u64,
     /// Key slots that were removed.
     pub slots: u64,
+    /// Generations and markers of prunings that were replaced.
+    pub prunings: u64,
     /// What could not be done.
     pub left: Vec<Damage>,
 }
@@ -37,6 +39,38 @@ pub struct Repaired {
 pub fn apply_repair(repository: &Arc<Repository>, plan: &RepairPlan) -> Result<Repaired> {
     repository.may_write()?;
     let mut done = Repaired::default();
+    // First: without them nothing can be written.
+    prunings::mend(repository, &plan.prunings, &mut done)?;
+    if !plan.packs.is_empty() || !plan.index.is_empty() {
+        copy_packs(repository, plan, &mut done)?;
+    }
+    for damage in &plan.attributes {
+        match repository.protect_what_is_left(&damage.archive) {
+            Ok(()) => {
+                repository.storage.remove(&damage.object)?;
+                done.attributes += 1;
+            }
+            Err(error) => done.left.push(Damage {
+                object: damage.object.to_string(),
+                error,
+            }),
+        }
+    }
+    for damage in &plan.slots {
+        let name = damage.object.strip_prefix("keys/").unwrap_or_default();
+        match repository.remove_key(name) {
+            Ok(()) => done.slots += 1,
+            Err(error) => done.left.push(Damage {
+                object: damage.object.clone(),
+                error,
+            }),
+        }
+    }
+    Ok(done)
+}
+
+/// Copies what opens of damaged packs, and indexes all that a damaged index object named.
+fn copy_packs(repository: &Arc<Repository>, plan: &RepairPlan, done: &mut Repaired) -> Result<()> {
     let writer = Writer::new(Arc::clone(repository))?;
     for pack in &plan.packs {
         repository.write_index().shun(pack.number);
@@ -75,33 +109,7 @@ pub fn apply_repair(repository: &Arc<Repository>, plan: &RepairPlan) -> Result<R
         put_empty(repository, &damage.object.parse()?)?;
         done.index += 1;
     }
-    for damage in &plan.attributes {
-        let change = AttributeChange {
-            protected: Some(true),
-            ..AttributeChange::default()
-        };
-        match repository.change_attributes(&damage.archive, &change) {
-            Ok(()) => {
-                repository.storage.remove(&damage.object)?;
-                done.attributes += 1;
-            }
-            Err(error) => done.left.push(Damage {
-                object: damage.object.to_string(),
-                error,
-            }),
-        }
-    }
-    for damage in &plan.slots {
-        let name = damage.object.strip_prefix("keys/").unwrap_or_default();
-        match repository.remove_key(name) {
-            Ok(()) => done.slots += 1,
-            Err(error) => done.left.push(Damage {
-                object: damage.object.clone(),
-                error,
-            }),
-        }
-    }
-    Ok(done)
+    Ok(())
 }
 
 /// Names every pack anew in the index, by its own table, then replaces the index objects that were

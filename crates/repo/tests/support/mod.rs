@@ -17,6 +17,7 @@ pub(crate) mod hooked;
 pub(crate) mod odd;
 pub(crate) mod power;
 pub(crate) mod pruning;
+pub(crate) mod stale;
 pub(crate) mod tree;
 
 pub(crate) const CHUNK: usize = 64 << 10;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use snapkeep_repo::{
-    KeyFile, MemoryStorage, Merge, PruneOptions, PruneReport, Repository, Result, SnapshotName,
-    Storage, SystemRandom, TreeReader, Unlock, prune, verify,
+    Clock, KeyFile, MemoryStorage, Merge, PruneOptions, PruneReport, Repository, Result,
+    SnapshotName, Storage, SystemRandom, TreeReader, Unlock, prune, verify,
 };
 
 use super::tree::{Entry, directory, file, noise, read, store};
@@ -29,10 +30,31 @@ pub(crate) struct World {
     time: Arc<AtomicI64>,
 }
 
+/// The world's clock: whoever waits has it go on.
+#[derive(Debug)]
+struct WorldClock(Arc<MemoryStorage>, Arc<AtomicI64>);
+
+impl Clock for WorldClock {
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(self.1.load(Ordering::SeqCst).unsigned_abs())
+    }
+
+    fn time_of_day(&self) -> Duration {
+        self.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        let seconds = i64::try_from(duration.as_secs()).unwrap();
+        let time = self.1.fetch_add(seconds, Ordering::SeqCst) + seconds;
+        self.0.set_time(time);
+    }
+}
+
 /// Everything that is not needed goes, and nothing is asked.
 pub(crate) fn options() -> PruneOptions {
     PruneOptions {
         max_unused: 0,
+        settle: 0,
         confirmed: true,
         ..PruneOptions::default()
     }
@@ -109,6 +131,22 @@ impl World {
     pub(crate) fn open_on(&self, storage: Arc<dyn Storage>) -> Result<Arc<Repository>> {
         let unlock = Unlock::KeyFile(self.key.clone());
         Repository::open(storage, Arc::new(SystemRandom), &unlock).map(Arc::new)
+    }
+
+    /// The clock, as a storage has it.
+    pub(crate) fn time(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.time)
+    }
+
+    /// The same for whoever waits and measures by the world's clock.
+    pub(crate) fn open_on_with_its_clock(
+        &self,
+        storage: Arc<dyn Storage>,
+    ) -> Result<Arc<Repository>> {
+        let unlock = Unlock::KeyFile(self.key.clone());
+        let clock = Arc::new(WorldClock(Arc::clone(&self.memory), self.time()));
+        let opened = Repository::open(storage, Arc::new(SystemRandom), &unlock)?;
+        Ok(Arc::new(opened.with_clock(clock)))
     }
 
     /// Merges the index objects that are there into tables.

@@ -85,6 +85,13 @@ pub(super) fn run(settings: &Settings, wanted: &Forget, json: bool) -> Result<Ex
     let repository = &session.repository;
     let catalogue = Catalogue::new(Arc::clone(repository), settings.namespace.clone());
     let listed = list(&catalogue, settings, wanted, &guests)?;
+    if let Some((file, error)) = repository.damaged_markers().into_iter().next() {
+        let what = format!(
+            "nothing is forgotten: {file} cannot be read, so an archive that no backup finished \
+             might count; `snapkeep repair` mends that"
+        );
+        return Err(anyhow::Error::from(error).context(what));
+    }
     let groups = retention::candidates(&listed);
     let facts: BTreeMap<&str, &ArchiveEntry> = (listed.archives.iter())
         .map(|entry| (entry.name.as_str(), entry))
