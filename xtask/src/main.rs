@@ -91,7 +91,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "stress",
-        help: "many processes in one repository, killed now and then, for --minutes N",
+        help: "many processes in one repository, killed now and then, for --minutes N (--s3: in a bucket)",
         run: stress::run,
     },
     Verb {

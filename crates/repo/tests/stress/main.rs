@@ -1,5 +1,5 @@
-//! Many real processes in one repository: eight back up, one forgets and takes back, one verifies,
-//! and some are killed now and then. In the end what they told of restores byte for byte.
+//! Many real processes in one repository: eight back up, two prune, one forgets and takes back, one
+//! verifies, and some are killed now and then. In the end what they told of restores byte for byte.
 //!
 //! `SNAPKEEP_STRESS_SECONDS` says for how long; `cargo xtask stress` sets it.
 
@@ -10,6 +10,7 @@ mod support;
 
 mod work;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -28,8 +29,9 @@ const NUMBER: &str = "SNAPKEEP_TEST_NUMBER";
 const FOLDER: &str = "SNAPKEEP_TEST_FOLDER";
 
 /// The first eight write different guests.
-const ROLES: [&str; 10] = [
-    "write", "write", "write", "write", "write", "write", "write", "write", "forget", "verify",
+const ROLES: [&str; 12] = [
+    "write", "write", "write", "write", "write", "write", "write", "write", "prune", "prune",
+    "forget", "verify",
 ];
 const SECONDS: u64 = 10;
 /// One process is killed each time.
@@ -43,7 +45,7 @@ fn child(role: &str) {
         std::env::var(NUMBER).unwrap(),
         std::env::var(FOLDER).unwrap(),
     );
-    let tell = |what: &str, archive: &SnapshotName| println!("told {what} {archive}");
+    let tell = |what: &str| println!("told {what}");
     work::work(role, number.parse().unwrap(), Path::new(&folder), &tell);
 }
 
@@ -87,6 +89,12 @@ fn end(place: usize, (mut child, pass): Running) {
 #[derive(Default)]
 struct Told {
     made: usize,
+    gave_way: usize,
+    verified: usize,
+    sweeps: usize,
+    packs: u64,
+    bytes: u64,
+    damage: Vec<String>,
     wanted: BTreeSet<SnapshotName>,
     /// Who made an archive may tell of it later than who forgot it.
     forgotten: BTreeSet<SnapshotName>,
@@ -105,28 +113,37 @@ impl Told {
 
     fn line(&mut self, line: &str) {
         // The test's own words may stand before it.
-        let told = line
-            .split_once("told ")
-            .and_then(|(_, told)| told.split_once(' '));
-        let Some((what, archive)) = told else {
+        let Some((_, told)) = line.split_once("told ") else {
             return;
         };
-        let archive: SnapshotName = archive.parse().unwrap();
+        let (what, of) = told.split_once(' ').unwrap_or((told, ""));
         match what {
             "made" => {
                 self.made += 1;
+                let archive = of.parse().unwrap();
                 if !self.forgotten.contains(&archive) {
                     self.wanted.insert(archive);
                 }
             }
             "forgetting" => {
+                let archive = of.parse().unwrap();
                 self.wanted.remove(&archive);
                 self.forgotten.insert(archive);
             }
-            _ => {
+            "taken-back" => {
+                let archive = of.parse().unwrap();
                 self.forgotten.remove(&archive);
                 self.wanted.insert(archive);
             }
+            "swept" => {
+                let (packs, bytes) = of.split_once(' ').unwrap();
+                self.sweeps += 1;
+                self.packs += packs.parse::<u64>().unwrap();
+                self.bytes += bytes.parse::<u64>().unwrap();
+            }
+            "gave-way" => self.gave_way += 1,
+            "verified" => self.verified += 1,
+            _ => self.damage.push(told.to_owned()),
         }
     }
 }
@@ -161,12 +178,24 @@ fn what_processes_told_of_that_were_killed_at_any_time_is_there() {
     drop(sender);
     told.hear(&lines, Instant::now() + Duration::from_secs(600));
     let wanted: Vec<SnapshotName> = told.wanted.iter().cloned().collect();
-    let (listed, lost) = work::judge(folder, &wanted).unwrap();
+    let last = RefCell::new(Vec::new());
+    let hear = |line: &str| last.borrow_mut().push(format!("told {line}"));
+    let (listed, lost) = work::judge(folder, &wanted, &hear).unwrap();
+    last.into_inner().iter().for_each(|line| told.line(line));
     assert!(lost.is_empty() && told.made > 0, "{lost:#?}");
+    assert!(told.damage.is_empty(), "{:#?}", told.damage);
+    // A machine that is busy has nothing to forget so soon.
+    assert!(told.packs > 0 || told.made < 100, "nothing was removed");
     println!(
-        "stress: {} archives made, {turn} processes killed, {listed} archives restored identical, \
-         {} of them promised, 0 lost",
+        "stress: folder: {} archives made, {} backups gave way to a sweep, {turn} processes killed, {} sweeps \
+         removed {} packs ({} bytes), {} verifications, {listed} archives restored identical, {} of them \
+         promised, 0 lost",
         told.made,
+        told.gave_way,
+        told.sweeps,
+        told.packs,
+        told.bytes,
+        told.verified,
         wanted.len()
     );
 }
