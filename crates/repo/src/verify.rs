@@ -101,7 +101,8 @@ pub struct Report {
     pub archives: Vec<(SnapshotName, Result<()>)>,
     /// Everything that is wrong: at most one entry for each file.
     pub damage: Vec<Damage>,
-    /// What was not judged: the storage failed to read it, or it needs a newer program.
+    /// What was not judged: the storage failed to read it, or it needs a newer program; or the archive
+    /// is [late](Repository::late).
     pub unread: Vec<Damage>,
 }
 
@@ -119,7 +120,8 @@ impl Report {
 
 /// Whether an error says nothing of what is stored.
 pub(crate) fn is_unread(error: &Error) -> bool {
-    error.kind().is_of_storage() || error.kind() == ErrorKind::Version
+    let kinds = [ErrorKind::Version, ErrorKind::Swept];
+    error.kind().is_of_storage() || kinds.contains(&error.kind())
 }
 
 /// Whether nothing more can be judged: the end is wanted, credentials ended, a budget is used up.
@@ -170,6 +172,13 @@ pub fn verify_with(
             proof.snapshot(&snapshot)?;
             Ok(snapshot.tree.and_then(|tree| proof.witnesses(&tree).err()))
         });
+        let result = match result {
+            Err(error) if !is_unread(&error) => match excused(repository, name, error) {
+                None => continue,
+                Some(error) => Err(error),
+            },
+            result => result,
+        };
         let (judged, told) = match result {
             Ok(witnesses) => (Ok(()), witnesses),
             Err(error) if fatal(&error) => return Err(error),
@@ -189,6 +198,31 @@ pub fn verify_with(
     match report.unread.iter().find(|object| fatal(&object.error)) {
         Some(object) => Err(object.error.clone()),
         None => Ok(report),
+    }
+}
+
+/// What is to be told of an archive that is not whole: nothing if it was pruned since it was listed, and
+/// no damage if it is late.
+fn excused(repository: &Repository, name: &SnapshotName, error: Error) -> Option<Error> {
+    let late = || {
+        let there = repository.all_snapshots_of(Some(name.group()))?;
+        if !there.contains(name) {
+            return Ok(None);
+        }
+        repository.late(std::slice::from_ref(name)).map(Some)
+    };
+    match late() {
+        Ok(None) => None,
+        Ok(Some(late)) if late.is_empty() => Some(error),
+        Ok(Some(_)) => {
+            let what = format!(
+                "archive {name} is not listed: its backup was ended before it was finished, and \
+                 something that it relies on was pruned; prune removes it"
+            );
+            Some(Error::with_source(ErrorKind::Swept, what, error))
+        }
+        // Whoever cannot look cannot tell.
+        Err(unread) => Some(unread),
     }
 }
 
@@ -259,6 +293,12 @@ fn verify_attributes(
                 }),
             _ => Ok(()),
         });
+        let log = match log {
+            Err(error) if !is_unread(&error) => {
+                excused(repository, &name, error).map_or(Ok(()), Err)
+            }
+            log => log,
+        };
         match log {
             Err(error) if fatal(&error) => return Err(error),
             Err(error) => report.tell(&format!("attributes/{name}"), error),
