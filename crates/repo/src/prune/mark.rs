@@ -164,9 +164,12 @@ impl Run<'_> {
         .map(drop)
     }
 
-    /// A number that is higher than all others in the folder.
+    /// A number that is higher than all others in the folder, also where this list lacks by mistake
+    /// what an earlier one showed.
     pub(super) fn next_number(&self) -> Result<u32> {
-        let number = Folder::list(&*self.repository.storage)?.newest() + 1;
+        let repository = self.repository;
+        let before = repository.index().seen().newest;
+        let number = Folder::list(&*repository.storage)?.newest().max(before) + 1;
         if number > NUMBER_MAX {
             return Err(Error::corrupt(
                 "the numbers in the folder prune are used up",

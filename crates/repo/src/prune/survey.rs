@@ -31,6 +31,9 @@ impl Run<'_> {
     /// Lists what is there. Fails if it cannot be told of an archive whether it is forgotten.
     pub(super) fn survey(&self) -> Result<Survey> {
         let repository = self.repository;
+        // Before archives are listed: of one that another pruning removes, these go last. Else it
+        // would seem to be there, and not forgotten.
+        let attributes_found = repository.attributes_of(None)?;
         let names: Vec<_> = repository.all_snapshots_of(None)?;
         let mut lost = repository.late(&names)?;
         if let Some((file, error)) = repository.damaged_markers().into_iter().next() {
@@ -55,7 +58,7 @@ impl Run<'_> {
         }
         let names = BTreeSet::from_iter(names);
         let mut attributes = BTreeMap::new();
-        for (name, found) in repository.attributes_of(None)? {
+        for (name, found) in attributes_found {
             match found {
                 Ok(found) => drop(attributes.insert(name, found)),
                 // Of an archive that was removed.

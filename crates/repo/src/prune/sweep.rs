@@ -60,7 +60,12 @@ impl Run<'_> {
             .iter()
             .flat_map(|due| &due.generation.archives)
             .collect();
-        let goes = |name: &SnapshotName| named.contains(name) && survey.may_go(name);
+        // What the marker names stays, also if it was forgotten again since: later prunings would
+        // miss it.
+        let survives =
+            |name: &SnapshotName| (begun.as_ref()).is_some_and(|b| b.survivors.contains(name));
+        let goes =
+            |name: &SnapshotName| named.contains(name) && survey.may_go(name) && !survives(name);
         // One that nobody was told of, and that is not whole, needs nothing.
         let stays = |name: &SnapshotName| !goes(name) && !survey.is_lost(name);
         let kept = self.kept(&survey, stays)?;
