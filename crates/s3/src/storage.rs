@@ -253,11 +253,31 @@ impl S3Storage {
         each: &mut dyn FnMut(&FileName, u64, i64) -> Result<()>,
     ) -> Result<()> {
         let below = format!("{prefix}/");
-        let key = self.location.key(&below);
+        for _ in 0..limits::EMPTY_LISTS_MAX {
+            if !self.list_once(&below, each)?.is_empty() {
+                return Ok(());
+            }
+            // That there is nothing is believed when it was said twice. Somebody else may have put
+            // something meanwhile: then it is listed anew.
+            if self.page(&below, None, Some(1))?.0.is_empty() {
+                return Ok(());
+            }
+        }
+        let why = "was empty, and then it was not, each time: the storage contradicts itself";
+        Err(self.unbelievable(&below, why))
+    }
+
+    /// Lists what is below, once.
+    fn list_once(
+        &self,
+        below: &str,
+        each: &mut dyn FnMut(&FileName, u64, i64) -> Result<()>,
+    ) -> Result<Listing> {
+        let key = self.location.key(below);
         let mut listing = Listing::default();
         let mut token: Option<String> = None;
         loop {
-            let (objects, next) = self.page(&below, token.as_deref(), None)?;
+            let (objects, next) = self.page(below, token.as_deref(), None)?;
             // What has no name of a file is none: another program's, or a folder's mark.
             let ours = objects
                 .into_iter()
@@ -267,24 +287,15 @@ impl S3Storage {
                 Some((name, o.size, o.last_modified.timestamp()))
             });
             let told = (listing.page(names.collect(), next.as_deref()))
-                .map_err(|why| self.unbelievable(&below, &why))?;
+                .map_err(|why| self.unbelievable(below, &why))?;
             for (name, length, time) in &told {
                 each(name, *length, *time)?;
             }
             token = next;
             if token.is_none() {
-                break;
+                return Ok(listing);
             }
         }
-        if listing.is_empty() {
-            // That there is nothing is believed when it was said twice.
-            let (objects, _) = self.page(&below, None, Some(1))?;
-            if !objects.is_empty() {
-                let why = "was empty, and then it was not: the storage contradicts itself";
-                return Err(self.unbelievable(&below, why));
-            }
-        }
-        Ok(())
     }
 
     fn unbelievable(&self, prefix: &str, why: &str) -> Error {

@@ -69,11 +69,23 @@ fn an_empty_list_is_believed_when_it_was_empty_twice() {
     let empty = Fault::request(|request| {
         request.line = request.line.replace("prefix=a%2Fx%2F", "prefix=a%2Fy%2F");
     });
+    // As if something was put after it: what is there is listed anew.
     bucket.proxy.add("GET", "list-type", 1, empty);
+    assert_eq!(list(&storage).unwrap().len(), 3);
+    // Only the second question has a limit.
+    bucket.proxy.add(
+        "GET",
+        "list-type",
+        ALWAYS,
+        Fault::request(|request| {
+            if !request.line.contains("max-keys") {
+                request.line = request.line.replace("prefix=a%2Fx%2F", "prefix=a%2Fy%2F");
+            }
+        }),
+    );
     let error = list(&storage).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(error.to_string().contains("contradicts"), "{error}");
-    assert_eq!(list(&storage).unwrap().len(), 3);
 }
 
 #[test]
