@@ -74,7 +74,9 @@ pub(crate) fn prune_once(host: &mut Host<'_>, grace: &str, unused: &str, figures
     let Some(ended) = ended else {
         return;
     };
-    if ended.code == 1 && ended.said.contains("another pruning is at work") {
+    // Another one is at work, or has ended this one and removed its marker.
+    let busy = ended.said.contains("another pruning is at work");
+    if busy || ended.code == 5 && ended.said.contains("-swept") {
         return;
     }
     if !good("a pruning", &ended, figures) {
