@@ -9,6 +9,8 @@
 
 #[path = "../../../s3/tests/s3/support/moto.rs"]
 mod moto;
+#[path = "../../../s3/tests/s3/support/sign.rs"]
+mod sign;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,7 +37,8 @@ impl Lab {
             moto,
             bucket: moto.bucket(),
         };
-        fs::write(lab.path("credentials"), "key-id\nthe-secret-key\n").unwrap();
+        let credentials = format!("{}\n{}\n", sign::ACCESS, sign::SECRET);
+        fs::write(lab.path("credentials"), credentials).unwrap();
         lab.configure("");
         let tree = lab.path("tree");
         fs::create_dir_all(tree.join("etc")).unwrap();
@@ -175,6 +178,7 @@ fn a_second_list_asks_little() {
     let warm = gets(&[]);
     // The configuration and the key slot; when it is cold, also two archives and an index object.
     assert_eq!(warm, 2, "{cold}");
+    // And two snapshots, and what index objects there are.
     assert!(cold >= 5, "{cold}");
     assert_eq!(gets(&["--no-cache"]), cold);
 }
@@ -301,7 +305,7 @@ fn what_cannot_be_reached_or_used_is_told_with_its_name_and_no_secret() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(said.contains(word), "{word}: {said}");
-        assert!(!said.contains("the-secret-key"), "{said}");
+        assert!(!said.contains(sign::SECRET), "{said}");
     };
     of(&["list"], 5, "no repository here");
     of(&["-r", "s3://nowhere-at-all", "list"], 1, "no such bucket");

@@ -2,6 +2,7 @@
 
 pub(crate) mod moto;
 pub(crate) mod proxy;
+pub(crate) mod sign;
 
 use std::path::PathBuf;
 
@@ -34,7 +35,8 @@ impl Bucket {
 
     fn credentials(&self) -> PathBuf {
         let path = self.folder.path().join("credentials");
-        std::fs::write(&path, "key-id\nsecret-key-of-the-test\n").expect("room");
+        let text = format!("{}\n{}\n", sign::ACCESS, sign::SECRET);
+        std::fs::write(&path, text).expect("room");
         path
     }
 

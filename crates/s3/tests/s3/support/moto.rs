@@ -1,5 +1,7 @@
 //! A server of S3 that keeps all in memory, shared by the tests of one program: moto, which
 //! `cargo xtask setup` installs. Its end is that of this process, however that ends.
+//!
+//! `SNAPKEEP_S3_SERVER` names another by host and port, which knows what `sign.rs` signs with.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -8,19 +10,17 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::sign::{ACCESS, Unsigned, hash, now};
+
 /// Starts the server, and ends with whoever started it.
 const PROGRAM: &str = include_str!("moto.py");
-
-/// What a signed request has.
-const SIGNED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=key-id/20260101/us-east-1/s3/aws4_request, \
-                      SignedHeaders=host, Signature=0\r\n";
 
 /// A running server.
 pub(crate) struct Moto {
     /// Host and port.
     pub(crate) address: String,
-    /// Its standard input, which is closed when this process ends.
-    _child: Child,
+    /// Its standard input is closed when this process ends. None if another has started it.
+    _child: Option<Child>,
 }
 
 /// Python with moto: named by the environment, or installed below the target folder.
@@ -36,7 +36,7 @@ fn python() -> PathBuf {
 pub(crate) fn moto(test: &str) -> Option<&'static Moto> {
     static SERVER: OnceLock<Option<Moto>> = OnceLock::new();
     let server = SERVER
-        .get_or_init(|| python().is_file().then(start))
+        .get_or_init(|| named().or_else(|| python().is_file().then(start)))
         .as_ref();
     if server.is_none() {
         let ci = std::env::var("CI").is_ok_and(|value| value == "true");
@@ -44,6 +44,15 @@ pub(crate) fn moto(test: &str) -> Option<&'static Moto> {
         eprintln!("SKIP: {test}: needs moto (`cargo xtask setup` installs it)");
     }
     server
+}
+
+/// The server that the environment names.
+fn named() -> Option<Moto> {
+    let address = std::env::var("SNAPKEEP_S3_SERVER").ok()?;
+    Some(Moto {
+        address,
+        _child: None,
+    })
 }
 
 fn start() -> Moto {
@@ -65,7 +74,7 @@ fn start() -> Moto {
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
     Moto {
         address,
-        _child: child,
+        _child: Some(child),
     }
 }
 
@@ -85,12 +94,34 @@ impl Moto {
         bucket
     }
 
-    /// One request; moto wants a signature, and does not look at it. The whole reply as text.
+    /// One request, with further headers, each with its line's end. The whole reply as text.
     pub(crate) fn ask(&self, request: &str, headers: &str, body: &[u8]) -> String {
         let mut stream = TcpStream::connect(&self.address).expect("moto listens");
-        let address = &self.address;
+        let (address, date, payload) = (&self.address, now(), hash(body));
+        let (method, target) = request.split_once(' ').expect("a method and a path");
+        let signed = [
+            ("host", address),
+            ("x-amz-date", &date),
+            ("x-amz-content-sha256", &payload),
+        ];
+        let further = headers.lines().filter_map(|line| line.split_once(": "));
+        let unsigned = Unsigned {
+            method,
+            target,
+            headers: (signed
+                .map(|(name, value)| (name, value.as_str()))
+                .into_iter())
+            .chain(further)
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+            payload: &payload,
+            date: &date,
+            access: ACCESS,
+        };
+        let authorization = unsigned.authorization();
         let head = format!(
-            "{request} HTTP/1.1\r\nHost: {address}\r\n{SIGNED}Connection: close\r\n{headers}Content-Length: {}\r\n\r\n",
+            "{request} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {authorization}\r\nx-amz-date: {date}\r\n\
+             x-amz-content-sha256: {payload}\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).expect("moto reads");

@@ -6,6 +6,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use super::sign::Unsigned;
+
 /// The most bytes of one message.
 const MESSAGE_MAX: u64 = 128 << 20;
 
@@ -58,6 +60,12 @@ impl Message {
                 .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
                 .ok()?;
         }
+        if message.header("transfer-encoding").is_some() {
+            read_pieces(&mut reader, &mut message.body)?;
+            message.set("Transfer-Encoding", "");
+            message.set("Content-Length", &message.body.len().to_string());
+            return Some(message);
+        }
         match message
             .header("content-length")
             .and_then(|length| length.parse().ok())
@@ -85,6 +93,50 @@ impl Message {
         text.push_str("\r\n");
         text.into_bytes()
     }
+}
+
+/// The body of a message that comes in pieces, each with its length before it.
+fn read_pieces(reader: &mut impl BufRead, body: &mut Vec<u8>) -> Option<()> {
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        let length = u64::from_str_radix(line.trim_end(), 16).ok()?;
+        let read = reader.by_ref().take(length).read_to_end(body).ok()?;
+        reader.read_line(&mut String::new()).ok()?;
+        if length == 0 || read as u64 != length {
+            return (read as u64 == length).then_some(());
+        }
+    }
+}
+
+/// Signs a request that was changed: servers look.
+fn sign_again(request: &mut Message) {
+    let access = request.header("authorization").and_then(|value| {
+        let (_, after) = value.split_once("Credential=")?;
+        Some(after.split_once('/')?.0.to_owned())
+    });
+    let (Some(access), Some(date), Some(payload)) = (
+        access,
+        request.header("x-amz-date").map(str::to_owned),
+        request.header("x-amz-content-sha256").map(str::to_owned),
+    ) else {
+        return;
+    };
+    let signed = |name: &str| name == "host" || name.starts_with("x-amz-");
+    let mut words = request.line.split(' ');
+    let unsigned = Unsigned {
+        method: words.next().unwrap_or_default(),
+        target: words.next().unwrap_or_default(),
+        headers: (request.headers.iter())
+            .filter(|(name, _)| signed(&name.to_ascii_lowercase()))
+            .cloned()
+            .collect(),
+        payload: &payload,
+        date: &date,
+        access: &access,
+    };
+    let authorization = unsigned.authorization();
+    request.set("Authorization", &authorization);
 }
 
 type Edit = Arc<dyn Fn(&mut Message) + Send + Sync>;
@@ -216,7 +268,10 @@ fn serve(client: &TcpStream, server: &str, state: &Mutex<State>) {
     let mut cut = None;
     match &fault {
         Some(Fault::Refuse) => return,
-        Some(Fault::Request(edit) | Fault::Both(edit, _)) => edit(&mut request),
+        Some(Fault::Request(edit) | Fault::Both(edit, _)) => {
+            edit(&mut request);
+            sign_again(&mut request);
+        }
         Some(Fault::Cut(bytes)) => cut = Some(*bytes),
         Some(Fault::Answer(status, code, words)) => {
             let body = format!(
