@@ -10,6 +10,7 @@ pub(crate) mod measure;
 mod programs;
 pub(crate) mod random;
 mod report;
+mod s3;
 mod sample;
 mod trees;
 
@@ -19,10 +20,11 @@ use anyhow::Result;
 
 use crate::shell::run as run_command;
 
-/// `disk` and `trees` say what is backed up; without either it is a disk.
+/// `disk`, `trees` and `s3` say what is measured; without one of them it is a disk.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     match args.split_first() {
         Some((what, rest)) if what == "trees" => trees::run(rest),
+        Some((what, rest)) if what == "s3" => s3::run(rest),
         Some((what, rest)) if what == "disk" => disk::run(rest),
         _ => disk::run(args),
     }

@@ -20,6 +20,7 @@ mod fuzz;
 mod golden;
 mod model;
 mod monitor;
+mod s3;
 mod scale;
 mod setup;
 mod shell;
@@ -61,7 +62,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "bench",
-        help: "what a backup of a disk costs, beside other tools, as a report (trees: of file trees)",
+        help: "what a backup of a disk costs, beside other tools, as a report (trees: of file trees; s3: to a bucket)",
         run: bench::run,
     },
     Verb {
@@ -83,6 +84,11 @@ const VERBS: &[Verb] = &[
         name: "model",
         help: "every order of operations of the protocol without locks, in larger universes (--traces)",
         run: model::run,
+    },
+    Verb {
+        name: "s3",
+        help: "strict: the tests of S3 with Ceph's gateway; cluster: nodes that die during backup and restore",
+        run: s3::run,
     },
     Verb {
         name: "scale",

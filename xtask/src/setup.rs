@@ -6,19 +6,21 @@
 
 mod apt;
 mod backports;
+mod garage;
 mod moto;
 mod packages;
 mod qemu;
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use self::packages::{FOR_BENCH, FOR_CHECKS_OF_PACKAGES, FOR_PACKAGES, FOR_TESTS, Package};
+use self::packages::{FOR_BENCH, FOR_CHECKS_OF_PACKAGES, FOR_PACKAGES, FOR_S3, FOR_TESTS, Package};
 use crate::shell::{capture, cargo, succeeds};
 
 /// Installs what the tests need; with `--bench` also what the benchmark needs; with `--deb` what
-/// makes and checks a package.
+/// makes and checks a package; with `--s3` real servers of S3.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     ensure_components()?;
     match args {
@@ -28,7 +30,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             moto::ensure()
         }
         [flag] if flag == "--deb" => for_packages(true),
-        _ => bail!("the arguments are --bench and --deb, one of them"),
+        [flag] if flag == "--s3" => {
+            for_s3()?;
+            garage::ensure().map(drop)
+        }
+        _ => bail!("the arguments are --bench, --deb and --s3, one of them"),
     }
 }
 
@@ -36,6 +42,16 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 pub(crate) fn for_tests() -> Result<()> {
     ensure_installed(FOR_TESTS.iter(), "setup")?;
     moto::ensure()
+}
+
+/// What `s3` and `bench s3` call first.
+pub(crate) fn for_s3() -> Result<()> {
+    ensure_installed(FOR_TESTS.iter().chain(FOR_S3), "setup --s3")
+}
+
+/// A cluster's program, which is built if it is not there.
+pub(crate) fn garage() -> Result<PathBuf> {
+    garage::ensure()
 }
 
 /// What `deb` calls first.

@@ -2,9 +2,9 @@
 //!
 //! What was restored is compared byte for byte.
 
-mod corpus;
+pub(crate) mod corpus;
 mod export;
-mod guest;
+pub(crate) mod guest;
 mod report;
 pub(crate) mod tools;
 

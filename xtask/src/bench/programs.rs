@@ -69,7 +69,7 @@ impl Program {
 }
 
 /// rustic, from where cargo installs it if it is there.
-fn rustic() -> Command {
+pub(crate) fn rustic() -> Command {
     let cargo = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| {

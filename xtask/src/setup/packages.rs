@@ -59,6 +59,17 @@ pub(super) const FOR_TESTS: &[Package] = &[
     Package::new("python3-zstandard", PythonModule("zstandard")),
 ];
 
+/// Ceph's gateway with what is below it, what speaks to it, and what the benchmark compares with.
+pub(super) const FOR_S3: &[Package] = &[
+    Package::new("radosgw", Programs(&["radosgw", "radosgw-admin"])),
+    Package::new("ceph-mon", Programs(&["ceph-mon"])),
+    Package::new("ceph-mgr", Programs(&["ceph-mgr"])),
+    Package::new("ceph-osd", Programs(&["ceph-osd"])),
+    Package::new("ceph-common", Programs(&["ceph"])),
+    Package::new("curl", Programs(&["curl"])),
+    Package::new("restic", Programs(&["restic"])),
+];
+
 /// What the benchmark compares with, besides.
 pub(super) const FOR_BENCH: &[Package] = &[
     Package::new("restic", Programs(&["restic"])),
