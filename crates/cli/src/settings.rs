@@ -1,6 +1,6 @@
 //! What a run goes by: flags first, then the environment, then the configuration file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use snapkeep_provider::Namespace;
@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use crate::args::Common;
 use crate::config::Config;
 use crate::failure::usage;
+use crate::place::is_bucket;
 
 /// Where what outlives a killed backup is kept, if no place is named.
 const STATE: &str = "/var/lib/snapkeep";
@@ -62,12 +63,12 @@ impl Settings {
         let namespace = common.namespace.as_ref().or(config.namespace.as_ref());
         let namespace = (namespace.map_or("main", String::as_str).parse())
             .map_err(|e: snapkeep_api::Error| usage(e.chain()))?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers =
-            (common.workers.or(config.workers)).map_or((2 * cores).clamp(2, 16), usize::from);
         let repository = common.repository.clone();
+        let repository = repository.or_else(|| config.repository.clone());
+        let workers = (common.workers.or(config.workers))
+            .map_or_else(|| usual_workers(repository.as_deref()), usize::from);
         Ok(Self {
-            repository: repository.or_else(|| config.repository.clone()),
+            repository,
             secret,
             namespace,
             workers,
@@ -88,6 +89,17 @@ impl Settings {
         self.state.join("containers")
     }
 }
+
+/// Threads for a repository here, if none were named. Those that put packs into a bucket wait for
+/// long; so many more keep the processors busy meanwhile.
+pub(crate) fn usual_workers(repository: Option<&Path>) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let far = repository.is_some_and(is_bucket);
+    (2 * cores).clamp(2, 16) + if far { PUTTING } else { 0 }
+}
+
+/// Threads that put packs at once: as many as there is room for besides the open ones.
+const PUTTING: usize = snapkeep_repo::limits::PACK_BUFFERS - 2;
 
 fn from_environment() -> Result<Option<Secret>> {
     let path = |name| {

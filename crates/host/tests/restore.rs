@@ -48,15 +48,19 @@ fn is_empty(folder: &TempDir) -> bool {
 
 #[test]
 fn a_raw_file_has_the_disks_bytes_and_holes() {
-    let folder = TempDir::new().unwrap();
-    let disk = Disk::new();
-    let target = folder.path().join("disk.raw");
-    raw(&disk, &target, &options()).unwrap();
-    assert!(fs::read(&target).unwrap() == disk.bytes);
-    let found = fs::metadata(&target).unwrap();
-    assert!(found.blocks() * 512 < found.len(), "it has no holes");
-    assert_eq!(found.mode() & 0o777, 0o600);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    // Also where one piece has several runs of data, and holes between them.
+    for piece in [4 * MIB, 64 * MIB] {
+        let folder = TempDir::new().unwrap();
+        let disk = Disk::new();
+        let target = folder.path().join("disk.raw");
+        let options = RestoreOptions { piece, ..options() };
+        raw(&disk, &target, &options).unwrap();
+        assert!(fs::read(&target).unwrap() == disk.bytes);
+        let found = fs::metadata(&target).unwrap();
+        assert!(found.blocks() * 512 < found.len(), "it has no holes");
+        assert_eq!(found.mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub const PACK_MAX: u64 = 64 << 20;
 pub const PACK_BUFFERS: usize = 5;
 /// The most that is read at once of a pack of data, and a chunk more.
 pub const CHUNK_RUN: usize = 8 << 20;
+/// The most such reads that are under way for one request, if it is a large one.
+pub const RUN_THREADS: usize = 16;
 /// The largest file of a cache.
 pub const CACHE_FILE_MAX: u64 = 8 << 20;
 /// What of a pack of metadata is kept together in a cache.

@@ -11,7 +11,7 @@ use snapkeep_provider::{BitmapStorage, ChangeDetection, Namespace};
 
 use crate::memory::MemoryFolder;
 use crate::place::{self, Place, S3Settings};
-use crate::settings::Secret;
+use crate::settings::{Secret, usual_workers};
 
 /// Where what is mounted appears, and notes of the storages' states are.
 pub(crate) const RUN: &str = "/run/snapkeep";
@@ -127,9 +127,8 @@ impl StorageSettings {
             ))),
         };
         let workers = (raw.workers.map(|n| n.value("workers"))).transpose()?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = match workers {
-            None => (2 * cores).clamp(2, 16),
+            None => usual_workers(Some(&raw.repository)),
             Some(number) => (usize::try_from(number).ok())
                 .filter(|number| (1..=64).contains(number))
                 .ok_or_else(|| invalid(format!("{number} workers: give 1 to 64")))?,

@@ -2,6 +2,7 @@
 //! writes it.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,11 +94,11 @@ struct Queue {
     failure: Option<Error>,
 }
 
-/// Zeroes from `from` to `data`, then data to `to`.
+/// A part of the disk: what of it is data, in order; the rest are zeroes.
 struct Piece {
     from: u64,
-    data: u64,
     to: u64,
+    data: Vec<Range<u64>>,
 }
 
 impl Run<'_> {
@@ -156,36 +157,55 @@ impl Run<'_> {
         if queue.failure.is_some() || from >= to {
             return Ok(None);
         }
-        let found = next_data(self.volume, from)?;
-        let data = found.map_or(to, |region| region.offset().min(to));
-        let border = (data / limits::PIECE + 1).saturating_mul(limits::PIECE);
-        let end = found.map_or(to, |region| region.end().min(to).min(border).max(data));
-        queue.position = end;
-        Ok(Some(Piece {
-            from,
-            data,
-            to: end,
-        }))
+        let size = (self.options.piece).clamp(limits::PIECE_MIN, limits::PIECE_MAX);
+        let (mut at, mut border, mut data) = (from, None, Vec::new());
+        loop {
+            let found = next_data(self.volume, at)?.filter(|region| region.offset() < to);
+            let Some(region) = found else {
+                // Zeroes to the end, which need no reading.
+                at = to;
+                break;
+            };
+            let start = region.offset();
+            let border = *border.get_or_insert((start / size + 1).saturating_mul(size).min(to));
+            if start >= border {
+                break;
+            }
+            at = region.end().min(border).max(start);
+            data.push(start..at);
+            if at >= border {
+                break;
+            }
+        }
+        queue.position = at;
+        Ok(Some(Piece { from, to: at, data }))
     }
 
     fn piece(&self, sink: &Sink<'_>, piece: &Piece, buffer: &mut Vec<u8>) -> Result<()> {
         let cancel = &self.options.cancel;
         cancel.check()?;
         if let Sink::Device(device) = sink {
-            self.zero(device, piece.from, piece.data)?;
+            let ends = piece.data.iter().map(|part| part.end);
+            let starts = piece.data.iter().map(|part| part.start);
+            let holes = std::iter::once(piece.from).chain(ends);
+            for (from, to) in holes.zip(starts.chain(std::iter::once(piece.to))) {
+                self.zero(device, from, to)?;
+            }
         }
-        let length = piece.to - piece.data;
-        if length > 0 {
+        if let (Some(first), Some(last)) = (piece.data.first(), piece.data.last()) {
+            let start = first.start;
+            let length: u64 = piece.data.iter().map(|part| part.end - part.start).sum();
             self.throttle.take(self.clock, cancel, length);
             cancel.check()?;
-            let bytes = usize::try_from(length)
-                .map_err(|e| Error::with_source(ErrorKind::Invalid, "a piece is too long", e))?;
-            buffer.resize(bytes, 0);
-            self.volume.read_at(piece.data, buffer)?;
-            match sink {
-                Sink::File(file, name) => (file.write_all_at(buffer, piece.data))
-                    .map_err(|e| failed("cannot write", name, e))?,
-                Sink::Device(device) => device.write_at(piece.data, buffer)?,
+            buffer.resize(index(last.end - start)?, 0);
+            self.volume.read_at(start, buffer)?;
+            for part in &piece.data {
+                let bytes = &buffer[index(part.start - start)?..index(part.end - start)?];
+                match sink {
+                    Sink::File(file, name) => (file.write_all_at(bytes, part.start))
+                        .map_err(|e| failed("cannot write", name, e))?,
+                    Sink::Device(device) => device.write_at(part.start, bytes)?,
+                }
             }
             self.data.fetch_add(length, Ordering::Relaxed);
         }
@@ -205,6 +225,12 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// A place in a buffer.
+fn index(bytes: u64) -> Result<usize> {
+    usize::try_from(bytes)
+        .map_err(|e| Error::with_source(ErrorKind::Invalid, "a piece is too long", e))
 }
 
 fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {

@@ -57,6 +57,13 @@ impl Report for Done {
     }
 }
 
+/// Bytes that are read of a disk at once.
+const PIECE: u64 = 4 << 20;
+/// The same from a bucket, where what lies side by side comes by one journey, and several are under
+/// way for each of few threads.
+const FAR_PIECE: u64 = 64 << 20;
+const FAR_WORKERS: usize = 2;
+
 pub(super) fn run(settings: &Settings, wanted: &RestoreVm, json: bool) -> Result<()> {
     let session = Session::open_to_read(settings)?;
     let (name, _) = session.archive(settings, &wanted.archive, VM)?;
@@ -78,8 +85,14 @@ pub(super) fn run(settings: &Settings, wanted: &RestoreVm, json: bool) -> Result
     };
     let mut vm = archive.restore_vm()?;
     let plan = plan(wanted, &name, vm.as_ref(), &configs)?;
+    let far = session.storage.bucket.is_some();
     let options = RestoreOptions {
-        workers: settings.workers,
+        workers: if far {
+            settings.workers.min(FAR_WORKERS)
+        } else {
+            settings.workers
+        },
+        piece: if far { FAR_PIECE } else { PIECE },
         overwrite: wanted.overwrite,
         bandwidth_limit: wanted.bandwidth_limit.or(settings.config.bandwidth_limit),
         cancel: session.stop.cancel.clone(),
