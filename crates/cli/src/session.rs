@@ -10,8 +10,7 @@ use snapkeep_api::{
 };
 use snapkeep_provider::{ChangeDetection, Options, RepositoryProvider, group};
 use snapkeep_repo::{
-    Clock as _, ErrorKind, MachineClock, Repository, Snapshot, SnapshotName, Storage, SystemRandom,
-    Unlock,
+    ErrorKind, MachineClock, Repository, Snapshot, SnapshotName, Storage, SystemRandom, Unlock,
 };
 
 use crate::failure::{Code, fault, usage};

@@ -236,15 +236,15 @@ impl Repository {
     /// Forgets an archive: it is no longer listed, and cannot be opened. `Protected` if it is
     /// protected, or if that cannot be told.
     pub fn forget(&self, archive: &SnapshotName) -> Result<()> {
-        self.any_snapshot(archive).map_err(|e| match e.kind() {
-            ErrorKind::Corrupt => {
-                let what = format!(
-                    "archive {archive} is not forgotten: its record is damaged; `snapkeep forget \
-                     --damaged {archive}` forgets it all the same"
-                );
-                Error::with_source(ErrorKind::Corrupt, what, e)
+        self.any_snapshot(archive).map_err(|e| {
+            if e.kind() != ErrorKind::Corrupt {
+                return e;
             }
-            _ => e,
+            let what = format!(
+                "archive {archive} is not forgotten: its record is damaged; `snapkeep forget \
+                 --damaged {archive}` forgets it all the same"
+            );
+            Error::with_source(ErrorKind::Corrupt, what, e)
         })?;
         self.check_unprotected(archive)?;
         let change = AttributeChange {

@@ -59,8 +59,7 @@ fn prune_with(
     let between = Between::new(Arc::clone(stale) as _, hook);
     // It may have to give way.
     drop(prune(&open(world, Arc::new(between)), &waiting()));
-    let count = *count.lock().unwrap();
-    count
+    *count.lock().unwrap()
 }
 
 /// Waits until all lists show everything, then prunes until nothing is left to do.

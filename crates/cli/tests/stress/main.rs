@@ -19,6 +19,8 @@ mod host;
 mod moto;
 mod place;
 mod roles;
+#[path = "../../../s3/tests/s3/support/sign.rs"]
+mod sign;
 mod trees;
 
 use std::collections::BTreeSet;

@@ -52,12 +52,11 @@ impl<'r> Ages<'r> {
     /// Whether a pack is older than the grace period: what a running backup has put, and nothing
     /// needs yet, is not. `None` if it is not there any more.
     pub(super) fn is_old(&self, pack: u32) -> Result<Option<bool>> {
-        let times = match self.times.get() {
-            Some(times) => times,
-            None => {
-                let times = self.list()?;
-                self.times.get_or_init(|| times)
-            }
+        let times = if let Some(times) = self.times.get() {
+            times
+        } else {
+            let times = self.list()?;
+            self.times.get_or_init(|| times)
         };
         let Some(time) = times.get(pack as usize).copied().flatten() else {
             return Ok(None);

@@ -93,11 +93,10 @@ impl Seen {
                 Err(e) if e.kind() == ErrorKind::NotFound => seen.vanished = true,
                 Err(e) => {
                     let what = format!("what {file} condemns is not known");
-                    let what = match e.kind() {
-                        ErrorKind::Corrupt => {
-                            format!("{what}, so nothing is written: `snapkeep repair` mends that")
-                        }
-                        _ => what,
+                    let what = if e.kind() == ErrorKind::Corrupt {
+                        format!("{what}, so nothing is written: `snapkeep repair` mends that")
+                    } else {
+                        what
                     };
                     let error = Error::with_source(e.kind(), what, e);
                     seen.trouble.get_or_insert(error);

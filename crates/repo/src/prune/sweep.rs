@@ -74,16 +74,17 @@ impl Run<'_> {
             .iter()
             .flat_map(|due| due.generation.packs.iter().copied())
             .collect();
-        let Some(begun) = begun else {
+        let Some(begun) = &begun else {
             swept.archives = named.iter().filter(|name| goes(name)).count() as u64;
             swept.deleted = self.condemned()?;
             return Ok(swept);
         };
-        let (stay, going): (Vec<_>, Vec<_>) = (survey.names.iter().cloned())
+        let (stay, going): (Vec<_>, Vec<_>) = (survey.names.iter())
             .filter(|name| stays(name) || goes(name))
+            .cloned()
             .partition(|name| stays(name));
-        let last = self.go_on(&begun, &due, &stay, &going)?;
-        let latest = last.as_ref().unwrap_or(&begun);
+        let last = self.go_on(begun, &due, &stay, &going)?;
+        let latest = last.as_ref().unwrap_or(begun);
         self.check_awake(latest)?;
         for name in &going {
             self.repository.storage.remove(&name.file())?;
