@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Verb::Protect(named) => attributes::protect(&settings()?, named, true, json)?,
         Verb::Unprotect(named) => attributes::protect(&settings()?, named, false, json)?,
         Verb::Forget(wanted) => return forget::run(&settings()?, wanted, json),
-        Verb::Prune(wanted) => prune::run(&settings()?, wanted, json)?,
+        Verb::Prune(wanted) => return prune::run(&settings()?, wanted, json),
         Verb::Key(key) => key::run(&settings()?, key, json)?,
         Verb::Nbd(nbd) => nbd::run(&settings()?, nbd, json)?,
         Verb::Ls(ls) => ls::run(&settings()?, ls, json)?,

@@ -79,6 +79,8 @@ pub struct PruneReport {
     pub swept: Option<Swept>,
     /// What was condemned, unless an earlier generation is still waiting.
     pub marked: Option<Marked>,
+    /// Why nothing was condemned, where that is to be confirmed and something was deleted before.
+    pub refused: Option<String>,
     /// What waits to be deleted.
     pub waiting: Option<Waiting>,
     /// Files that are dated in the future, as far as their age decides something, at most
@@ -188,7 +190,15 @@ impl Run<'_> {
                 return Ok(());
             }
         }
-        report.marked = Some(self.mark()?);
+        match self.mark() {
+            Ok(marked) => report.marked = Some(marked),
+            // What was deleted before is told all the same.
+            Err(e) if e.kind() == ErrorKind::Invalid && report.swept.is_some() => {
+                report.refused = Some(e.chain());
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        }
         let (folder, times) = self.folder()?;
         let due = self.last_due(&folder, &times);
         if let Some(until) = due.filter(|_| !self.options.dry_run) {

@@ -100,7 +100,11 @@ fn go_on(folder: &Path, copy: &Path, release: &Release) {
     let before = packs();
     for _ in 0..8 {
         age(copy, 3).unwrap();
-        let report = prune(&open(copy, owner), &PruneOptions::default()).unwrap();
+        let options = PruneOptions {
+            settle: 0,
+            ..PruneOptions::default()
+        };
+        let report = prune(&open(copy, owner), &options).unwrap();
         if report.waiting.is_none() {
             break;
         }

@@ -1,5 +1,7 @@
 //! `prune`: frees the space of what no archive needs.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -17,6 +19,8 @@ struct Pruned {
     dry_run: bool,
     deleted: Option<Deleted>,
     condemned: Option<Condemned>,
+    /// Why nothing was condemned after something was deleted.
+    refused: Option<String>,
     waiting: Option<Waiting>,
     /// Files that are dated in the future.
     ahead: Vec<Ahead>,
@@ -172,6 +176,9 @@ impl Report for Pruned {
                 ));
             }
         }
+        if let Some(why) = &self.refused {
+            lines.push(format!("then nothing was condemned: {why}"));
+        }
         if let Some(waiting) = &self.waiting {
             lines.push(format!(
                 "{} wait: prune again after {}",
@@ -190,7 +197,7 @@ impl Report for Pruned {
     }
 }
 
-pub(super) fn run(settings: &Settings, wanted: &Prune, json: bool) -> Result<()> {
+pub(super) fn run(settings: &Settings, wanted: &Prune, json: bool) -> Result<ExitCode> {
     let options = PruneOptions {
         grace: wanted.grace_seconds().map_err(usage)?,
         settle: wanted.settle_seconds(),
@@ -214,6 +221,7 @@ pub(super) fn run(settings: &Settings, wanted: &Prune, json: bool) -> Result<()>
         dry_run: wanted.dry_run,
         deleted: found.swept.map(Deleted::from),
         condemned: found.marked.map(Condemned::from),
+        refused: found.refused,
         waiting: found.waiting.map(Waiting::from),
         ahead: (found.ahead.into_iter())
             .map(|ahead| Ahead {
@@ -223,5 +231,7 @@ pub(super) fn run(settings: &Settings, wanted: &Prune, json: bool) -> Result<()>
             })
             .collect(),
     };
-    report::result(&pruned, json)
+    let code = pruned.refused.as_ref().map(|_| Code::Failed);
+    report::result(&pruned, json)?;
+    Ok(code.map_or(ExitCode::SUCCESS, ExitCode::from))
 }

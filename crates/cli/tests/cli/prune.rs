@@ -28,6 +28,27 @@ fn forget(folder: &TempDir) -> String {
 }
 
 #[test]
+fn what_was_deleted_is_told_although_nothing_more_is_condemned_unasked() {
+    let (folder, _) = with_archive();
+    forget(&folder);
+    prune(&folder, &["--confirm"]);
+    let source = folder.path().join("files");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), vec![7; 300_000]).unwrap();
+    let backup = ["-r", "repo", "--state", "state", "backup", "container"];
+    let backup = [&backup[..], &["--guest", "box", "--directory", "files"]].concat();
+    run_json(&folder, &backup);
+    forget(&folder);
+    let output = snapkeep(&folder, &[&AT_ONCE[..], &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    check("`prune`", &told);
+    assert_eq!(told["deleted"]["archives"], 1, "{told}");
+    let why = told["refused"].as_str().unwrap();
+    assert!(why.contains("--confirm"), "{told}");
+}
+
+#[test]
 fn what_was_forgotten_is_condemned_and_then_deleted() {
     let (folder, _) = with_archive();
     let before = packs(&folder);
