@@ -108,6 +108,7 @@ fn usable(repository: &Repository, base: &SnapshotName) -> Result<Option<(DiskRe
 /// Prunes with a grace period of so many seconds. Safety does not depend on it.
 fn sweep(folder: &Path, grace: u64, tell: Tell<'_>) -> Result<()> {
     let options = PruneOptions {
+        settle: 0,
         grace,
         max_unused: 0,
         confirmed: true,
