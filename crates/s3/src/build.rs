@@ -8,7 +8,6 @@ use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use snapkeep_repo::{Error, ErrorKind, Result};
 use std::time::Duration;
 
-use crate::account::Account;
 use crate::client::certificates;
 use crate::credentials::CredentialsFile;
 use crate::environment::{self, variable};
@@ -17,11 +16,7 @@ use crate::service::Connector;
 use crate::storage::Options;
 
 /// The client. Credentials are looked at here, if they lie in a file.
-pub(crate) fn store(
-    location: &Location,
-    options: &Options,
-    account: &Arc<Account>,
-) -> Result<AmazonS3> {
+pub(crate) fn store(location: &Location, options: &Options) -> Result<AmazonS3> {
     let bucket = location.bucket();
     let endpoint = location.address()?;
     let authorities = match &options.ca_file {
@@ -46,7 +41,7 @@ pub(crate) fn store(
             retry_timeout: Duration::ZERO,
         })
         .with_http_connector(Connector {
-            account: Arc::clone(account),
+            account: Arc::clone(&options.account),
             host: endpoint.host,
             authorities,
         });

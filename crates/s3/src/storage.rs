@@ -74,7 +74,6 @@ pub struct S3Storage {
     store: AmazonS3,
     /// There until this is dropped.
     runtime: Option<Runtime>,
-    account: Arc<Account>,
     /// What was put here, and its length: a storage that says it is not there is behind.
     put: Mutex<HashMap<FileName, u64>>,
     /// Whether the bucket did what it was asked for once: then its name is right, and the endpoint's.
@@ -92,8 +91,7 @@ impl fmt::Debug for S3Storage {
 impl S3Storage {
     /// A storage at this location. Nothing is asked of it yet.
     pub fn new(location: Location, options: Options) -> Result<Self> {
-        let account = Arc::clone(&options.account);
-        let store = build::store(&location, &options, &account)?;
+        let store = build::store(&location, &options)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(limits::RUNTIME_THREADS)
             .thread_name("s3")
@@ -105,7 +103,6 @@ impl S3Storage {
             options,
             store,
             runtime: Some(runtime),
-            account,
             put: Mutex::default(),
             answered: AtomicBool::new(false),
         })
@@ -118,7 +115,7 @@ impl S3Storage {
 
     /// What was asked of it.
     pub fn account(&self) -> &Arc<Account> {
-        &self.account
+        &self.options.account
     }
 
     pub(crate) fn store(&self) -> &AmazonS3 {
