@@ -8,8 +8,9 @@
 //! addition: nothing counts less because of them.
 //!
 //! What is protected, cannot be read, says no time, or is of the future is kept and counts for
-//! nothing. What is known to be damaged counts for nothing either, and is kept wherever a whole
-//! archive in its place would be: so a guest whose archives are all damaged keeps all of them.
+//! nothing. What is known to be damaged, or to lack some of its guest's files, counts for nothing
+//! either, and is kept wherever a whole archive in its place would be: so all that are newer than
+//! the newest whole one stay, and a guest that has no whole one keeps all of them.
 //!
 //! Whatever is forgotten of what this says, in whatever order, the rest of it is what this says
 //! next time.
@@ -48,6 +49,8 @@ pub enum State {
     Whole,
     /// Its last verification found damage.
     Damaged,
+    /// Some files of its guest are missing in it, or not whole.
+    Partial,
     /// It may not be forgotten.
     Protected,
     /// Its record or its attributes cannot be read: it may be protected.
@@ -93,6 +96,7 @@ pub fn candidates(listed: &Listed) -> Groups {
             (Some(_), _, _) => State::Unreadable,
             (None, true, _) => State::Protected,
             (None, false, true) => State::Damaged,
+            (None, false, false) if entry.left_out > 0 => State::Partial,
             (None, false, false) => State::Whole,
         };
         (&entry.name, state)
@@ -122,6 +126,7 @@ pub fn decide(
 ) -> Vec<Verdict> {
     let mut reasons: Vec<BTreeSet<Reason>> = vec![BTreeSet::new(); archives.len()];
     let mut ranked = Vec::new();
+    let count_partial = matches!(policy, Policy::Rules(rules) if rules.count_partial);
     let latest = now.0.saturating_add_unsigned(CLOCK_AHEAD_MAX.as_secs());
     for (index, archive) in archives.iter().enumerate() {
         let zoned = (archive.time)
@@ -143,7 +148,8 @@ pub fn decide(
                 index,
                 time,
                 name: &archive.name,
-                whole: archive.state == State::Whole,
+                whole: archive.state == State::Whole
+                    || (archive.state == State::Partial && count_partial),
             }),
             (None, None) => {}
         }

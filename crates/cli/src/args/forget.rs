@@ -121,6 +121,10 @@ pub(crate) struct Keep {
     #[arg(long, value_name = "DURATION", group = "rules")]
     #[serde(deserialize_with = "age")]
     pub(crate) keep_within_yearly: Option<Age>,
+    /// Count archives that lack some files like whole ones: of guests of which no backup is ever
+    /// whole.
+    #[arg(long, requires = "rules")]
+    pub(crate) count_partial: bool,
     /// Only in the configuration: keep everything.
     #[arg(skip)]
     keep_all: bool,
@@ -148,6 +152,7 @@ impl Keep {
         let rules = Rules {
             counts: given(counts),
             within: given(within),
+            count_partial: self.count_partial,
         };
         match (rules.keep_nothing(), self.keep_all) {
             (true, true) => Ok(Policy::All),

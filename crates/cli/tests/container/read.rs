@@ -75,13 +75,37 @@ fn what_the_container_may_not_read_is_named_and_counted() {
         let shown = text(tree.0.path(), &["show", "web"]);
         assert!(shown.contains("(1 left out)"), "{shown}");
     }
+    let kept = |more: &[&str]| {
+        let forget = ["forget", "--guest", "web", "--keep-last", "1", "--dry-run"];
+        let told = json(tree.0.path(), &[&forget[..], more].concat());
+        let archives = told["archives"].as_array().unwrap().iter();
+        archives
+            .map(|archive| (archive["left_out"] == 1, archive["kept"] == true))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(kept(&[]), [(true, true), (true, true)]);
+    let counting = kept(&["--count-partial"]);
+    assert_eq!(counting, [(true, false), (true, true)]);
     sh(&tree.path("tree/etc"), "chown 165535:165535 hosts open");
     let (told, _) = tree.backup(&[], 0);
     assert_eq!(told["left_out"], 0, "{told}");
     assert_eq!(json(tree.0.path(), &["show", "web"])["left_out"], 0);
+    let (old, whole) = ((true, false), (false, true));
+    assert_eq!(kept(&[]), [old, old, whole]);
     assert_eq!(
         text(tree.0.path(), &["cat", "web", "etc/hosts"]),
         "secret\n"
+    );
+    // A partial one does not push the whole one out.
+    sh(&tree.path("tree/etc"), "chown 0:0 hosts");
+    tree.backup(&[], 7);
+    assert_eq!(kept(&[]), [old, old, whole, (true, true)]);
+    let forget = ["forget", "--guest", "web", "--keep-last", "1"];
+    let told = text(tree.0.path(), &forget);
+    let last = told.lines().nth(3).unwrap();
+    assert!(
+        last.ends_with("kept: last (partial: 1 left out; counts for nothing)"),
+        "{told}"
     );
 }
 

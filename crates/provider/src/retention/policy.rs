@@ -28,6 +28,9 @@ pub struct Rules {
     pub counts: BTreeMap<Period, u32>,
     /// How old archives may be of which each period's newest is kept.
     pub within: BTreeMap<Period, Age>,
+    /// Whether archives that lack some files count like whole ones: of a guest of which no
+    /// backup is ever whole.
+    pub count_partial: bool,
 }
 
 impl Rules {

@@ -11,6 +11,7 @@ fn archives() -> impl Strategy<Value = Vec<Candidate>> {
     let state = prop_oneof![
         8 => Just(State::Whole),
         1 => Just(State::Damaged),
+        1 => Just(State::Partial),
         1 => Just(State::Protected),
         1 => Just(State::Unreadable),
     ];
@@ -127,15 +128,16 @@ proptest! {
     }
 
     #[test]
-    fn damaged_archives_change_nothing_for_others(
+    fn damaged_and_partial_archives_change_nothing_for_others(
         archives in archives(), counts in counts(), within in within()
     ) {
         let policy = policy(&counts, within);
-        let undamaged = |kept: Vec<Candidate>| -> Vec<Candidate> {
-            kept.into_iter().filter(|archive| archive.state != State::Damaged).collect()
+        let good = |kept: Vec<Candidate>| -> Vec<Candidate> {
+            let bad = |archive: &Candidate| matches!(archive.state, State::Damaged | State::Partial);
+            kept.into_iter().filter(|archive| !bad(archive)).collect()
         };
-        let without = undamaged(archives.clone());
-        prop_assert_eq!(undamaged(kept_of(&archives, &policy)), kept_of(&without, &policy));
+        let without = good(archives.clone());
+        prop_assert_eq!(good(kept_of(&archives, &policy)), kept_of(&without, &policy));
     }
 
     #[test]

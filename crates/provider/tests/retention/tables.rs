@@ -21,6 +21,7 @@ fn table(zone: &str, policy: &Policy, lines: &str) {
             let (time, state) = match facts.split_once(" [") {
                 None => (facts, State::Whole),
                 Some((time, "damaged]")) => (time, State::Damaged),
+                Some((time, "partial]")) => (time, State::Partial),
                 Some((time, "protected]")) => (time, State::Protected),
                 Some((time, "unreadable]")) => (time, State::Unreadable),
                 Some((_, other)) => panic!("{other}"),
@@ -192,6 +193,48 @@ fn a_damaged_archive_takes_no_good_ones_place() {
         2026-11-28 20:00 =>
     ";
     table("UTC0", &rules("daily 1"), lines);
+}
+
+#[test]
+fn a_partial_archive_takes_no_whole_ones_place_and_stays_while_no_whole_one_is_newer() {
+    let lines = "
+        2026-11-29 20:00 [partial] => last
+        2026-11-28 20:00 [partial] => last
+        2026-11-27 20:00 => last
+        2026-11-26 20:00 [partial] =>
+        2026-11-25 20:00 =>
+    ";
+    table("UTC0", &rules("last 1"), lines);
+    let lines = "
+        2026-11-29 20:00 [partial] => daily, within
+        2026-11-29 10:00 => daily, within
+        2026-11-29 05:00 [partial] => within
+        2026-11-28 20:00 [partial] => daily
+        2026-11-27 20:00 => daily
+        2026-11-26 20:00 [partial] =>
+    ";
+    table("UTC0", &rules("daily 2 within 6h"), lines);
+}
+
+#[test]
+fn if_all_are_partial_all_are_kept_unless_they_are_to_count() {
+    let lines = "
+        2026-11-29 20:00 [partial] => last
+        2026-11-28 20:00 [partial] => last
+        2020-11-28 20:00 [partial] => last
+    ";
+    table("UTC0", &rules("last 1"), lines);
+    let Policy::Rules(mut counting) = rules("last 1") else {
+        panic!("no rules")
+    };
+    counting.count_partial = true;
+    let lines = "
+        2026-11-29 21:00 [damaged] => last
+        2026-11-29 20:00 [partial] => last
+        2026-11-28 20:00 [partial] =>
+        2020-11-28 20:00 =>
+    ";
+    table("UTC0", &Policy::Rules(counting), lines);
 }
 
 #[test]

@@ -34,7 +34,11 @@ struct Decided {
     /// Why it is kept: the names of the rules, or what exempts it.
     reasons: Vec<String>,
     damaged: bool,
+    /// Entries of the guest's files that are missing in it, or not whole.
+    left_out: u64,
     caller_error: Option<String>,
+    #[serde(skip)]
+    counts: bool,
 }
 
 impl Done {
@@ -49,11 +53,16 @@ impl Done {
         } else {
             ""
         };
+        let partial = match archive.left_out {
+            0 => String::new(),
+            left_out if archive.counts => format!(" (partial: {left_out} left out)"),
+            left_out => format!(" (partial: {left_out} left out; counts for nothing)"),
+        };
         let failed = match archive.caller_error {
             Some(_) => " (its job failed after it was whole)",
             None => "",
         };
-        format!("{}  {what}{damaged}{failed}", archive.archive)
+        format!("{}  {what}{damaged}{partial}{failed}", archive.archive)
     }
 }
 
@@ -100,10 +109,16 @@ pub(super) fn run(settings: &Settings, wanted: &Forget, json: bool) -> Result<Ex
     let (mut archives, mut ahead, mut unread) = (Vec::new(), 0, false);
     for (group, candidates) in &groups {
         let policy = policies.of(group);
+        if never_whole(candidates, &policy) {
+            remark(&format!(
+                "of {group} no archive is whole, so none that lacks files is forgotten: exclude \
+                 what cannot be read, or let them count with --count-partial"
+            ));
+        }
         let verdicts = retention::decide(candidates, &policy, &zone, now);
         for (candidate, verdict) in candidates.iter().zip(verdicts) {
             let known = facts.get(candidate.name.as_str());
-            let decided = decided(candidate, &verdict, known.copied());
+            let decided = decided(candidate, &verdict, known.copied(), &policy);
             ahead += usize::from(is(&verdict, Reason::Future));
             unread |= candidate.state == State::Unreadable;
             archives.push(decided);
@@ -244,7 +259,20 @@ fn of_the_future(ahead: usize, now: UnixTime) -> String {
     )
 }
 
-fn decided(candidate: &Candidate, verdict: &Verdict, known: Option<&ArchiveEntry>) -> Decided {
+/// Whether a guest has no whole archive, but several that lack files, which rules keep therefore.
+fn never_whole(candidates: &[Candidate], policy: &Policy) -> bool {
+    let counts = |candidate: &Candidate| candidate.state == State::Whole;
+    let partial = (candidates.iter()).filter(|candidate| candidate.state == State::Partial);
+    let rules = matches!(policy, Policy::Rules(rules) if !rules.count_partial);
+    rules && partial.count() > 1 && !candidates.iter().any(counts)
+}
+
+fn decided(
+    candidate: &Candidate,
+    verdict: &Verdict,
+    known: Option<&ArchiveEntry>,
+    policy: &Policy,
+) -> Decided {
     let reasons = match verdict {
         Verdict::Kept(reasons) => reasons.iter().copied().map(word).collect(),
         Verdict::Forgotten => Vec::new(),
@@ -254,6 +282,9 @@ fn decided(candidate: &Candidate, verdict: &Verdict, known: Option<&ArchiveEntry
         kept: *verdict != Verdict::Forgotten,
         reasons,
         damaged: candidate.state == State::Damaged,
+        left_out: known.map_or(0, |entry| entry.left_out),
+        counts: candidate.state != State::Partial
+            || matches!(policy, Policy::Rules(rules) if rules.count_partial),
         caller_error: known.and_then(|entry| entry.caller_error.clone()),
     }
 }
