@@ -128,7 +128,7 @@ impl Round {
             self.left |= match finding.state {
                 State::Stale => !matches!(healed, Some(Ok(_))),
                 State::Gone | State::Unseen => true,
-                State::InUse | State::Foreign => false,
+                State::InUse | State::Recent | State::Foreign => false,
             };
             let told = Told {
                 finding: finding.kind,

@@ -18,6 +18,8 @@ pub enum State {
     InUse,
     /// It is another product's: it is let alone.
     Foreign,
+    /// It is so young that a job elsewhere may use it: it is let alone until it is older.
+    Recent,
     /// It should be there, and is not.
     Gone,
     /// It could not be looked at, so that nothing is known.
@@ -31,6 +33,7 @@ impl State {
             Self::Stale => "stale",
             Self::InUse => "in use",
             Self::Foreign => "foreign",
+            Self::Recent => "recent",
             Self::Gone => "gone",
             Self::Unseen => "could not look",
         }
@@ -133,6 +136,19 @@ impl Finding {
             state: State::InUse,
             cost: "nothing: it is taken back when the job ends".to_owned(),
             healing: "none: a job that lives uses it".to_owned(),
+            ..Self::stale(kind, what, place, owner)
+        }
+    }
+
+    /// Something that a killed job of ours may have left, or one that lives elsewhere may use.
+    pub fn recent(
+        kind: &'static str,
+        what: impl Into<String>,
+        place: impl fmt::Display,
+        owner: Owner,
+    ) -> Self {
+        Self {
+            state: State::Recent,
             ..Self::stale(kind, what, place, owner)
         }
     }

@@ -80,12 +80,12 @@ fn told(file: LeftFile, open: &BTreeMap<(u64, u64), u32>) -> Finding {
         return Finding::in_use(KIND, what, place, owner.with_process(user));
     }
     if file.age < TEMPORARY_AGE_SECONDS {
-        let why = format!(
-            "nobody here can tell whether the writer of this file ({}) lives on another host; it is removed once \
-             nobody has written to it for a day",
-            human(file.length)
-        );
-        return Finding::unseen(KIND, place, &Error::new(ErrorKind::Unavailable, why));
+        return Finding::recent(KIND, what, place, owner)
+            .costs("its disk space, if its writer is gone")
+            .heals_by(
+                "none yet: its writer may live on another host; it is removed once nobody has \
+                 written to it for a day",
+            );
     }
     let finding = Finding::stale(KIND, what, place, owner).costs("its disk space, for ever");
     let finding = finding.heals_by("it is removed: it is no part of the repository");
