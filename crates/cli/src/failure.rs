@@ -84,7 +84,7 @@ fn of_contract(kind: snapkeep_api::ErrorKind) -> Code {
 fn of_repository(kind: snapkeep_repo::ErrorKind) -> Code {
     use snapkeep_repo::ErrorKind as Kind;
     match kind {
-        Kind::NotFound => Code::NotFound,
+        Kind::NotFound | Kind::NoStorage => Code::NotFound,
         Kind::Corrupt => Code::Damaged,
         Kind::WrongKey | Kind::Version => Code::Locked,
         Kind::Cancelled => Code::Cancelled,

@@ -98,7 +98,14 @@ pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     (File::open(path))
         .and_then(|file| file.take(LENGTH_MAX).read_to_string(&mut text))
-        .map_err(|e| fault(Code::Locked, format!("cannot read {}: {e}", path.display())))?;
+        .map_err(|e| {
+            let code = if e.kind() == io::ErrorKind::NotFound {
+                Code::NotFound
+            } else {
+                Code::Locked
+            };
+            fault(code, format!("cannot read {}: {e}", path.display()))
+        })?;
     Ok(text)
 }
 

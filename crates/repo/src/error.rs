@@ -13,6 +13,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// The file, snapshot or chunk is not there.
     NotFound,
+    /// The place itself in which files would be is not there, such as a bucket: that says nothing
+    /// of any file.
+    NoStorage,
     /// It is there already.
     Exists,
     /// Stored bytes are not what was written.
@@ -55,7 +58,8 @@ impl ErrorKind {
     /// allowed to, or was not asked.
     pub(crate) fn is_of_storage(self) -> bool {
         match self {
-            Self::Full
+            Self::NoStorage
+            | Self::Full
             | Self::Io
             | Self::Denied
             | Self::Locked

@@ -168,7 +168,7 @@ impl Subject<'_> {
                 )))
             }
             "NoSuchBucket" => Some(Verdict::Final(error(
-                ErrorKind::Io,
+                ErrorKind::NoStorage,
                 "there is no such bucket: make it first, or mend its name",
             ))),
             "InvalidObjectState" => Some(Verdict::Final(error(

@@ -308,7 +308,10 @@ fn what_cannot_be_reached_or_used_is_told_with_its_name_and_no_secret() {
         assert!(!said.contains(sign::SECRET), "{said}");
     };
     of(&["list"], 5, "no repository here");
-    of(&["-r", "s3://nowhere-at-all", "list"], 1, "no such bucket");
+    of(&["-r", "s3://nowhere-at-all", "list"], 5, "no such bucket");
+    let init = ["-r", "s3://nowhere-at-all", "init", "--no-encryption"];
+    let init = [&init[..], &["--write-recovery-kit", "kit.none"]].concat();
+    of(&init, 5, "bucket");
     of(&["-r", "s3://b", "list"], 2, "3 to 63");
     of(
         &["-r", "s3://bucket?secret-key=x", "list"],

@@ -41,7 +41,7 @@ fn a_refusal_is_not_tried_again_and_says_what_to_do() {
         ),
         (403, "RequestTimeTooSkewed", ErrorKind::Denied, "clock"),
         (403, "InvalidObjectState", ErrorKind::Io, "Glacier"),
-        (404, "NoSuchBucket", ErrorKind::Io, "no such bucket"),
+        (404, "NoSuchBucket", ErrorKind::NoStorage, "no such bucket"),
         (
             400,
             "AuthorizationHeaderMalformed",

@@ -135,7 +135,7 @@ fn a_bucket_that_is_not_there_is_named() {
         storage.put(&name("config"), b"x").unwrap_err(),
         storage.list(&name("x"), &mut |_, _| Ok(())).unwrap_err(),
     ] {
-        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert_eq!(error.kind(), ErrorKind::NoStorage, "{error}");
         let text = error.to_string();
         assert!(
             text.contains("no such bucket") && text.contains("no-such-bucket"),
