@@ -122,6 +122,32 @@ impl Part {
     }
 }
 
+impl Told {
+    /// Lists of what is wrong.
+    fn lists(&self) -> [&[Damage]; 7] {
+        [
+            &self.strange,
+            &self.index,
+            &self.attributes,
+            &self.keys,
+            &self.prunings,
+            &self.others,
+            &self.unread,
+        ]
+    }
+
+    fn is_whole(&self) -> bool {
+        let none = self.lists().iter().all(|list| list.is_empty());
+        none && self.packs.is_empty() && self.archives.is_empty()
+    }
+
+    /// Whether something is wrong beside what was moved away.
+    fn has_more(&self) -> bool {
+        let listed: usize = self.lists().iter().map(|list| list.len()).sum();
+        listed + self.packs.len() + self.archives.len() > self.moved.len()
+    }
+}
+
 impl Report for Told {
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -137,11 +163,13 @@ impl Report for Told {
                 "  {kept} of its chunks open and are copied to a new pack, {lost} are lost; then it is removed"
             ));
         }
+        let strange = if self.moved.is_empty() {
+            "nobody knows it: it stays, unless --move-away names it"
+        } else {
+            "nobody knows it"
+        };
         let groups = [
-            (
-                &self.strange,
-                "nobody knows it: it stays, unless --move-away names it",
-            ),
+            (&self.strange, strange),
             (
                 &self.index,
                 "its packs are indexed anew, and an empty one takes its place",
@@ -185,6 +213,7 @@ impl Report for Told {
                 .map(|moved| format!("moved away: {moved}")),
         );
         match &self.done {
+            _ if self.is_whole() => lines.push("nothing is damaged".to_owned()),
             Some(done) => {
                 lines.push(format!(
                     "repaired: {} chunks copied, {} packs, {} index objects, {} attributes, {} keys and {} files of prunings taken away",
@@ -193,7 +222,10 @@ impl Report for Told {
                 let left = |left: &Damage| format!("left: {}: {}", left.object, left.error);
                 lines.extend(done.left.iter().map(left));
             }
-            None if lines.is_empty() => lines.push("nothing is damaged".to_owned()),
+            None if !self.moved.is_empty() => {
+                let more = "nothing else was done: --apply without --move-away repairs the rest";
+                lines.extend(self.has_more().then(|| more.to_owned()));
+            }
             None => lines.push("nothing was done: --apply repairs this".to_owned()),
         }
         lines

@@ -76,11 +76,22 @@ fn a_file_that_nobody_knows_is_moved_away_by_its_name() {
         1,
         &["packs/00/00"],
     );
-    repair(&folder, &[&away[..], &[&name]].concat(), 0);
+    let moves = [&REPO[..], &["repair"], &away[..], &[&name]].concat();
+    let output = snapkeep(&folder, &moves);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("moved away: away/"), "{said}");
+    assert!(!said.contains("nothing was done"), "{said}");
+    assert!(!said.contains("it stays"), "{said}");
     assert!(!path.exists());
     let moved = folder.path().join("away").join(name.replace('/', "-"));
     assert_eq!(fs::read(moved).unwrap(), junk);
     repair(&folder, &[], 0);
+    for apply in [&[][..], &["--apply"]] {
+        let output = snapkeep(&folder, &[&REPO[..], &["repair"], apply].concat());
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said, "nothing is damaged\n");
+    }
 }
 
 #[test]
