@@ -48,10 +48,25 @@ pub struct KeySlot {
 }
 
 impl Repository {
-    /// Adds a key slot; its name. `WrongKey` if the key that opened the repository may only write.
+    /// Adds a key slot; its name. `WrongKey` if the key that opened the repository may only write,
+    /// `Invalid` if another key has this label. Of two that are added at once both may have it:
+    /// their names tell them apart.
     pub fn add_key(&self, protect: &Protect, label: Option<&str>) -> Result<String> {
+        self.add_key_beside(protect, label, None)
+    }
+
+    /// The same of one that takes the place of another, whose label it may have.
+    fn add_key_beside(
+        &self,
+        protect: &Protect,
+        label: Option<&str>,
+        old: Option<&FileName>,
+    ) -> Result<String> {
         self.may_write()?;
         self.may_read()?;
+        if let Some(label) = label {
+            self.check_new_label(label, old)?;
+        }
         let files = slot_files(&*self.storage)?;
         let readable = files
             .iter()
@@ -64,6 +79,22 @@ impl Repository {
             (self.storage).put(&features::writer_slot_file(), &[])?;
         }
         add_slot(&*self.storage, &*self.random, &self.keys, protect, label)
+    }
+
+    fn check_new_label(&self, label: &str, old: Option<&FileName>) -> Result<()> {
+        let keys = self.keys()?;
+        let old = old.map(slot_name);
+        let same =
+            |key: &&KeySlot| key.label.as_deref() == Some(label) && Some(&key.name) != old.as_ref();
+        let Some(other) = keys.iter().find(same) else {
+            return Ok(());
+        };
+        let what = format!(
+            "key {} has the label {label:?} already: choose another, or take that key away first \
+             with `snapkeep key remove {}`",
+            other.name, other.name
+        );
+        Err(Error::new(ErrorKind::Invalid, what))
     }
 
     /// Puts a passphrase or key file in the place of the key that opened the repository; the names
@@ -82,7 +113,7 @@ impl Repository {
         }
         let old = read_slot(&*self.storage, used)?;
         let label = label.or_else(|| old.label(&self.keys).ok().flatten());
-        let name = self.add_key(protect, label)?;
+        let name = self.add_key_beside(protect, label, Some(used))?;
         let slot = read_slot(&*self.storage, &slot_file(&name)?)?;
         let keys = match protect {
             Protect::Passphrase(text) | Protect::Stretched(text, _) => slot.try_passphrase(text)?,

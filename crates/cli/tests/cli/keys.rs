@@ -48,7 +48,6 @@ fn a_wrong_key_is_named_and_leaves_nothing_behind() {
             &["--key-file", "empty.key"],
             &["empty.key", "no line begins with"],
         ),
-        (&["--key-file", "missing.key"], &["missing.key"]),
         (&["--key-file", "kit"], &["kit", "this is no key file"]),
         (&["--recovery-kit", "other.kit"], &["of another repository"]),
         (&["--passphrase-file", "secret"], &["opens none"]),
@@ -65,9 +64,56 @@ fn a_wrong_key_is_named_and_leaves_nothing_behind() {
             fails(&folder, &[&["-r", "repo"], secret, verb].concat(), 6, said);
         }
     }
+    for missing in [
+        ["--key-file", "missing.key"],
+        ["--passphrase-file", "missing.pass"],
+        ["--recovery-kit", "missing.kit"],
+    ] {
+        let list = [&["-r", "repo"], &missing[..], &["list"]].concat();
+        fails(&folder, &list, 5, &[missing[1]]);
+    }
     let mistyped = ["-r", "repo", "--key-file", "mistyped.key", "list"];
     fails(&folder, &mistyped, 6, &["mistyped.key"]);
     assert_eq!(names(), before);
+}
+
+#[test]
+fn a_label_names_one_key_and_two_that_have_the_same_are_told_apart_by_their_names() {
+    let folder = encrypted();
+    let key = |more: &[&'static str]| [&["-r", "repo", "--key-file", "key", "key"], more].concat();
+    let add = key(&["add", "--new-key-file", "a.key", "--label", "office"]);
+    let first = json(&folder, &add)["added"]["name"].clone();
+    let first = first.as_str().unwrap();
+    for again in [
+        &["add", "--new-key-file", "b.key", "--label", "office"][..],
+        &["add-host", "office", "--new-key-file", "b.key"],
+        &["change", "--new-key-file", "b.key", "--label", "office"],
+    ] {
+        fails(
+            &folder,
+            &key(again),
+            1,
+            &["\"office\"", first, "key remove"],
+        );
+        assert!(!folder.path().join("b.key").exists());
+    }
+    // Whoever changes a key keeps its label.
+    let own = ["-r", "repo", "--key-file", "a.key", "key", "change"];
+    let own = [&own[..], &["--new-key-file", "b.key", "--label", "office"]].concat();
+    let second = json(&folder, &own)["added"]["name"].clone();
+    // What older programs made.
+    let slots = folder.path().join("repo/keys");
+    let slot = fs::read(slots.join(second.as_str().unwrap())).unwrap();
+    fs::write(slots.join(first), slot).unwrap();
+    let labels = || {
+        let list = json(&folder, &key(&["list"]));
+        let keys = list["keys"].as_array().unwrap().iter();
+        keys.filter(|key| key["label"] == "office").count()
+    };
+    assert_eq!(labels(), 2);
+    let remove = ["-r", "repo", "--key-file", "key", "key", "remove", first];
+    json(&folder, &remove);
+    assert_eq!(labels(), 1);
 }
 
 #[test]
