@@ -173,6 +173,12 @@ pub fn verify_with(
             Ok(snapshot.tree.and_then(|tree| proof.witnesses(&tree).err()))
         });
         let result = match result {
+            // Nobody wants it any more: it raises no alarm until it is asked for by its name.
+            Err(error)
+                if !is_unread(&error) && archives.is_none() && is_forgotten(repository, name) =>
+            {
+                continue;
+            }
             Err(error) if !is_unread(&error) => match excused(repository, name, error) {
                 None => continue,
                 Some(error) => Err(error),
@@ -199,6 +205,12 @@ pub fn verify_with(
         Some(object) => Err(object.error.clone()),
         None => Ok(report),
     }
+}
+
+/// Whether an archive was forgotten. One of which that cannot be told was not.
+fn is_forgotten(repository: &Repository, name: &SnapshotName) -> bool {
+    let attributes = repository.attributes(name);
+    attributes.is_ok_and(|attributes| attributes.forgotten)
 }
 
 /// What is to be told of an archive that is not whole: nothing if it was pruned since it was listed, and
@@ -285,6 +297,7 @@ fn verify_attributes(
             attributes => attributes,
         };
         let log = attributes.and_then(|attributes| match &attributes.task_log {
+            Some(_) if attributes.forgotten && archives.is_none() => Ok(()),
             Some(log) if depth == Depth::Everything => twice(|| repository.read_task_log(log))
                 .map(drop)
                 .map_err(|e| {

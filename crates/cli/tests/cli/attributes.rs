@@ -3,10 +3,11 @@
 use std::fs;
 
 use serde_json::{Value, json};
+use snapkeep_api::UnixTime;
 use tempfile::TempDir;
 
 use crate::shape::check;
-use crate::{fails, json as run_json, snapkeep, with_archive};
+use crate::{back_up, fails, json as run_json, snapkeep, with_archive};
 
 const REPO: [&str; 2] = ["-r", "repo"];
 
@@ -122,6 +123,41 @@ fn a_forgotten_archive_can_be_taken_back() {
     );
     run(&folder, &restore);
     assert!(fs::read(folder.path().join("disk")).unwrap() == bytes);
+}
+
+#[test]
+fn an_archive_that_was_forgotten_for_its_damage_raises_no_alarm_any_more() {
+    let (folder, _) = with_archive();
+    let name = archive(&folder);
+    back_up(&folder, "web", UnixTime(100), b"");
+    let record = folder.path().join("repo/snapshots").join(&name);
+    let mut bytes = fs::read(&record).unwrap();
+    bytes[60] ^= 1;
+    fs::write(&record, bytes).unwrap();
+    let code = |args: &[&str]| snapkeep(&folder, &[&REPO[..], args].concat()).status.code();
+    let verbs = [
+        &["list"][..],
+        &["verify"],
+        &["verify", "--metadata"],
+        &["repair"],
+        &["forget", "--keep-last", "5", "--all-guests"],
+    ];
+    for verb in verbs {
+        assert_eq!(code(verb), Some(3), "{verb:?}");
+    }
+    run(&folder, &["forget", "--damaged", &name]);
+    for verb in verbs {
+        let output = snapkeep(&folder, &[&REPO[..], verb].concat());
+        assert_eq!(output.status.code(), Some(0), "{verb:?}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("warning") && !said.contains(&name), "{said}");
+    }
+    let forgotten = run(&folder, &["list", "--forgotten"]);
+    assert_eq!(forgotten["damaged"][0]["archive"], *name);
+    // Whoever asks for it by its name is told.
+    assert_eq!(code(&["verify", &name]), Some(3));
+    run(&folder, &["forget", "--damaged", "--undo", &name]);
+    assert_eq!(code(&["verify"]), Some(3));
 }
 
 #[test]

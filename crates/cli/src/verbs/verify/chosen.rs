@@ -14,7 +14,7 @@ use crate::settings::Settings;
 const DAY: i64 = 86_400;
 
 /// Those that are named, of the named guests, or that were not verified for so long; none named
-/// means all, with all that lies in the repository. An archive whose record is damaged can be named
+/// means all, with all that lies in the repository. One that was forgotten must be named itself. An archive whose record is damaged can be named
 /// too.
 pub(super) fn archives(
     session: &Session,
@@ -28,6 +28,11 @@ pub(super) fn archives(
     }
     let repository = &session.repository;
     let all: BTreeSet<SnapshotName> = repository.all_snapshots_of(None)?.into_iter().collect();
+    let attributes = repository.attributes_of(None)?;
+    let forgotten = |name: &&SnapshotName| {
+        let known = attributes.get(*name);
+        known.is_some_and(|known| known.as_ref().is_ok_and(|known| known.forgotten))
+    };
     let mut chosen = BTreeSet::new();
     for text in &wanted.archives {
         let name = session.name(settings, text)?;
@@ -40,7 +45,8 @@ pub(super) fn archives(
     for guest in &wanted.guests {
         let mut found = Vec::new();
         for group in session::groups(settings, guest, ANY)? {
-            found.extend(all.iter().filter(|name| name.group() == group).cloned());
+            let of_group = all.iter().filter(|name| name.group() == group);
+            found.extend(of_group.filter(|name| !forgotten(name)).cloned());
         }
         if found.is_empty() {
             let namespace = &settings.namespace;
@@ -49,10 +55,14 @@ pub(super) fn archives(
         }
         chosen.extend(found);
     }
-    let mut chosen = if named { chosen } else { all };
+    let mut chosen = if named {
+        chosen
+    } else {
+        let listed = all.iter().filter(|name| !forgotten(name));
+        listed.cloned().collect()
+    };
     if let Some(days) = wanted.older_than {
         let since = session.clock.now().0 - i64::from(days) * DAY;
-        let attributes = repository.attributes_of(None)?;
         chosen.retain(|name| match attributes.get(name) {
             Some(Ok(found)) => !is_verified_since(found.verification.as_ref(), depth, since),
             // What is not known is looked for.
