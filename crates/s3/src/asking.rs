@@ -15,7 +15,7 @@ impl S3Storage {
     pub(crate) async fn ask(&self, name: &FileName, path: &Path) -> Result<ObjectMeta, Trouble> {
         let meta = match self.store().head(path).await {
             Ok(meta) => meta,
-            Err(error) => return Err(self.explained(path, error).await),
+            Err(error) => return Err(self.explained(path, error.into()).await),
         };
         match self.put_length(name) {
             Some(length) if length != meta.size => Err(Trouble::Wrong(format!(
@@ -42,9 +42,10 @@ impl S3Storage {
         }
     }
 
-    async fn explained(&self, path: &Path, error: object_store::Error) -> Trouble {
+    /// Why an object was not told of, in the words of another refusal.
+    pub(crate) async fn explained(&self, path: &Path, trouble: Trouble) -> Trouble {
         let Some(Problem::Refused(refusal)) = noted() else {
-            return error.into();
+            return trouble;
         };
         let explained = match refusal.status {
             // Also a proxy answers so whose server is away.
@@ -72,6 +73,6 @@ impl S3Storage {
             }
             _ => None,
         };
-        explained.unwrap_or(error).into()
+        explained.map_or(trouble, Trouble::from)
     }
 }

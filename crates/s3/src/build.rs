@@ -3,20 +3,28 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::client::HttpConnector;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use snapkeep_repo::{Error, ErrorKind, Result};
 use std::time::Duration;
 
 use crate::client::certificates;
+use crate::clock::StorageClock;
 use crate::credentials::CredentialsFile;
 use crate::environment::{self, variable};
 use crate::location::Location;
 use crate::service::Connector;
+use crate::signed::Asker;
 use crate::storage::Options;
 
-/// The client. Credentials are looked at here, if they lie in a file.
-pub(crate) fn store(location: &Location, options: &Options) -> Result<AmazonS3> {
+/// The client, and who asks what that has no words for. Credentials are looked at here, if they lie
+/// in a file.
+pub(crate) fn store(
+    location: &Location,
+    options: &Options,
+    clock: &Arc<StorageClock>,
+) -> Result<(AmazonS3, Asker)> {
     let bucket = location.bucket();
     let endpoint = location.address()?;
     let authorities = match &options.ca_file {
@@ -24,14 +32,31 @@ pub(crate) fn store(location: &Location, options: &Options) -> Result<AmazonS3> 
         None => Vec::new(),
     };
     let client = ClientOptions::new().with_allow_http(endpoint.plain);
+    let unusable = |e: object_store::Error| {
+        let what = format!("the bucket {bucket} cannot be used");
+        Error::with_source(ErrorKind::Invalid, what, e)
+    };
+    let connector = Connector {
+        account: Arc::clone(&options.account),
+        clock: Arc::clone(clock),
+        host: endpoint.host,
+        authorities,
+    };
+    let asker = Asker {
+        client: connector.connect(&client).map_err(unusable)?,
+        bucket: if endpoint.path_style {
+            format!("{}/{bucket}", endpoint.url)
+        } else {
+            endpoint.url.clone()
+        },
+        region: location.region().to_owned(),
+    };
     let builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_region(location.region())
         .with_endpoint(endpoint.url)
         .with_virtual_hosted_style_request(!endpoint.path_style)
         .with_allow_http(endpoint.plain)
-        // What broke on its way is refused; a bucket with Object Lock demands one.
-        .with_checksum_algorithm(Checksum::SHA256)
         .with_disable_bulk_delete(true)
         .with_client_options(client)
         // Every try is signed anew, and each is judged here.
@@ -40,16 +65,9 @@ pub(crate) fn store(location: &Location, options: &Options) -> Result<AmazonS3> 
             max_retries: 0,
             retry_timeout: Duration::ZERO,
         })
-        .with_http_connector(Connector {
-            account: Arc::clone(&options.account),
-            host: endpoint.host,
-            authorities,
-        });
+        .with_http_connector(connector);
     let builder = with_credentials(builder, options)?;
-    builder.build().map_err(|e| {
-        let what = format!("the bucket {bucket} cannot be used");
-        Error::with_source(ErrorKind::Invalid, what, e)
-    })
+    Ok((builder.build().map_err(unusable)?, asker))
 }
 
 fn with_credentials(builder: AmazonS3Builder, options: &Options) -> Result<AmazonS3Builder> {

@@ -12,6 +12,13 @@ pub(crate) enum Deed {
     Length,
     List,
     Remove,
+    PutLocked,
+    /// Renew an object's lock.
+    Lock,
+    Versions,
+    RemoveVersion,
+    /// Ask a bucket about itself.
+    AskBucket,
 }
 
 impl Deed {
@@ -22,6 +29,11 @@ impl Deed {
             Self::Length => "ask for",
             Self::List => "list",
             Self::Remove => "remove",
+            Self::PutLocked => "put, with a lock,",
+            Self::Lock => "renew the lock of",
+            Self::Versions => "list the versions of",
+            Self::RemoveVersion => "remove an old version of",
+            Self::AskBucket => "ask for the setting",
         }
     }
 
@@ -32,6 +44,11 @@ impl Deed {
             Self::Read | Self::Length => "s3:GetObject (and s3:ListBucket, for what is not there)",
             Self::List => "s3:ListBucket",
             Self::Remove => "s3:DeleteObject",
+            Self::PutLocked => "s3:PutObject and s3:PutObjectRetention",
+            Self::Lock => "s3:PutObjectRetention",
+            Self::Versions => "s3:ListBucketVersions",
+            Self::RemoveVersion => "s3:DeleteObjectVersion",
+            Self::AskBucket => "s3:GetBucketVersioning and s3:GetBucketObjectLockConfiguration",
         }
     }
 }
@@ -167,6 +184,9 @@ impl Subject<'_> {
                     "it is not there",
                 )))
             }
+            "ObjectLockConfigurationNotFoundError" if self.deed == Deed::AskBucket => Some(
+                Verdict::Final(error(ErrorKind::NotFound, "the bucket has none")),
+            ),
             "NoSuchBucket" => Some(Verdict::Final(error(
                 ErrorKind::NoStorage,
                 "there is no such bucket: make it first, or mend its name",
@@ -232,10 +252,15 @@ impl Subject<'_> {
         let denied = |advice: &str| Verdict::Final(error(ErrorKind::Denied, advice));
         let again = |advice: &str| Verdict::Again(error(ErrorKind::Io, advice));
         match status {
-            403 if self.deed == Deed::Remove && is_locked(code, words) => Verdict::Final(error(
-                ErrorKind::Locked,
-                "the object is locked against removal until its retention ends",
-            )),
+            400 | 403
+                if matches!(self.deed, Deed::Remove | Deed::RemoveVersion)
+                    && is_locked(code, words) =>
+            {
+                Verdict::Final(error(
+                    ErrorKind::Locked,
+                    "the object is locked against removal until its retention ends",
+                ))
+            }
             401 | 403 => {
                 let advice = format!(
                     "it is not allowed: the credentials need the permission {}",
@@ -243,6 +268,13 @@ impl Subject<'_> {
                 );
                 denied(&advice)
             }
+            400 | 404 | 405 | 501 if self.deed == Deed::AskBucket => {
+                Verdict::Final(error(ErrorKind::Invalid, "the storage does not know that"))
+            }
+            400 if matches!(self.deed, Deed::PutLocked | Deed::Lock) => Verdict::Final(error(
+                ErrorKind::Io,
+                "the storage does not lock it, although the repository's objects are to be locked: see to the bucket's Object Lock",
+            )),
             // Nobody says that the object is missing.
             404 => Verdict::Unlikely(error(
                 ErrorKind::Io,

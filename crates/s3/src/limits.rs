@@ -53,3 +53,15 @@ pub const PUT_NAMES_MAX: usize = 8192;
 pub const EMPTY_LISTS_MAX: usize = 4;
 /// The threads of the runtime; the callers' own do most of the work.
 pub const RUNTIME_THREADS: usize = 2;
+/// For how many days objects can be locked: at least,
+pub const LOCK_DAYS_MIN: u32 = 1;
+/// and at most.
+pub const LOCK_DAYS_MAX: u32 = 3650;
+/// For how many seconds an object is locked to see whether locks hold.
+pub const LOCK_TRIAL_SECONDS: i64 = 60;
+/// How many locks are looked at and renewed, or versions removed, at the same time.
+pub const LOCK_THREADS: usize = 16;
+/// The most pages of a list of versions, or of what is to be locked.
+pub const PAGES_MAX: usize = 100_000;
+/// The most versions of one object.
+pub const VERSIONS_MAX: usize = 10_000;

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use crate::account::{Account, Request};
 use crate::attempt::{Broken, Problem, Refusal, note};
 use crate::client::client;
+use crate::clock::StorageClock;
 use crate::limits;
 use crate::pace::Pace;
 use crate::xml;
@@ -28,6 +29,7 @@ use crate::xml;
 #[derive(Debug)]
 pub(crate) struct Connector {
     pub(crate) account: Arc<Account>,
+    pub(crate) clock: Arc<StorageClock>,
     /// The host of the endpoint, with its port; the bucket may stand before it.
     pub(crate) host: String,
     /// Who is trusted besides those that the machine trusts.
@@ -47,6 +49,7 @@ impl HttpConnector for Connector {
         Ok(HttpClient::new(Service {
             client: HttpClient::new(client),
             account: Arc::clone(&self.account),
+            clock: Arc::clone(&self.clock),
             host: self.host.clone(),
         }))
     }
@@ -56,8 +59,13 @@ impl HttpConnector for Connector {
 struct Service {
     client: HttpClient,
     account: Arc<Account>,
+    clock: Arc<StorageClock>,
     host: String,
 }
+
+/// Marks a request whose reply is no object, and of bounded size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whole;
 
 /// Why a request ends here; what is to be told was noted.
 #[derive(Debug)]
@@ -89,7 +97,7 @@ impl Service {
             Method::PUT => Request::Put,
             Method::HEAD => Request::Head,
             Method::DELETE => Request::Delete,
-            _ if query.contains("list-type=2") => Request::List,
+            _ if query.contains("list-type=2") || query.starts_with("versions&") => Request::List,
             _ => Request::Get,
         }
     }
@@ -177,6 +185,7 @@ fn refusal(status: u16, region: Option<String>, body: &Bytes) -> Refusal {
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let kind = self.kind(&request);
+        let is_whole = request.extensions().get::<Whole>().is_some();
         let length = request.body().content_length() as u64;
         (self.account.begin(kind, length)).map_err(|e| noted(Problem::Unsent(e)))?;
         let plain = request.uri().scheme_str() == Some("http");
@@ -189,6 +198,9 @@ impl HttpService for Service {
             .map_err(|_elapsed| silent(kind))?
             .map_err(|e| failed(&e, kind))?;
         let (parts, body) = reply.into_parts();
+        if kind != Request::Credentials {
+            self.clock.note(&parts.headers);
+        }
         if !parts.status.is_success() {
             let region = (parts.headers.get("x-amz-bucket-region"))
                 .and_then(|region| region.to_str().ok().map(str::to_owned));
@@ -202,7 +214,7 @@ impl HttpService for Service {
             });
             return Ok(HttpResponse::from_parts(parts, body.into()));
         }
-        if kind == Request::Get {
+        if kind == Request::Get && !is_whole {
             let account = Arc::clone(&self.account);
             let body = body.map_frame(move |frame| {
                 let length = frame.data_ref().map_or(0, Bytes::len);
@@ -213,6 +225,7 @@ impl HttpService for Service {
         }
         let body = self.whole(body, kind).await?;
         if kind == Request::List
+            && !is_whole
             && let Err(why) = xml::check_page(&String::from_utf8_lossy(&body))
         {
             return Err(noted(Problem::Wrong(why)));

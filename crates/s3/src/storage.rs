@@ -12,18 +12,21 @@ use bytes::Bytes;
 use object_store::aws::AmazonS3;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStoreExt, PutPayload};
+use object_store::{ObjectMeta, ObjectStoreExt};
 use snapkeep_repo::{Error, ErrorKind, FileName, Result, Storage, too_long};
 use tokio::runtime::Runtime;
 
 use crate::account::Account;
 use crate::attempt::{ATTEMPT, Attempt};
 use crate::build;
+use crate::clock::StorageClock;
 use crate::fault::{Deed, Subject, Trouble};
 use crate::limits;
 use crate::listing::Listing;
 use crate::location::Location;
+use crate::lock::Locking;
 use crate::reading::{self, Found};
+use crate::signed::Asker;
 use crate::tries::Tries;
 
 /// Asked now and then whether the end is wanted.
@@ -72,6 +75,9 @@ pub struct S3Storage {
     location: Location,
     options: Options,
     store: AmazonS3,
+    asker: Asker,
+    clock: Arc<StorageClock>,
+    pub(crate) locking: Locking,
     /// There until this is dropped.
     runtime: Option<Runtime>,
     /// What was put here, and its length: a storage that says it is not there is behind.
@@ -91,7 +97,8 @@ impl fmt::Debug for S3Storage {
 impl S3Storage {
     /// A storage at this location. Nothing is asked of it yet.
     pub fn new(location: Location, options: Options) -> Result<Self> {
-        let store = build::store(&location, &options)?;
+        let clock = Arc::new(StorageClock::default());
+        let (store, asker) = build::store(&location, &options, &clock)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(limits::RUNTIME_THREADS)
             .thread_name("s3")
@@ -102,6 +109,9 @@ impl S3Storage {
             location,
             options,
             store,
+            asker,
+            clock,
+            locking: Locking::default(),
             runtime: Some(runtime),
             put: Mutex::default(),
             answered: AtomicBool::new(false),
@@ -120,6 +130,14 @@ impl S3Storage {
 
     pub(crate) fn store(&self) -> &AmazonS3 {
         &self.store
+    }
+
+    pub(crate) fn asker(&self) -> &Asker {
+        &self.asker
+    }
+
+    pub(crate) fn clock(&self) -> &StorageClock {
+        &self.clock
     }
 
     pub(crate) fn path(&self, name: &FileName) -> Result<Path> {
@@ -192,7 +210,7 @@ impl S3Storage {
 
     /// Does a deed to an object. If it was put by this process and is said not to be there, the
     /// storage is behind, and asked again.
-    fn of_object<T>(
+    pub(crate) fn of_object<T>(
         &self,
         deed: Deed,
         name: &FileName,
@@ -217,7 +235,7 @@ impl S3Storage {
     }
 
     /// A page of the names that begin so, and how to get the next.
-    fn page(
+    pub(crate) fn page(
         &self,
         prefix: &str,
         token: Option<&str>,
@@ -286,6 +304,7 @@ impl S3Storage {
             let told = (listing.page(names.collect(), next.as_deref()))
                 .map_err(|why| self.unbelievable(below, &why))?;
             for (name, length, time) in &told {
+                self.learn(name);
                 each(name, *length, *time)?;
             }
             token = next;
@@ -317,12 +336,7 @@ impl Drop for S3Storage {
 
 impl Storage for S3Storage {
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
-        let payload = PutPayload::from(Bytes::copy_from_slice(bytes));
-        // Nothing is lost with a reply: the same bytes are put again.
-        self.of_object(Deed::Put, name, async |path, _| {
-            self.store.put(path, payload.clone()).await?;
-            Ok(())
-        })?;
+        self.put_object(name, Bytes::copy_from_slice(bytes))?;
         let mut put = self.puts();
         if put.len() >= limits::PUT_NAMES_MAX {
             put.clear();

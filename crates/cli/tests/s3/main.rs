@@ -35,7 +35,7 @@ impl Lab {
         let lab = Self {
             folder: tempfile::tempdir().unwrap(),
             moto,
-            bucket: moto.bucket(),
+            bucket: moto.bucket_with(""),
         };
         let credentials = format!("{}\n{}\n", sign::ACCESS, sign::SECRET);
         fs::write(lab.path("credentials"), credentials).unwrap();

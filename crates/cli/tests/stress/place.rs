@@ -28,7 +28,7 @@ impl Place {
             });
         }
         let moto = moto::moto(test)?;
-        let bucket = moto.bucket();
+        let bucket = moto.bucket_with("");
         Some(Self {
             config: format!(
                 "repository = \"s3://{bucket}/stress\"\n[s3]\nendpoint = \"http://{}\"\nregion = \"eu-1\"\n",

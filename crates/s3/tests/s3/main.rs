@@ -11,8 +11,12 @@
 mod absent;
 mod endpoint;
 mod faults;
+mod interrupted;
 mod lists;
+mod locks;
+mod reaching;
 mod refusals;
+mod renewals;
 mod repository;
 mod storage;
 mod support;

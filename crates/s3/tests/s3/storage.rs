@@ -152,16 +152,21 @@ fn what_an_endpoint_can_do_is_found_out_by_trying() {
     let storage = bucket.storage("a");
     let found = storage.abilities(0).unwrap();
     assert!(found.conditional_put && found.lists_at_once, "{found:?}");
+    assert!(found.lists_in_order, "{found:?}");
+    assert_eq!(
+        (found.keeps_versions, found.locks),
+        (Some(false), Some(false))
+    );
     assert!(found.clock_ahead > 1_600_000_000, "{found:?}");
     // One that knows no conditions, and one that refuses them.
     let ignored = Fault::request(|request| request.set("If-None-Match", ""));
     let refused = Fault::Answer(501, "NotImplemented", "A header you provided is not known");
     for fault in [ignored, refused] {
         bucket.proxy.heal();
-        // The first put is without a condition.
+        // The first puts are without a condition.
         bucket
             .proxy
-            .add("PUT", "/probes/", 1, Fault::request(|_| {}));
+            .add("PUT", "/probes/", 2, Fault::request(|_| {}));
         bucket.proxy.add("PUT", "/probes/", 1, fault);
         assert!(!storage.abilities(0).unwrap().conditional_put);
     }

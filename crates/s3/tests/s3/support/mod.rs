@@ -1,8 +1,10 @@
 //! What the tests share: a server, a proxy before it, and storages at both.
 
+pub(crate) mod archive;
 pub(crate) mod moto;
 pub(crate) mod proxy;
 pub(crate) mod sign;
+pub(crate) mod tls;
 
 use std::path::PathBuf;
 
@@ -24,11 +26,20 @@ pub(crate) struct Bucket {
 impl Bucket {
     /// None if there is no server.
     pub(crate) fn new(test: &str) -> Option<Self> {
+        Self::with(test, "")
+    }
+
+    /// One with Object Lock.
+    pub(crate) fn with_locks(test: &str) -> Option<Self> {
+        Self::with(test, "x-amz-bucket-object-lock-enabled: true\r\n")
+    }
+
+    fn with(test: &str, headers: &str) -> Option<Self> {
         let moto = moto::moto(test)?;
         Some(Self {
             moto,
             proxy: Proxy::start(&moto.address),
-            name: moto.bucket(),
+            name: moto.bucket_with(headers),
             folder: tempfile::tempdir().expect("a folder"),
         })
     }
@@ -50,6 +61,18 @@ impl Bucket {
     fn location(&self, prefix: &str, address: &str) -> Location {
         let name = &self.name;
         (format!("s3://{name}/{prefix}?endpoint=http://{address}").parse()).expect("it is valid")
+    }
+
+    /// A storage that reaches the server in its own way.
+    pub(crate) fn at(&self, prefix: &str, endpoint: &str, options: Options) -> S3Storage {
+        let location = format!("s3://{}/{prefix}?endpoint={endpoint}", self.name);
+        S3Storage::new(location.parse().expect("it is valid"), options).expect("it can be used")
+    }
+
+    /// What the server says to a request about an object, as text.
+    pub(crate) fn ask(&self, method: &str, key: &str) -> String {
+        let line = format!("{method} /{}/{key}", self.name);
+        self.moto.ask(&line, "", b"")
     }
 
     /// A storage that reaches the server directly.

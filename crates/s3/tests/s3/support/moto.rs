@@ -24,7 +24,7 @@ pub(crate) struct Moto {
 }
 
 /// Python with moto: named by the environment, or installed below the target folder.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     std::env::var_os("SNAPKEEP_MOTO").map_or_else(
         || Path::new(env!("CARGO_TARGET_TMPDIR")).join("../moto/bin/python"),
         PathBuf::from,
@@ -79,12 +79,7 @@ fn start() -> Moto {
 }
 
 impl Moto {
-    /// A new bucket that nobody else has.
-    pub(crate) fn bucket(&self) -> String {
-        self.bucket_with("")
-    }
-
-    /// The same, made with further headers, each with its line's end.
+    /// A new bucket that nobody else has, made with these headers, each with its line's end.
     pub(crate) fn bucket_with(&self, headers: &str) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);

@@ -226,6 +226,18 @@ impl Proxy {
         lock(&self.state).rules.push(rule);
     }
 
+    /// The same before all that was added.
+    pub(crate) fn add_first(
+        &self,
+        method: &'static str,
+        part: &'static str,
+        times: u64,
+        fault: Fault,
+    ) {
+        self.add(method, part, times, fault);
+        lock(&self.state).rules.rotate_right(1);
+    }
+
     /// No fault any more.
     pub(crate) fn heal(&self) {
         lock(&self.state).rules.clear();

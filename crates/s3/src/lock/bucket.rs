@@ -1,0 +1,126 @@
+//! What a bucket says of versions and locks, and whether its locks hold.
+
+use bytes::Bytes;
+use http::Method;
+use snapkeep_repo::{Error, ErrorKind, Result, Storage};
+
+use super::{LockMode, MODE, ObjectLock, Retention, UNTIL};
+use crate::clock;
+use crate::fault::Deed;
+use crate::limits;
+use crate::probe;
+use crate::signed::Question;
+use crate::storage::S3Storage;
+use crate::xml;
+
+/// What a bucket says of itself; `None` if it does not tell.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct OfBucket {
+    pub(crate) keeps_versions: Option<bool>,
+    pub(crate) locks: Option<bool>,
+}
+
+impl S3Storage {
+    /// Asks the bucket whether it keeps old versions and can lock objects.
+    pub(crate) fn ask_bucket(&self) -> Result<OfBucket> {
+        let versions = self.of_bucket("versioning", |text| {
+            xml::element(text, "Status").map(str::trim) == Some("Enabled")
+        })?;
+        let locks = self.of_bucket("object-lock", |text| {
+            xml::element(text, "ObjectLockEnabled").map(str::trim) == Some("Enabled")
+        })?;
+        Ok(OfBucket {
+            keeps_versions: versions,
+            locks,
+        })
+    }
+
+    fn of_bucket(&self, what: &'static str, says: impl Fn(&str) -> bool) -> Result<Option<bool>> {
+        let subject = self.subject(Deed::AskBucket, what);
+        let answer = self.run(subject, async |_| {
+            self.ask_signed(Question::new(Method::GET, None).about(what))
+                .await
+        });
+        match answer {
+            Ok(answer) => Ok(Some(says(&answer.text()))),
+            // So it is told that there is no such thing.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Some(false)),
+            // Who may not ask, or whose endpoint does not know the question, learns nothing.
+            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Invalid) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has all that is put from here on locked, and says so in the repository that is being made.
+    /// First it is tried whether a lock holds.
+    pub fn lock_with(&self, retention: Retention) -> Result<()> {
+        let bucket = self.location().bucket();
+        if self.ask_bucket()?.locks == Some(false) {
+            let what = format!(
+                "the bucket {bucket} has no Object Lock, so nothing in it can be locked: make one that has \
+                 (aws s3api create-bucket --bucket NAME --object-lock-enabled-for-bucket), for on most \
+                 storages it cannot be added to a bucket later"
+            );
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        self.try_lock(retention.mode())?;
+        self.set_retention(retention);
+        self.put(&retention.file()?, &[])
+    }
+
+    /// Locks an object for a moment, and tries to remove that.
+    fn try_lock(&self, mode: LockMode) -> Result<()> {
+        let name = probe::new_name()?;
+        let path = self.path(&name)?;
+        // A short lock, since what is tried stays as long.
+        let until = self.storage_now()? + limits::LOCK_TRIAL_SECONDS;
+        let subject = self.subject(Deed::PutLocked, path.as_ref());
+        let put = self.run(subject, async |_| {
+            let question = Question::new(Method::PUT, Some(path.as_ref()))
+                .header(MODE, mode.header())
+                .header(UNTIL, clock::written(until))
+                .body(Bytes::from_static(TRIAL));
+            self.ask_signed(question).await
+        })?;
+        let version = put
+            .header("x-amz-version-id")
+            .unwrap_or_default()
+            .to_owned();
+        let refuse = |why: &str| {
+            let what = format!(
+                "objects of the bucket {} cannot be locked: {why}",
+                self.location().bucket()
+            );
+            Err(Error::new(ErrorKind::Invalid, what))
+        };
+        if version.is_empty() {
+            return refuse("it keeps no versions");
+        }
+        let wanted = ObjectLock { mode, until };
+        match self.lock_of(&name)? {
+            Some(lock) if lock == wanted => {}
+            Some(_) => {
+                return refuse("an object that was tried has another lock than it was given");
+            }
+            None => {
+                return refuse(
+                    "an object that was tried has no lock (or the credentials lack the permission s3:GetObjectRetention)",
+                );
+            }
+        }
+        match self.remove_version(&name, &version) {
+            Err(error) if matches!(error.kind(), ErrorKind::Locked | ErrorKind::Denied) => {}
+            Ok(()) => return refuse("an object that was tried was removed in spite of its lock"),
+            Err(error) => return Err(error),
+        }
+        match self.remove(&name) {
+            Err(error) if matches!(error.kind(), ErrorKind::Locked | ErrorKind::Denied) => Ok(()),
+            removed => removed,
+        }
+    }
+}
+
+/// What is locked for a moment.
+const TRIAL: &[u8] = b"This object was put by Snapkeep to see whether locks hold.\n";

@@ -1,0 +1,230 @@
+//! Old versions: in a bucket that keeps them a removal only hides an object. What is hidden, and
+//! not locked any more, is removed here for good.
+
+use http::Method;
+use snapkeep_repo::{ErrorKind, FileName, Result};
+
+use crate::fault::{Deed, Trouble};
+use crate::limits;
+use crate::lock::{ObjectLock, is_to_be_locked};
+use crate::side::side_by_side;
+use crate::signed::Question;
+use crate::storage::S3Storage;
+use crate::xml::{self, Version};
+
+/// The folders from which files are removed in the life of a repository. What else was hidden,
+/// somebody else did.
+const FOLDERS: [&str; 9] = [
+    "packs",
+    "index",
+    "snapshots",
+    "attributes",
+    "keys",
+    "heads",
+    "tables",
+    "prune",
+    "probes",
+];
+
+/// What became of hidden objects. Bytes are those of their versions.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Purged {
+    /// Versions that were removed for good, or would be.
+    pub removed: u64,
+    /// Their bytes.
+    pub removed_bytes: u64,
+    /// Versions that a lock keeps.
+    pub locked: u64,
+    /// Their bytes.
+    pub locked_bytes: u64,
+    /// When the first of these locks ends, as far as that is told: seconds since 1970, by the storage's clock.
+    pub until: Option<i64>,
+}
+
+impl Purged {
+    fn add(&mut self, other: Self) {
+        self.removed += other.removed;
+        self.removed_bytes += other.removed_bytes;
+        self.locked += other.locked;
+        self.locked_bytes += other.locked_bytes;
+        self.until = self.until.into_iter().chain(other.until).min();
+    }
+}
+
+/// What became of one version.
+enum Fate {
+    Gone,
+    /// Until when, if that is told.
+    Locked(Option<i64>),
+}
+
+/// All versions and marks of one object.
+struct Group {
+    name: FileName,
+    versions: Vec<Version>,
+}
+
+impl S3Storage {
+    /// Removes the versions of removed objects whose locks have ended; of one that is there, or that
+    /// was put again, nothing. With `pretend` nothing is changed.
+    pub fn purge(&self, pretend: bool) -> Result<Purged> {
+        let mut purged = Purged::default();
+        for folder in FOLDERS {
+            self.purge_below(
+                &self.location().key(&format!("{folder}/")),
+                pretend,
+                &mut purged,
+            )?;
+        }
+        Ok(purged)
+    }
+
+    fn purge_below(&self, prefix: &str, pretend: bool, purged: &mut Purged) -> Result<()> {
+        let unbelievable = |why: &str| {
+            let subject = self.subject(Deed::Versions, prefix);
+            subject.error(ErrorKind::Io, &format!("the list {why}"))
+        };
+        // Of the last object, which the next page may go on with.
+        let mut held: Vec<Version> = Vec::new();
+        let mut after: Option<(String, String)> = None;
+        for _ in 0..limits::PAGES_MAX {
+            let mut page = self.versions(prefix, after.as_ref())?;
+            // Some endpoints tell marks after all versions of a page.
+            page.versions.sort_by(|one, other| one.key.cmp(&other.key));
+            // An object of which only the marks were seen would be there again without them.
+            if let (Some(last), Some(first)) = (held.first(), page.versions.first())
+                && first.key < last.key
+            {
+                return Err(unbelievable("is in no order"));
+            }
+            held.append(&mut page.versions);
+            let mut groups: Vec<Vec<Version>> = Vec::new();
+            for version in std::mem::take(&mut held) {
+                match groups.last_mut() {
+                    Some(group) if group.first().is_some_and(|first| first.key == version.key) => {
+                        group.push(version);
+                    }
+                    _ => groups.push(vec![version]),
+                }
+            }
+            if page.next.is_some() {
+                held = groups.pop().unwrap_or_default();
+                if held.len() > limits::VERSIONS_MAX {
+                    return Err(unbelievable("has too many versions of one object"));
+                }
+            }
+            let groups: Vec<Group> = (groups.into_iter())
+                .filter_map(|versions| self.hidden(prefix, versions))
+                .collect();
+            for one in side_by_side(&groups, |group| self.purge_group(group, pretend))? {
+                purged.add(one);
+            }
+            match page.next {
+                None => return Ok(()),
+                next if next == after => break,
+                next => after = next,
+            }
+        }
+        Err(unbelievable("has no end"))
+    }
+
+    /// A page of a list of versions.
+    fn versions(&self, prefix: &str, after: Option<&(String, String)>) -> Result<xml::Versions> {
+        self.run(self.subject(Deed::Versions, prefix), async |_| {
+            let mut question = Question::new(Method::GET, None)
+                .about("versions")
+                .with("prefix", prefix);
+            if let Some((key, version)) = after {
+                question = question.with("key-marker", key.as_str());
+                question = question.with("version-id-marker", version.as_str());
+            }
+            let answer = self.ask_signed(question).await?;
+            xml::versions(&answer.text()).map_err(Trouble::Wrong)
+        })
+    }
+
+    /// These versions of an object, if a removal hides it, and it is one of the repository's.
+    fn hidden(&self, prefix: &str, versions: Vec<Version>) -> Option<Group> {
+        let key = &versions.first()?.key;
+        let name = self
+            .location()
+            .name(key)
+            .filter(|_| key.starts_with(prefix))?;
+        let is_hidden = |version: &Version| version.is_marker && version.is_latest;
+        (versions.iter().any(is_hidden)).then_some(Group { name, versions })
+    }
+
+    fn purge_group(&self, group: &Group, pretend: bool) -> Result<Purged> {
+        let mut purged = Purged::default();
+        for version in group.versions.iter().filter(|version| !version.is_marker) {
+            match self.purge_version(&group.name, version, pretend)? {
+                Fate::Gone => {
+                    purged.removed += 1;
+                    purged.removed_bytes += version.size;
+                }
+                Fate::Locked(until) => {
+                    purged.locked += 1;
+                    purged.locked_bytes += version.size;
+                    purged.until = purged.until.into_iter().chain(until).min();
+                }
+            }
+        }
+        // The marks that hid it hide nothing any more.
+        for mark in group.versions.iter().filter(|version| version.is_marker) {
+            if purged.locked == 0 && !pretend {
+                self.remove_version(&group.name, &mark.id)?;
+            }
+        }
+        Ok(purged)
+    }
+
+    fn purge_version(&self, name: &FileName, version: &Version, pretend: bool) -> Result<Fate> {
+        let now = self.storage_now()?;
+        // What was locked when it was put need not be asked.
+        if let Some(retention) = self.retention()
+            && is_to_be_locked(name)
+            && version.modified + retention.seconds() > now
+        {
+            return Ok(Fate::Locked(Some(version.modified + retention.seconds())));
+        }
+        match self.lock_of_version(name, &version.id) {
+            Ok(Some(lock)) if lock.until > now => return Ok(Fate::Locked(Some(lock.until))),
+            Ok(_) => {}
+            // Somebody else has removed it.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Fate::Gone),
+            Err(error) => return Err(error),
+        }
+        if pretend {
+            return Ok(Fate::Gone);
+        }
+        match self.remove_version(name, &version.id) {
+            Ok(()) => Ok(Fate::Gone),
+            // Such as by a legal hold.
+            Err(error) if error.kind() == ErrorKind::Locked => Ok(Fate::Locked(None)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lock_of_version(&self, name: &FileName, version: &str) -> Result<Option<ObjectLock>> {
+        let path = self.path(name)?;
+        let subject = self.subject(Deed::Length, path.as_ref());
+        let answer = self.run(subject, async |_| {
+            self.ask_headers(&path, Some(version)).await
+        })?;
+        Ok(ObjectLock::of(&answer))
+    }
+
+    /// Removes one version for good. `Locked` if a lock keeps it.
+    pub(crate) fn remove_version(&self, name: &FileName, version: &str) -> Result<()> {
+        let path = self.path(name)?;
+        let subject = self.subject(Deed::RemoveVersion, path.as_ref());
+        let removed = self.run(subject, async |_| {
+            let question = Question::new(Method::DELETE, Some(path.as_ref()));
+            self.ask_signed(question.with("versionId", version)).await
+        });
+        match removed {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed.map(drop),
+        }
+    }
+}
