@@ -145,6 +145,9 @@ pub const TEMPORARY_NAMES_MAX: u64 = 65_536;
 pub const FOLDER_DEPTH_MAX: usize = 8;
 /// A temporary file that nobody has written to for so long, in seconds, may be removed.
 pub const TEMPORARY_AGE_SECONDS: u64 = 86_400;
+/// Missing chunks of damaged archives, counted for each of these, by which a verification names the
+/// packs that are not there.
+pub const ABSENT_MAX: usize = 1 << 18;
 /// Unreadable files that an opened repository remembers to tell of.
 pub const PROBLEMS_MAX: usize = 64;
 /// The largest node of a directory tree.

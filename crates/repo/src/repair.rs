@@ -45,7 +45,8 @@ pub struct RepairPlan {
     pub slots: Vec<Damage>,
     /// Generations and markers of prunings, in whose places others are put.
     pub prunings: Vec<Damage>,
-    /// What only a backup heals, or nobody: heads, snapshots, what is derived.
+    /// What only a backup heals, or nobody: heads, snapshots, packs that are not there, what is
+    /// derived.
     pub others: Vec<Damage>,
     /// What the storage failed to read, so that nothing can be said of it.
     pub unread: Vec<Damage>,
@@ -120,6 +121,10 @@ pub fn plan_repair(repository: &Arc<Repository>, follow: &dyn Follow) -> Result<
         let file = damage.object.parse::<FileName>();
         match &file {
             _ if damaged.contains(&damage.object) => {}
+            // Nothing is left of it to be copied.
+            Ok(file) if pack_of(file).is_some() && damage.error.kind() == ErrorKind::NotFound => {
+                plan.others.push(damage);
+            }
             Ok(file) if pack_of(file).is_some() => packs.push((file.clone(), damage)),
             Ok(file) if object_of(file).is_some() => plan.index.push(damage),
             Ok(file) if is_slot(file) && damage.error.kind() == ErrorKind::Corrupt => {

@@ -4,6 +4,7 @@
 mod again;
 mod kept;
 mod keyless;
+mod missing;
 mod packs;
 mod proof;
 mod tree;
@@ -99,7 +100,8 @@ pub struct Report {
     pub chunks: u64,
     /// Of each snapshot that could be judged, whether it was found to be whole.
     pub archives: Vec<(SnapshotName, Result<()>)>,
-    /// Everything that is wrong: at most one entry for each file.
+    /// Everything that is wrong: at most one entry for each file. A pack that is not there, though
+    /// archives need it, is `NotFound`.
     pub damage: Vec<Damage>,
     /// What was not judged: the storage failed to read it, or it needs a newer program; or the archive
     /// is [late](Repository::late).
@@ -200,6 +202,16 @@ pub fn verify_with(
         }
     }
     report.chunks += proof.read;
+    let damaged: Vec<SnapshotName> = (report.archives.iter())
+        .filter(|(_, judged)| judged.is_err())
+        .map(|(name, _)| name.clone())
+        .collect();
+    match missing::tell_missing(repository, &damaged, &mut report) {
+        Err(error) if fatal(&error) => return Err(error),
+        // Which packs are missing cannot be told; that archives are damaged was.
+        Err(error) => report.tell(&"packs", error),
+        Ok(()) => {}
+    }
     verify_attributes(repository, depth, archives, &mut report)?;
     match report.unread.iter().find(|object| fatal(&object.error)) {
         Some(object) => Err(object.error.clone()),
