@@ -23,6 +23,7 @@ use crate::storage::{FileName, read_all};
 use crate::verify::{Damage, Depth, Follow, twice, verify_with};
 use crate::{ErrorKind, Result, limits};
 
+pub(crate) use apply::put_empty;
 pub use apply::{Repaired, apply_repair, rebuild_index};
 pub use config::recover_config;
 pub use lost::Lost;

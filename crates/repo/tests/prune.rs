@@ -291,7 +291,7 @@ fn what_cannot_be_read_stops_it_with_nothing_condemned() {
 }
 
 #[test]
-fn an_index_object_that_is_missing_makes_it_ask() {
+fn an_index_object_that_is_missing_makes_it_ask_once() {
     let mut world = World::with_history();
     world.forget("3t");
     let writer = world.open().any_snapshot(&name("2")).unwrap().writer;
@@ -301,6 +301,11 @@ fn an_index_object_that_is_missing_makes_it_ask() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains(&object), "{error}");
     world.prune_all();
+    world.holds().unwrap();
+    // What was confirmed is no question any more.
+    world.forget("1");
+    world.pass(2 * DAY);
+    prune(&world.open(), &asking()).unwrap();
     world.holds().unwrap();
 }
 

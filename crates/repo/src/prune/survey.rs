@@ -9,6 +9,7 @@ use crate::attributes::ArchiveAttributes;
 use crate::format::id::ChunkId;
 use crate::format::prune::{Generation, Survivor};
 use crate::format::snapshot::{Snapshot, SnapshotName};
+use crate::repair::put_empty;
 use crate::repository::Repository;
 use crate::storage::FileName;
 use crate::{Error, ErrorKind, Result};
@@ -106,7 +107,7 @@ impl Run<'_> {
         if missing > 0 {
             let why = format!(
                 "of {} archives that were there at the last sweep {missing} are not listed, though \
-                 nobody forgot them; is all of the storage there?",
+                 nobody forgot them (is all of the storage there?)",
                 survivors.len()
             );
             self.ask(&why)?;
@@ -178,12 +179,25 @@ impl Run<'_> {
     ) -> Result<()> {
         for number in 0..snapshot.index_objects {
             let file = format!("index/{}/{number:08}", snapshot.writer).parse()?;
-            if !objects.contains(&file) {
-                let why = format!(
-                    "the index object {file} of archive {name} is not listed; is all of the \
-                     storage there?"
-                );
-                return self.ask(&why);
+            if objects.contains(&file) {
+                continue;
+            }
+            match self.repository.storage.length(&file) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                // Lists are old.
+                there => {
+                    there?;
+                    continue;
+                }
+            }
+            let why = format!(
+                "the index object {file} of archive {name} is not there (is all of the storage \
+                 there?)"
+            );
+            self.ask(&why)?;
+            if !self.options.dry_run {
+                // So that nobody is asked again.
+                put_empty(self.repository, &file)?;
             }
         }
         Ok(())

@@ -162,7 +162,7 @@ pub fn rebuild_index(repository: &Arc<Repository>) -> Result<u64> {
 
 /// Puts an index object that names no packs in the place of another, so that its writer's numbers
 /// go on without a gap.
-fn put_empty(repository: &Repository, name: &FileName) -> Result<()> {
+pub(crate) fn put_empty(repository: &Repository, name: &FileName) -> Result<()> {
     let (keys, random) = (&repository.keys, &*repository.random);
     let sealed = envelope::seal(keys, random, Kind::Index, name, &index::encode(&[]))?;
     repository.storage.put(name, &sealed)
