@@ -21,6 +21,7 @@ use crate::format::snapshot::{
     BlobRef, DiskRecord, Lineage, Origin, Snapshot, SnapshotName, Stats,
 };
 use crate::parallel::in_parallel;
+use crate::prune::fence;
 use crate::repository::Repository;
 use crate::writer::{Worker, Writer};
 use crate::{Error, ErrorKind, Result, limits};
@@ -82,15 +83,7 @@ impl Copier {
         self.check_unnamed(name)?;
         // Of an archive of this name that was removed: they would be taken for the copy's.
         let old = self.target.attribute_files_of(name)?;
-        match self.target.storage.length(&name.file()) {
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-            Ok(_) => {
-                let what =
-                    format!("archive {name} was put into the target meanwhile; copy it again");
-                return Err(Error::new(ErrorKind::Io, what));
-            }
-        }
+        self.check_absent(name)?;
         for (file, _) in old {
             self.target.storage.remove(&file)?;
         }
@@ -120,19 +113,33 @@ impl Copier {
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
+        // Somebody else may copy it at the same time, and have been told that it is there.
+        self.check_absent(name)?;
         let made = writer.commit(name, made)?;
         if let Err(error) = self.check_unnamed(name) {
             if error.kind() == ErrorKind::Swept {
                 // Nobody was told of it. What stays is whole, and skipped by the next copy.
-                drop(self.target.storage.remove(&name.file()));
+                fence::take_away(&self.target, name, &made);
             }
             return Err(error);
+        }
+        if self.target.any_snapshot(name)?.id != made.id {
+            return Err(meanwhile(name));
         }
         self.whole.insert(name.clone());
         self.copy_attributes(name, true)?;
         let base = base.map(|(name, _)| name);
         let stats = made.stats;
         Ok(CopyOutcome::Copied { base, stats })
+    }
+
+    /// Fails if an archive of this name is there.
+    fn check_absent(&self, name: &SnapshotName) -> Result<()> {
+        match self.target.storage.length(&name.file()) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+            Ok(_) => Err(meanwhile(name)),
+        }
     }
 
     /// Fails with `Swept` if the target's pruning is about to remove an archive of this name: it
@@ -184,6 +191,11 @@ impl Copier {
         }
         self.target.change_attributes(name, &change)
     }
+}
+
+fn meanwhile(name: &SnapshotName) -> Error {
+    let what = format!("archive {name} was put into the target meanwhile; copy it again");
+    Error::new(ErrorKind::Io, what)
 }
 
 /// An archive of the source, and its copy.

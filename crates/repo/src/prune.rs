@@ -2,6 +2,7 @@
 //! passed. `docs/FORMAT.md` has the protocol, and why nothing is lost by it.
 
 mod ages;
+mod ending;
 pub(crate) mod fence;
 pub(crate) mod folder;
 mod mark;
@@ -10,7 +11,7 @@ mod plan;
 mod survey;
 mod sweep;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,6 +136,8 @@ pub(crate) struct Run<'r> {
     /// By the storage's clock, when it began.
     pub(crate) now: i64,
     ahead: RefCell<Vec<Ahead>>,
+    /// Until when no sweep may begin, if that is so.
+    held_until: Cell<Option<i64>>,
 }
 
 /// Sweeps what was condemned a grace period ago, and then condemns what nothing needs now. While
@@ -154,6 +157,7 @@ pub fn prune(repository: &Arc<Repository>, options: &PruneOptions) -> Result<Pru
         options,
         now: time(repository)?,
         ahead: RefCell::default(),
+        held_until: Cell::default(),
     };
     let mut report = PruneReport::default();
     run.run(&mut report)?;
@@ -243,6 +247,7 @@ impl Run<'_> {
 
     fn waiting(&self, until: i64) -> Result<Waiting> {
         let packs = self.condemned()?;
+        let until = self.held_until.get().unwrap_or(until);
         Ok(Waiting { packs, until })
     }
 

@@ -183,6 +183,38 @@ fn markers_of_sweeps_that_failed_do_not_pile_up() {
 }
 
 #[test]
+fn daily_prunings_end_what_one_died_in_that_names_an_archive_which_was_taken_back() {
+    let mut world = World::with_history();
+    let archive = world.archives.remove_entry(&name("1")).unwrap();
+    world.open().forget(&name("1")).unwrap();
+    world.prune().unwrap();
+    world.open().take_back(&name("1")).unwrap();
+    world.archives.insert(archive.0, archive.1);
+    world.pass(DAY);
+    let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        prune_with(
+            &world,
+            |(moment, operation, file)| {
+                (moment, operation) == (Moment::After, "put") && file.ends_with("-swept")
+            },
+            |_| panic!("dies"),
+        )
+        .map(drop)
+    }));
+    died.unwrap_err();
+    for _ in 0..3 {
+        world.pass(DAY);
+        world.prune().unwrap();
+    }
+    let files = world.files("prune");
+    assert!(
+        files.iter().all(|file| file.ends_with("-swept")),
+        "{files:?}"
+    );
+    world.holds().unwrap();
+}
+
+#[test]
 fn a_damaged_marker_hides_no_archive_and_is_replaced_by_repair() {
     let mut world = due();
     world.prune_all();

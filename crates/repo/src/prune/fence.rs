@@ -75,12 +75,21 @@ pub(crate) fn look_again(
     };
     if error.kind() == ErrorKind::Swept {
         // What stays behind is late, so it is not listed.
-        drop(repository.storage.remove(&file));
+        take_away(repository, name, snapshot);
     } else if error.kind() == ErrorKind::NotFound {
         let what = format!("archive {name} is not kept: it was pruned before it was proven");
         return Err(Error::with_source(ErrorKind::Swept, what, error));
     }
     Err(error)
+}
+
+/// Removes an archive that nobody was told of, as far as that can be done, but not another of its name:
+/// two may copy it at once.
+pub(crate) fn take_away(repository: &Repository, name: &SnapshotName, snapshot: &Snapshot) {
+    let there = repository.any_snapshot(name);
+    if there.is_ok_and(|there| there.id == snapshot.id) {
+        drop(repository.storage.remove(&name.file()));
+    }
 }
 
 /// Whether a sweep may have missed an archive: its writer had not seen what was condemned, and it

@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::ending::{Watch, ended, kept_after_all};
 use super::folder::{Folder, read_generation};
 use super::mark::Copier;
-use super::survey::{Kept, Survey};
+use super::survey::Kept;
 use super::{Amount, Run, Swept, Times, time};
 use crate::clock::Moment;
 use crate::format::id::PackId;
+use crate::format::index::IndexedPack;
 use crate::format::prune::{Generation, Survivor, Survivors};
 use crate::format::snapshot::SnapshotName;
 use crate::index::{Index, Location, Pack, object_of, pack_file, pack_of, read_object, stands};
@@ -17,18 +19,18 @@ use crate::storage::FileName;
 use crate::{Error, ErrorKind, Result, limits};
 
 /// A generation that is swept.
-struct Due {
-    file: FileName,
-    number: u32,
-    generation: Generation,
+pub(super) struct Due {
+    pub(super) file: FileName,
+    pub(super) number: u32,
+    pub(super) generation: Generation,
 }
 
 /// A marker that this sweep has put.
-struct Begun {
-    file: FileName,
-    number: u32,
+pub(super) struct Begun {
+    pub(super) file: FileName,
+    pub(super) number: u32,
     survivors: Survivors,
-    at: Moment,
+    pub(super) at: Moment,
 }
 
 impl Run<'_> {
@@ -42,7 +44,9 @@ impl Run<'_> {
         let begun = if self.options.dry_run {
             None
         } else {
-            let begun = self.put_marker(folder, &due)?;
+            let Some(begun) = self.put_marker(folder, times, &due)? else {
+                return Ok(swept);
+            };
             self.remove_swept_markers(folder, times, begun.number)?;
             self.settle()?;
             Some(begun)
@@ -86,8 +90,12 @@ impl Run<'_> {
         let last = self.go_on(begun, &due, &stay, &going)?;
         let latest = last.as_ref().unwrap_or(begun);
         self.check_awake(latest)?;
+        let watch = Watch {
+            markers: std::iter::once(begun).chain(&last).collect(),
+            due: &due,
+        };
         for name in &going {
-            self.repository.storage.remove(&name.file())?;
+            self.remove_watched(&watch, &name.file())?;
             swept.archives += 1;
         }
         for name in named
@@ -95,24 +103,12 @@ impl Run<'_> {
             .filter(|name| goes(name) || !survey.names.contains(name))
         {
             for (file, _) in self.repository.attribute_files_of(name)? {
-                self.repository.storage.remove(&file)?;
+                self.remove_watched(&watch, &file)?;
             }
         }
         self.delete_packs(&condemned, &kept, latest, &mut swept)?;
-        if self.may_end(&folder, &begun.file, &due, &survey, &goes)? {
-            if swept.deleted.number > 0 {
-                // Whoever finds the generations gone must not be shown their packs.
-                self.settle()?;
-            }
-            for due in &due {
-                self.repository.storage.remove(&due.file)?;
-            }
-            for (file, old) in &folder.markers {
-                if *old < begun.number {
-                    self.repository.storage.remove(file)?;
-                }
-            }
-        }
+        let kept = kept_after_all(&due, &survey.names, &goes);
+        self.end(&watch, kept, swept.deleted.number > 0)?;
         if last.is_some() {
             self.repository.storage.remove(&begun.file)?;
         }
@@ -142,9 +138,14 @@ impl Run<'_> {
         Ok(due)
     }
 
-    /// Puts a marker that names the archives that stay.
-    fn put_marker(&self, folder: &Folder, due: &[Due]) -> Result<Begun> {
+    /// Puts a marker that names the archives that stay; none if the sweep could not end.
+    fn put_marker(&self, folder: &Folder, times: &Times, due: &[Due]) -> Result<Option<Begun>> {
         let survey = self.survey()?;
+        let kept = kept_after_all(due, &survey.names, &|name| survey.may_go(name));
+        if let Some(until) = self.held(folder, times, kept) {
+            self.held_until.set(Some(until));
+            return Ok(None);
+        }
         let generations: Vec<_> = due.iter().map(|due| due.generation.clone()).collect();
         self.check_list(&survey, folder, &generations)?;
         let names: Vec<_> = survey.names.iter().cloned().collect();
@@ -154,7 +155,7 @@ impl Run<'_> {
         let stays = (names.iter())
             .filter(|name| !(late.contains(*name) || named.contains(name) && survey.may_go(name)));
         let survivors = Survivors::new(stays.map(Survivor::of));
-        self.put_survivors(self.next_number()?, survivors)
+        self.put_survivors(self.next_number()?, survivors).map(Some)
     }
 
     fn put_survivors(&self, number: u32, survivors: Survivors) -> Result<Begun> {
@@ -263,7 +264,10 @@ impl Run<'_> {
         if begun.at.is_before(&*self.repository.clock, seconds) {
             return Ok(true);
         }
-        let then = self.repository.storage.modified(&begun.file)?;
+        let then = match self.repository.storage.modified(&begun.file) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(ended()),
+            then => then?,
+        };
         Ok(time(self.repository)?.abs_diff(then) > seconds)
     }
 
@@ -274,6 +278,17 @@ impl Run<'_> {
             return Err(slept());
         }
         Ok(())
+    }
+
+    /// Whether each of these packs is condemned, or is not there if it is asked for by its name.
+    fn are_gone(&self, packs: &[IndexedPack], condemned: &HashSet<PackId>) -> Result<bool> {
+        for pack in packs.iter().filter(|pack| !condemned.contains(&pack.id)) {
+            match self.repository.storage.length(&pack_file(&pack.id)) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                there => return there.map(|_| false),
+            }
+        }
+        Ok(true)
     }
 
     /// Deletes condemned packs, after the index objects that name nothing else.
@@ -313,7 +328,10 @@ impl Run<'_> {
             }
             match read_object(&**storage, &self.repository.keys, &file) {
                 Ok(named) if named.iter().all(|pack| !stay.contains(&pack.id)) => {
-                    storage.remove(&file)?;
+                    // One that is at work may have put it a moment ago, and lists be old.
+                    if self.are_gone(&named, condemned)? {
+                        storage.remove(&file)?;
+                    }
                 }
                 Ok(_) => {}
                 // Verification tells of one that is damaged.
@@ -332,45 +350,9 @@ impl Run<'_> {
         }
         Ok(())
     }
-
-    /// Whether the generations may be removed: not while an archive that one of them names is kept
-    /// after all, and another sweep may be about to delete it.
-    fn may_end(
-        &self,
-        folder: &Folder,
-        marker: &FileName,
-        due: &[Due],
-        survey: &Survey,
-        goes: &dyn Fn(&SnapshotName) -> bool,
-    ) -> Result<bool> {
-        let kept_after_all = |due: &&Due| {
-            let mut archives = due.generation.archives.iter();
-            archives.any(|name| survey.names.contains(name) && !goes(name))
-        };
-        let Some(first) = due
-            .iter()
-            .filter(kept_after_all)
-            .map(|due| due.number)
-            .min()
-        else {
-            return Ok(true);
-        };
-        for (file, number) in &folder.markers {
-            if file == marker || *number <= first {
-                continue;
-            }
-            match self.repository.storage.modified(file) {
-                Ok(began) if self.has_passed(began, 2 * limits::SWEEP_SECONDS_MAX) => {}
-                Ok(_) => return Ok(false),
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(true)
-    }
 }
 
-fn slept() -> Error {
+pub(super) fn slept() -> Error {
     let what = "the sweep took longer than it may; prune again, and it goes on";
     Error::new(ErrorKind::Io, what)
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use snapkeep_repo::{FileName, MemoryStorage, Result, Storage};
 
-use super::scene::{Deed, Said, Scene, act};
-use super::turns::{End, Fault, Gate, Turns};
+use super::scene::{Deed, Said, Scene};
+use super::turns::{End, Fault, Gate, Rests, Turns};
 
 /// A choice: who was given the turn, among whom, and how often somebody was interrupted before.
 struct Choice {
@@ -74,7 +74,13 @@ fn play(scene: &Scene, order: &[usize], fault: Option<(usize, Fault)>) -> Played
             let (storage, deed, turns) = (Arc::clone(&gates[actor]), *deed, &turns);
             scope.spawn(move || {
                 let _end = End(turns, actor);
-                act(&(storage as Arc<dyn Storage>), actor, deed)
+                let clock = Arc::new(Rests(Arc::clone(turns), actor));
+                scene.act(
+                    &(storage as Arc<dyn Storage>),
+                    actor as u64,
+                    deed,
+                    Some(clock),
+                )
             })
         };
         let threads: Vec<_> = scene.deeds.iter().enumerate().map(start).collect();

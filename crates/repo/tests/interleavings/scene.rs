@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use snapkeep_repo::{
-    Error, ErrorKind, KeyFile, MemoryStorage, Protect, Random, Repository, Result, SnapshotName,
-    Storage, Unlock, verify,
+    Clock, Copier, CopyOutcome, Error, ErrorKind, KeyFile, MemoryStorage, Protect, PruneOptions,
+    Random, Repository, Result, SnapshotName, Storage, Unlock, prune, verify,
 };
 
 use super::support::{CHUNK, backup, disk, name, restore};
@@ -42,7 +42,14 @@ pub(crate) enum Deed {
     BackUpOn(&'static str, &'static str),
     Forget(&'static str),
     TakeBack(&'static str),
+    Protect(&'static str),
     Restore(&'static str),
+    /// From another repository that has it.
+    Copy(&'static str),
+    /// Sweeps what is condemned, and then marks.
+    Prune,
+    /// Twice, as by two processes: what the first condemns, the second sweeps.
+    PruneTwice,
 }
 
 /// What an actor was told when it had done that.
@@ -50,17 +57,24 @@ pub(crate) enum Deed {
 pub(crate) enum Said {
     Made(&'static str),
     Forgotten(&'static str),
+    /// Or protected: it stays.
     TakenBack(&'static str),
     /// Byte by byte, or it was not there.
     Restored,
+    Pruned,
+    Skipped,
 }
 
 pub(crate) struct Scene {
     pub(crate) name: &'static str,
     pub(crate) start: MemoryStorage,
+    /// What archives are copied from.
+    source: MemoryStorage,
     /// What is there and not forgotten.
     there: Vec<&'static str>,
     pub(crate) deeds: Vec<Deed>,
+    /// How many seconds sweeps wait.
+    settle: u64,
 }
 
 fn content(archive: &str) -> Vec<u8> {
@@ -71,8 +85,39 @@ fn content(archive: &str) -> Vec<u8> {
 }
 
 fn open(storage: &Arc<dyn Storage>, number: u64) -> Result<Arc<Repository>> {
+    open_by(storage, number, None)
+}
+
+fn open_by(
+    storage: &Arc<dyn Storage>,
+    number: u64,
+    clock: Option<Arc<dyn Clock>>,
+) -> Result<Arc<Repository>> {
     let unlock = Unlock::KeyFile(key()?);
-    Repository::open(Arc::clone(storage), seeded(number), &unlock).map(Arc::new)
+    let repository = Repository::open(Arc::clone(storage), seeded(number), &unlock)?;
+    Ok(Arc::new(match clock {
+        Some(clock) => repository.with_clock(clock),
+        None => repository,
+    }))
+}
+
+/// What was done before the actors begin.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Before {
+    Nothing,
+    /// What only forgotten archives need was condemned.
+    Marked,
+    /// The archives were not backed up, but copied from the other repository.
+    Copied,
+    CopiedAndMarked,
+}
+
+/// An empty repository.
+fn init(number: u64) -> Result<Arc<MemoryStorage>> {
+    let storage = Arc::new(MemoryStorage::new());
+    let protect = Protect::KeyFile(key()?);
+    Repository::init(Arc::clone(&storage) as _, seeded(number), &protect, CHUNK)?;
+    Ok(storage)
 }
 
 impl Scene {
@@ -81,25 +126,60 @@ impl Scene {
         scene: &'static str,
         there: &[&'static str],
         forgotten: &[&'static str],
+        before: Before,
         deeds: &[Deed],
     ) -> Result<Self> {
-        let start = Arc::new(MemoryStorage::new());
+        let source = init(300)?;
+        let start = init(100)?;
         let storage = Arc::clone(&start) as Arc<dyn Storage>;
-        let protect = Protect::KeyFile(key()?);
-        Repository::init(Arc::clone(&storage), seeded(100), &protect, CHUNK)?;
-        for (number, archive) in (101..).zip(there.iter().chain(forgotten)) {
-            let repository = open(&storage, number)?;
-            backup(&repository, &name(archive), None, &content(archive))?;
-            if forgotten.contains(archive) {
-                repository.forget(&name(archive))?;
-            }
+        let copied = deeds.iter().filter_map(|deed| {
+            let Deed::Copy(archive) = deed else {
+                return None;
+            };
+            Some(*archive)
+        });
+        let all: Vec<_> = there
+            .iter()
+            .chain(forgotten)
+            .copied()
+            .chain(copied)
+            .collect();
+        for (number, archive) in (301..).zip(&all) {
+            let source = Arc::clone(&source) as Arc<dyn Storage>;
+            backup(
+                &open(&source, number)?,
+                &name(archive),
+                None,
+                &content(archive),
+            )?;
         }
-        Ok(Self {
+        let mut scene = Self {
             name: scene,
-            start: start.fork(),
+            start: MemoryStorage::new(),
+            source: source.fork(),
             there: there.to_vec(),
             deeds: deeds.to_vec(),
-        })
+            settle: 0,
+        };
+        for (number, archive) in (101..).zip(there.iter().chain(forgotten)) {
+            let copies = matches!(before, Before::Copied | Before::CopiedAndMarked);
+            let how = if copies { Deed::Copy } else { Deed::BackUp };
+            scene.act(&storage, number, how(archive), None)?;
+            if forgotten.contains(archive) {
+                open(&storage, number + 50)?.forget(&name(archive))?;
+            }
+        }
+        if matches!(before, Before::Marked | Before::CopiedAndMarked) {
+            scene.act(&storage, 99, Deed::Prune, None)?;
+        }
+        scene.start = start.fork();
+        Ok(scene)
+    }
+
+    /// The same where sweeps wait, and no operation takes so long.
+    pub(crate) fn with_waits(self) -> Self {
+        let settle = 120;
+        Self { settle, ..self }
     }
 
     /// The archives that must be there after what was said.
@@ -108,7 +188,7 @@ impl Scene {
         for said in said.iter().flatten() {
             match said {
                 Said::Made(archive) | Said::TakenBack(archive) => wanted.push(archive),
-                Said::Forgotten(_) | Said::Restored => {}
+                Said::Forgotten(_) | Said::Restored | Said::Pruned | Said::Skipped => {}
             }
         }
         // Who forgot something may have been told nothing.
@@ -119,22 +199,40 @@ impl Scene {
         wanted
     }
 
-    /// Whether everything holds that somebody was told, and what is listed is whole.
+    /// Whether everything holds that somebody was told, and what is listed is whole: now, and when
+    /// prunings that nobody disturbs have removed all that is not needed.
     pub(crate) fn judge(
         &self,
         storage: &Arc<MemoryStorage>,
         said: &[Result<Said>],
     ) -> Result<(), String> {
         for (deed, said) in self.deeds.iter().zip(said) {
-            // A storage that fails is not damaged.
+            // A storage that fails is not damaged, and whoever gives way loses nothing.
+            let mut gave_way = vec![ErrorKind::Io, ErrorKind::NotFound, ErrorKind::Swept];
+            if matches!(deed, Deed::Forget(_)) {
+                gave_way.push(ErrorKind::Protected);
+            }
             if let Err(e) = said
-                && !matches!(e.kind(), ErrorKind::Io | ErrorKind::NotFound)
+                && !gave_way.contains(&e.kind())
             {
                 return Err(format!("{deed:?}: {}", e.chain()));
             }
         }
         let storage = Arc::new(storage.fork()) as Arc<dyn Storage>;
-        let repository = open(&storage, 200).map_err(|e| e.chain())?;
+        self.holds(&storage, said)?;
+        let prunes = |deed: &Deed| matches!(deed, Deed::Prune | Deed::PruneTwice);
+        if self.deeds.iter().any(prunes) {
+            for number in 201..204 {
+                self.act(&storage, number, Deed::Prune, None)
+                    .map_err(|e| format!("afterwards: {}", e.chain()))?;
+            }
+            (self.holds(&storage, said)).map_err(|e| format!("after more prunings: {e}"))?;
+        }
+        Ok(())
+    }
+
+    fn holds(&self, storage: &Arc<dyn Storage>, said: &[Result<Said>]) -> Result<(), String> {
+        let repository = open(storage, 200).map_err(|e| e.chain())?;
         let listed = repository.snapshots().map_err(|e| e.chain())?;
         for archive in self.wanted(said) {
             if !listed.contains(&name(archive)) {
@@ -153,37 +251,78 @@ impl Scene {
             Some(damage) => Err(format!("{}: {}", damage.object, damage.error.chain())),
         }
     }
-}
 
-/// What an actor does, as a process of its own.
-pub(crate) fn act(storage: &Arc<dyn Storage>, actor: usize, deed: Deed) -> Result<Said> {
-    let repository = open(storage, actor as u64)?;
-    match deed {
-        Deed::BackUp(archive) => {
-            backup(&repository, &name(archive), None, &content(archive))?;
-            Ok(Said::Made(archive))
+    /// What an actor does, as a process of its own.
+    pub(crate) fn act(
+        &self,
+        storage: &Arc<dyn Storage>,
+        actor: u64,
+        deed: Deed,
+        clock: Option<Arc<dyn Clock>>,
+    ) -> Result<Said> {
+        let repository = open_by(storage, actor, clock.clone())?;
+        match deed {
+            Deed::BackUp(archive) => {
+                backup(&repository, &name(archive), None, &content(archive))?;
+                Ok(Said::Made(archive))
+            }
+            Deed::BackUpOn(base, archive) => {
+                let disk = repository.snapshot(&name(base))?.disks.remove(0);
+                let old = content(base);
+                // As a provider does: otherwise everything is stored.
+                let usable = repository.check_whole(&disk);
+                let base = usable.is_ok().then_some((&disk, &old[..]));
+                backup(&repository, &name(archive), base, &content(archive))?;
+                Ok(Said::Made(archive))
+            }
+            Deed::Copy(archive) => {
+                let source = Arc::new(self.source.fork()) as Arc<dyn Storage>;
+                let mut copier = Copier::new(open(&source, actor + 400)?, repository)?;
+                match copier.copy(&name(archive))? {
+                    CopyOutcome::Copied { .. } => Ok(Said::Made(archive)),
+                    // It may be forgotten.
+                    CopyOutcome::Skipped => Ok(Said::Skipped),
+                }
+            }
+            Deed::Forget(archive) => {
+                repository.forget(&name(archive))?;
+                Ok(Said::Forgotten(archive))
+            }
+            Deed::TakeBack(archive) => {
+                repository.take_back(&name(archive))?;
+                Ok(Said::TakenBack(archive))
+            }
+            Deed::Protect(archive) => {
+                repository.protect(&name(archive), true)?;
+                Ok(Said::TakenBack(archive))
+            }
+            Deed::Restore(archive) => match restore(&repository, &name(archive)) {
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(Said::Restored),
+                Ok(bytes) if bytes == content(archive) => Ok(Said::Restored),
+                Ok(_) => Err(Error::new(ErrorKind::Corrupt, "other bytes")),
+                // Nothing is damaged where the archive is gone.
+                Err(e) => match repository.snapshot(&name(archive)) {
+                    Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(Said::Restored),
+                    _ => Err(e),
+                },
+            },
+            Deed::Prune | Deed::PruneTwice => {
+                // Safety does not depend on the grace period, and lists of this storage are never old.
+                // Whoever is put to sleep with the turn of an operation wakes before others waited.
+                let options = PruneOptions {
+                    grace: 0,
+                    settle: self.settle * u64::from(clock.is_some()),
+                    max_unused: 0,
+                    confirmed: true,
+                    ..PruneOptions::default()
+                };
+                prune(&repository, &options)?;
+                if matches!(deed, Deed::PruneTwice) {
+                    prune(&open_by(storage, actor + 50, clock)?, &options)?;
+                }
+                Ok(Said::Pruned)
+            }
         }
-        Deed::BackUpOn(base, archive) => {
-            let snapshot = repository.snapshot(&name(base))?;
-            let old = content(base);
-            let base = Some((&snapshot.disks[0], &old[..]));
-            backup(&repository, &name(archive), base, &content(archive))?;
-            Ok(Said::Made(archive))
-        }
-        Deed::Forget(archive) => {
-            repository.forget(&name(archive))?;
-            Ok(Said::Forgotten(archive))
-        }
-        Deed::TakeBack(archive) => {
-            repository.take_back(&name(archive))?;
-            Ok(Said::TakenBack(archive))
-        }
-        Deed::Restore(archive) => match restore(&repository, &name(archive)) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Said::Restored),
-            Ok(bytes) if bytes == content(archive) => Ok(Said::Restored),
-            Ok(_) => Err(Error::new(ErrorKind::Corrupt, "other bytes")),
-            Err(e) => Err(e),
-        },
     }
 }
 

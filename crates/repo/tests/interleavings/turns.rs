@@ -2,15 +2,19 @@
 //! turn. So an order of operations is chosen, and can be had again.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use snapkeep_repo::{Error, ErrorKind, FileName, MemoryStorage, Result, Storage};
+use snapkeep_repo::{Clock, Error, ErrorKind, FileName, MemoryStorage, Result, Storage};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Actor {
     /// It runs, or was told to.
     Running,
     Waiting,
+    /// It waits for time to pass, in which each other does at least one operation.
+    Resting,
     Ended,
 }
 
@@ -26,13 +30,21 @@ pub(crate) enum Fault {
 #[derive(Debug)]
 pub(crate) struct Turns {
     actors: Mutex<Vec<Actor>>,
+    /// How many turns each had, and how many each had when another began to rest.
+    had: Mutex<Vec<u64>>,
+    rests: Mutex<Vec<Vec<u64>>>,
     changed: Condvar,
+    /// Time passes only while somebody rests.
+    seconds: AtomicU64,
 }
 
 impl Turns {
     pub(crate) fn new(actors: usize) -> Arc<Self> {
         Arc::new(Self {
             actors: Mutex::new(vec![Actor::Running; actors]),
+            had: Mutex::new(vec![0; actors]),
+            rests: Mutex::new(vec![Vec::new(); actors]),
+            seconds: AtomicU64::new(0),
             changed: Condvar::new(),
         })
     }
@@ -54,18 +66,62 @@ impl Turns {
         drop(self.changed.wait_while(actors, waiting));
     }
 
+    /// An actor waits for so many seconds: no other's operation takes longer.
+    fn rest(&self, actor: usize, seconds: u64) {
+        let had = self.had.lock().expect("not poisoned").clone();
+        self.rests.lock().expect("not poisoned")[actor] = had;
+        self.set(actor, Actor::Resting);
+        let actors = self.lock();
+        let resting = |actors: &mut Vec<Actor>| actors[actor] == Actor::Resting;
+        drop(self.changed.wait_while(actors, resting));
+        self.seconds.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// Whether an actor has rested: all others have done something, or rest or ended too.
+    fn has_rested(&self, actors: &[Actor], actor: usize) -> bool {
+        let had = self.had.lock().expect("not poisoned");
+        let rests = self.rests.lock().expect("not poisoned");
+        let stands = |other: usize| {
+            other != actor && actors[other] == Actor::Waiting && had[other] == rests[actor][other]
+        };
+        !(0..actors.len()).any(stands)
+    }
+
     /// The actors that wait, once none runs. None: all have ended.
     pub(crate) fn waiting(&self) -> Vec<usize> {
         let actors = self.lock();
         let running = |actors: &mut Vec<Actor>| actors.contains(&Actor::Running);
         let actors = self.changed.wait_while(actors, running);
         let actors = actors.unwrap_or_else(PoisonError::into_inner);
-        let number = |(i, actor): (usize, &Actor)| (*actor == Actor::Waiting).then_some(i);
+        let number = |(i, actor): (usize, &Actor)| match actor {
+            Actor::Waiting => Some(i),
+            Actor::Resting => self.has_rested(&actors, i).then_some(i),
+            Actor::Running | Actor::Ended => None,
+        };
         actors.iter().enumerate().filter_map(number).collect()
     }
 
     pub(crate) fn give(&self, actor: usize) {
+        self.had.lock().expect("not poisoned")[actor] += 1;
         self.set(actor, Actor::Running);
+    }
+}
+
+/// The clock of an actor.
+#[derive(Debug)]
+pub(crate) struct Rests(pub(crate) Arc<Turns>, pub(crate) usize);
+
+impl Clock for Rests {
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(self.0.seconds.load(Ordering::SeqCst))
+    }
+
+    fn time_of_day(&self) -> Duration {
+        self.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.0.rest(self.1, duration.as_secs());
     }
 }
 

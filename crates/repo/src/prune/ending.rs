@@ -1,0 +1,134 @@
+//! What keeps a sweep from deleting what another one has deleted before it, and somebody has put
+//! there anew since: archives that are copied keep their names. Each looks whether it was ended
+//! shortly before it deletes an archive; who ends it takes away what it looks for, and waits.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::folder::Folder;
+use super::sweep::{Begun, Due, slept};
+use super::{Run, Times};
+use crate::clock::Moment;
+use crate::format::snapshot::SnapshotName;
+use crate::storage::FileName;
+use crate::{Error, ErrorKind, Result, limits};
+
+/// What a sweep looks at before it deletes an archive.
+pub(super) struct Watch<'s> {
+    /// Its markers; the last one is the one that counts.
+    pub(super) markers: Vec<&'s Begun>,
+    pub(super) due: &'s [Due],
+}
+
+impl Watch<'_> {
+    fn is_own(&self, file: &FileName) -> bool {
+        self.markers.iter().any(|begun| begun.file == *file)
+    }
+}
+
+impl Run<'_> {
+    /// Removes a file whose name may come again, unless another pruning has ended this one.
+    pub(super) fn remove_watched(&self, watch: &Watch<'_>, file: &FileName) -> Result<()> {
+        loop {
+            let at = Moment::now(&*self.repository.clock);
+            self.look(watch)?;
+            if !at.is_before(&*self.repository.clock, limits::LOOK_SECONDS_MAX) {
+                return self.repository.storage.remove(file);
+            }
+        }
+    }
+
+    /// Fails if a marker of this sweep or one of its generations is gone, or if it slept for too long.
+    /// They are asked for by their names: lists may be old.
+    fn look(&self, watch: &Watch<'_>) -> Result<()> {
+        let clock = &*self.repository.clock;
+        let last = watch.markers.last();
+        if last.is_some_and(|last| last.at.is_before(clock, limits::SWEEP_SECONDS_MAX)) {
+            return Err(slept());
+        }
+        let markers = watch.markers.iter().map(|begun| &begun.file);
+        for file in markers.chain(watch.due.iter().map(|due| &due.file)) {
+            match self.repository.storage.length(file) {
+                Err(e) if e.kind() == ErrorKind::NotFound => return Err(ended()),
+                there => drop(there?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the generations that were swept, and markers of earlier sweeps, unless another sweep may
+    /// be about to delete an archive that one of them names. `kept` is the lowest number of a
+    /// generation that names an archive which is kept after all: no other sweep may go on then.
+    pub(super) fn end(&self, watch: &Watch<'_>, kept: Option<u32>, deleted: bool) -> Result<()> {
+        let storage = &self.repository.storage;
+        let Some(own) = watch.markers.first() else {
+            return Ok(());
+        };
+        let archives = (watch.due.iter()).any(|due| !due.generation.archives.is_empty());
+        let (folder, times) = Folder::list_dated(&**storage)?;
+        let (mut known, mut lower) = (HashSet::new(), Vec::new());
+        for (file, number) in &folder.markers {
+            if watch.is_own(file) {
+                continue;
+            }
+            let over = |time: &i64| self.has_passed(*time, 2 * limits::SWEEP_SECONDS_MAX);
+            let over = times.get(file).is_some_and(over);
+            let higher = (*number, file) > (own.number, &own.file);
+            if !over && (kept.is_some_and(|first| *number > first) || archives && higher) {
+                return Ok(());
+            }
+            known.insert(file.clone());
+            if !higher {
+                lower.push(file);
+            }
+        }
+        // Their sweeps stop where they look again, and no archive is put again before that.
+        for file in lower {
+            storage.remove(file)?;
+        }
+        if deleted || archives {
+            // Whoever finds the generations gone must not be shown their packs, either.
+            self.settle()?;
+        }
+        let folder = Folder::list(&**storage)?;
+        let is_new = |file: &FileName| !watch.is_own(file) && !known.contains(file);
+        if archives && folder.markers.iter().any(|(file, _)| is_new(file)) {
+            return Ok(());
+        }
+        for due in watch.due {
+            storage.remove(&due.file)?;
+        }
+        Ok(())
+    }
+
+    /// Until when a sweep must not begin: it could not end, since one of its generations names an
+    /// archive that is kept after all, and another sweep may be about to delete that. Whoever began
+    /// all the same would keep the next one waiting.
+    pub(super) fn held(&self, folder: &Folder, times: &Times, kept: Option<u32>) -> Option<i64> {
+        let first = kept?;
+        let after = folder.markers.iter().filter(|(_, number)| *number > first);
+        let over = |time: &i64| self.has_passed(*time, 2 * limits::SWEEP_SECONDS_MAX);
+        let times = after.filter_map(|(file, _)| times.get(file));
+        let last = times.filter(|time| !over(time)).max()?;
+        let wait = i64::try_from(2 * limits::SWEEP_SECONDS_MAX).unwrap_or(i64::MAX);
+        Some(last.saturating_add(wait))
+    }
+}
+
+/// The lowest number of a generation that names an archive which is there and does not go.
+pub(super) fn kept_after_all(
+    due: &[Due],
+    names: &BTreeSet<SnapshotName>,
+    goes: &dyn Fn(&SnapshotName) -> bool,
+) -> Option<u32> {
+    let keeps = due.iter().filter(|due| {
+        let mut archives = due.generation.archives.iter();
+        archives.any(|name| names.contains(name) && !goes(name))
+    });
+    keeps.map(|due| due.number).min()
+}
+
+pub(super) fn ended() -> Error {
+    let what =
+        "another pruning has swept what this one was to; what is left is pruned the next time";
+    Error::new(ErrorKind::Io, what)
+}
