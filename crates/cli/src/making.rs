@@ -57,8 +57,10 @@ pub(crate) fn make(
     }
     let id = repository.config().repository.clone();
     let kit = write_kit(&repository, kit_file)?;
-    Repository::open(storage, random, &Unlock::Recovery(kit))
-        .context("the recovery kit that was written does not open the repository")?;
+    Repository::open(storage, random, &Unlock::Recovery(kit)).context(
+        "the recovery kit that was written does not open the repository: if somebody else made \
+             one there at the same time, theirs is there, and what was written here opens nothing",
+    )?;
     Ok(Made { id, abilities })
 }
 

@@ -95,6 +95,11 @@ impl Storage for Watched {
         self.storage.put(name, bytes)
     }
 
+    fn put_new(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
+        self.check()?;
+        self.storage.put_new(name, bytes)
+    }
+
     fn settle(&self, name: &FileName) -> Result<()> {
         self.check()?;
         self.storage.settle(name)

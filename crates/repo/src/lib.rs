@@ -61,8 +61,8 @@ pub use repository::{Repository, unproven_config};
 pub use slots::{KeySlot, Protect};
 pub use storage::{
     Cached, Counted, Entry, FaultPoint, Faulty, FileName, Files, LeftFile, LocalStorage,
-    MemoryStorage, Storage, SystemFiles, Tally, broken_promises, left_files, remove_left_file,
-    too_long,
+    MemoryStorage, Storage, SystemFiles, Tally, already_there, broken_promises, left_files,
+    remove_left_file, too_long,
 };
 pub use tree::{
     Attributes, NodeKind, Timestamp, TreeCounts, TreeDirectory, TreeFile, TreeNode, TreeReader,

@@ -54,6 +54,21 @@ fn config_file() -> FileName {
     "config".parse().expect("a constant name is valid")
 }
 
+/// Puts the file that makes a repository, unless somebody else was faster.
+fn put_config(storage: &dyn Storage, config: &[u8]) -> Result<()> {
+    match storage.put_new(&config_file(), config) {
+        Err(e) if e.kind() != ErrorKind::Exists => return Err(e),
+        _ => {}
+    }
+    // Not every storage lets only one be the first, and a reply may be lost.
+    if read_all(storage, &config_file(), limits::CONFIG_MAX)? == config {
+        return Ok(());
+    }
+    let what = "somebody else has made a repository there at the same time: theirs is there, and \
+                nothing of this one";
+    Err(Error::new(ErrorKind::Exists, what))
+}
+
 /// What a repository says of itself, without a key: nothing proves it.
 pub fn unproven_config(storage: &dyn Storage) -> Result<Config> {
     let file = read_all(storage, &config_file(), limits::CONFIG_MAX)?;
@@ -62,7 +77,7 @@ pub fn unproven_config(storage: &dyn Storage) -> Result<Config> {
 
 impl Repository {
     /// Makes a repository in an empty storage: first the key slot, then `config`, which is what
-    /// makes it one.
+    /// makes it one. `Exists` if somebody else makes one there at the same time, as far as that shows.
     pub fn init(
         storage: Arc<dyn Storage>,
         random: Arc<dyn Random>,
@@ -88,7 +103,14 @@ impl Repository {
         let keys = Keys::new(Zeroizing::new(random::fresh(&*random)?));
         let config = Config::new(random::fresh(&*random)?, chunk_size)?;
         let slot = add_slot(&*storage, &*random, &keys, protect, None)?;
-        storage.put(&config_file(), &config.encode(&keys)?)?;
+        put_config(&*storage, &config.encode(&keys)?).inspect_err(|e| {
+            if e.kind() == ErrorKind::Exists
+                && let Ok(slot) = slot_file(&slot)
+            {
+                // It opens nothing; the error is the one to tell.
+                drop(storage.remove(&slot));
+            }
+        })?;
         let index = RwLock::new(Index::default());
         Ok(Self {
             storage,

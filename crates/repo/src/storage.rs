@@ -30,6 +30,16 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Writes `name` with these bytes, durably, or leaves nothing a reader could see. A name's
     /// content never differs, so writing the same again is harmless.
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()>;
+    /// The same of a name that nobody has yet: `Exists` if somebody has it, which may be this one, whose
+    /// own success was not told. Of two that do so at once one may replace what the other put,
+    /// unless the storage can do better: whoever must know reads what is there then.
+    fn put_new(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
+        match self.length(name) {
+            Err(e) if e.kind() == ErrorKind::NotFound => self.put(name, bytes),
+            Err(e) => Err(e),
+            Ok(_) => Err(already_there(name)),
+        }
+    }
     /// Makes a file durable that is there but that another process may not have finished putting:
     /// until then nothing that is to last may rely on it. `NotFound` if there is none.
     fn settle(&self, name: &FileName) -> Result<()>;
@@ -113,6 +123,11 @@ impl fmt::Display for FileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The error about a name that somebody has.
+pub fn already_there(name: &FileName) -> Error {
+    Error::new(ErrorKind::Exists, format!("{name} is there already"))
 }
 
 /// Reads a whole file that is at most `max` bytes long.

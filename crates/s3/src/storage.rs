@@ -13,7 +13,7 @@ use object_store::aws::AmazonS3;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
-use snapkeep_repo::{Error, ErrorKind, FileName, Result, Storage, too_long};
+use snapkeep_repo::{Error, ErrorKind, FileName, Result, Storage, already_there, too_long};
 use tokio::runtime::Runtime;
 
 use crate::account::Account;
@@ -336,13 +336,30 @@ impl Drop for S3Storage {
 
 impl Storage for S3Storage {
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
-        self.put_object(name, Bytes::copy_from_slice(bytes))?;
+        self.put_object(name, Bytes::copy_from_slice(bytes), false)?;
         let mut put = self.puts();
         if put.len() >= limits::PUT_NAMES_MAX {
             put.clear();
         }
         put.insert(name.clone(), bytes.len() as u64);
         Ok(())
+    }
+
+    /// Endpoints that know no conditions ignore them, or refuse.
+    fn put_new(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
+        let check = || match self.length(name) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+            Ok(_) => Err(already_there(name)),
+        };
+        check()?;
+        match self.put_object(name, Bytes::copy_from_slice(bytes), true) {
+            Err(e) if e.kind() == ErrorKind::Io => {
+                check()?;
+                self.put(name, bytes)
+            }
+            put => put,
+        }
     }
 
     /// An object is durable once it is there.

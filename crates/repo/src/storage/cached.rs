@@ -161,6 +161,10 @@ impl Storage for Cached {
         Ok(())
     }
 
+    fn put_new(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
+        self.inner.put_new(name, bytes)
+    }
+
     fn settle(&self, name: &FileName) -> Result<()> {
         self.inner.settle(name)
     }

@@ -70,6 +70,11 @@ impl Storage for Counted {
         self.inner.put(name, bytes)
     }
 
+    fn put_new(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
+        self.tally().puts += 1;
+        self.inner.put_new(name, bytes)
+    }
+
     fn settle(&self, name: &FileName) -> Result<()> {
         self.tally().others += 1;
         self.inner.settle(name)

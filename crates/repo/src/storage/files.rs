@@ -37,6 +37,14 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn sync_file(&self, path: &Path) -> io::Result<()>;
     /// Gives a file another name in its folder, in place of what has it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// The same if nothing has that name; `AlreadyExists` if something has.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match self.entry(to) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.rename(from, to),
+            Err(e) => Err(e),
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        }
+    }
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Reads so many bytes; `UnexpectedEof` if the file is shorter.
@@ -90,6 +98,20 @@ impl Files for SystemFiles {
     )]
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match fs::hard_link(from, to) {
+            // It has both names; without the old one it is left as it should be.
+            Ok(()) => self.remove(from),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e),
+            // Not every file system has hard links. What else is wrong is told by this.
+            Err(_) => match self.entry(to) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => self.rename(from, to),
+                Err(e) => Err(e),
+                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            },
+        }
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::files::{Entry, Files, SystemFiles};
-use super::{FileName, Storage};
+use super::{FileName, Storage, already_there};
 use crate::{Error, ErrorKind, Result, limits};
 
 /// Temporary names begin with this; a name of a repository never begins with a dot, so no listing
@@ -147,12 +147,17 @@ impl LocalStorage {
         Ok(())
     }
 
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, path: &Path, bytes: &[u8], new: bool) -> io::Result<()> {
         self.check_mounted()?;
         let folder = self.folder(path);
         self.make_folder(folder)?;
         let temporary = self.write_temporary(folder, bytes)?;
-        if let Err(error) = self.files.rename(&temporary, path) {
+        let renamed = if new {
+            self.files.rename_new(&temporary, path)
+        } else {
+            self.files.rename(&temporary, path)
+        };
+        if let Err(error) = renamed {
             drop(self.files.remove(&temporary));
             return Err(error);
         }
@@ -198,8 +203,18 @@ impl LocalStorage {
 impl Storage for LocalStorage {
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
         let path = self.path(name);
-        self.write(&path, bytes)
+        self.write(&path, bytes, false)
             .map_err(|e| Error::io(format!("cannot write {}", path.display()), e))
+    }
+
+    fn put_new(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
+        let path = self.path(name);
+        self.write(&path, bytes, true).map_err(|e| {
+            if e.kind() == io::ErrorKind::AlreadyExists {
+                return already_there(name);
+            }
+            Error::io(format!("cannot write {}", path.display()), e)
+        })
     }
 
     fn settle(&self, name: &FileName) -> Result<()> {

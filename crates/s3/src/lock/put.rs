@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::Method;
-use snapkeep_repo::{Error, ErrorKind, FileName, Result};
+use snapkeep_repo::{Error, ErrorKind, FileName, Result, already_there};
 
 use super::{MODE, ObjectLock, Retention, UNTIL, is_to_be_locked};
 use crate::clock;
-use crate::fault::Deed;
+use crate::fault::{Deed, Trouble};
+
 use crate::signed::Question;
 use crate::storage::S3Storage;
 
@@ -48,10 +49,13 @@ impl S3Storage {
     }
 
     /// Puts an object, locked from the first moment on if its name is to be. Nothing is lost with a
-    /// reply: the same bytes are put again.
-    pub(crate) fn put_object(&self, name: &FileName, bytes: Bytes) -> Result<()> {
+    /// reply: the same bytes are put again. On the condition that it is `new`, `Exists` if it is not.
+    pub(crate) fn put_object(&self, name: &FileName, bytes: Bytes, new: bool) -> Result<()> {
         let path = self.path(name)?;
         let mut question = Question::new(Method::PUT, Some(path.as_ref())).body(bytes);
+        if new {
+            question = question.header("if-none-match", "*");
+        }
         let retention = self.retention().filter(|_| is_to_be_locked(name));
         let Some(retention) = retention else {
             return self.put_as(Deed::Put, name, &question);
@@ -77,7 +81,12 @@ impl S3Storage {
 
     fn put_as(&self, deed: Deed, name: &FileName, question: &Question) -> Result<()> {
         self.of_object(deed, name, async |_, _| {
-            self.ask_signed(question.clone()).await.map(drop)
+            match self.ask_signed(question.clone()).await {
+                Err(Trouble::Library(object_store::Error::Precondition { .. })) => {
+                    Err(Trouble::Final(already_there(name)))
+                }
+                asked => asked.map(drop),
+            }
         })
     }
 

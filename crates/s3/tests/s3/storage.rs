@@ -145,6 +145,41 @@ fn a_bucket_that_is_not_there_is_named() {
 }
 
 #[test]
+fn what_is_new_is_put_once_whatever_an_endpoint_knows_of_conditions() {
+    let Some(bucket) =
+        Bucket::new("what_is_new_is_put_once_whatever_an_endpoint_knows_of_conditions")
+    else {
+        return;
+    };
+    let storage = bucket.storage("a");
+    let refused = Fault::Answer(501, "NotImplemented", "A header you provided is not known");
+    for (number, refuses) in [(1, false), (2, true)] {
+        let file = name(&format!("keys/{number}"));
+        bucket.proxy.heal();
+        if refuses {
+            bucket.proxy.add("PUT", "/keys/", 1, refused.clone());
+        }
+        storage.put_new(&file, b"first").unwrap();
+        let error = storage.put_new(&file, b"other").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Exists, "{error}");
+        assert_eq!(storage.read_whole(&file, 100).unwrap(), b"first");
+    }
+    // Somebody puts it between the look and the put.
+    let file = name("keys/3");
+    bucket.proxy.heal();
+    bucket.proxy.add(
+        "HEAD",
+        "/keys/3",
+        1,
+        Fault::Answer(404, "NoSuchKey", "it is not there yet"),
+    );
+    storage.put(&file, b"first").unwrap();
+    let error = bucket.storage("a").put_new(&file, b"other").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exists, "{error}");
+    assert_eq!(storage.read_whole(&file, 100).unwrap(), b"first");
+}
+
+#[test]
 fn what_an_endpoint_can_do_is_found_out_by_trying() {
     let Some(bucket) = Bucket::new("what_an_endpoint_can_do_is_found_out_by_trying") else {
         return;
