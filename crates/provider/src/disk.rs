@@ -1,10 +1,11 @@
 //! One disk: dirty regions become chunks, chunks the lowest nodes of a map, and those its root.
 //!
-//! The unit of work is a lowest node: a thread reads what is dirty below it, stores its chunks,
-//! then the node. A full backup is an incremental one to a base of zeroes: what lies between the
-//! regions is the base's.
+//! The unit of work is a window of a few chunks: a thread reads what is dirty in it and stores that; the
+//! last one below a lowest node stores the node. A full backup is an incremental one to a base of
+//! zeroes: what lies between the regions is the base's.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Scope};
@@ -26,7 +27,7 @@ use crate::progress::{Progress, add, value};
 use crate::provider::Shared;
 
 /// Bytes that one thread reads at once.
-const READ: u64 = 2 << 20;
+const READ: usize = 2 << 20;
 
 /// What is needed to back up one disk.
 pub(crate) struct DiskBackup<'a> {
@@ -39,10 +40,23 @@ pub(crate) struct DiskBackup<'a> {
     pub(crate) base: Option<&'a DiskRecord>,
 }
 
-/// The dirty regions below one lowest node.
-struct Task {
+/// A lowest node that is made: its windows are dealt out to the threads in the order of the disk,
+/// so that what lies side by side on it does so in the packs.
+struct Node {
     leaf: u64,
+    /// What is dirty below it.
     regions: Vec<Region>,
+    /// What was stored: the chunk's place in the node, and its identity.
+    stored: Mutex<Vec<(usize, Option<ChunkId>)>>,
+    /// Windows that are still to be stored.
+    left: AtomicUsize,
+}
+
+/// A window of a node's part of the disk.
+struct Task {
+    node: Arc<Node>,
+    /// Where it begins on the disk.
+    start: u64,
 }
 
 /// What the threads have in common.
@@ -138,11 +152,11 @@ impl DiskBackup<'_> {
         error::repository(format!("device {}: {what}", self.device), error)
     }
 
-    /// Cuts the regions at the borders of the lowest nodes and hands them out, one node at a
-    /// time, until the receiver wants no more.
+    /// Cuts the regions at the borders of the lowest nodes and hands them out, window by window,
+    /// until the receiver wants no more.
     fn tasks(&self, regions: DirtyRegions, send: &mut dyn FnMut(Task) -> bool) -> Result<()> {
         let span = (self.shared.repository.config().chunk_size() * MAP_FAN_OUT) as u64;
-        let mut task: Option<Task> = None;
+        let mut node: Option<(u64, Vec<Region>)> = None;
         for region in regions {
             self.shared.cancel.check()?;
             let region = region?;
@@ -153,20 +167,16 @@ impl DiskBackup<'_> {
                 let end = region.end().min((leaf + 1).saturating_mul(span));
                 let piece = Region::new(offset, end - offset)?;
                 offset = end;
-                match &mut task {
-                    Some(open) if open.leaf == leaf => {
-                        if open.regions.len() as u64 >= span / REGION_MEAN_MIN {
+                match &mut node {
+                    Some((open, regions)) if *open == leaf => {
+                        if regions.len() as u64 >= span / REGION_MEAN_MIN {
                             return Err(self.too_fine(leaf * span));
                         }
-                        open.regions.push(piece);
+                        regions.push(piece);
                     }
                     _ => {
-                        let next = Task {
-                            leaf,
-                            regions: vec![piece],
-                        };
-                        if let Some(full) = task.replace(next)
-                            && !send(full)
+                        if let Some((full, regions)) = node.replace((leaf, vec![piece]))
+                            && !self.windows(full, regions, send)
                         {
                             return Ok(());
                         }
@@ -174,10 +184,32 @@ impl DiskBackup<'_> {
                 }
             }
         }
-        if let Some(last) = task {
-            send(last);
+        if let Some((last, regions)) = node {
+            self.windows(last, regions, send);
         }
         Ok(())
+    }
+
+    /// Hands out the windows of a node in which something is dirty; false if no more is wanted.
+    fn windows(&self, leaf: u64, regions: Vec<Region>, send: &mut dyn FnMut(Task) -> bool) -> bool {
+        let (span, step) = (self.chunk() * MAP_FAN_OUT, self.window());
+        let first = leaf * span as u64;
+        let starts = (first..).step_by(step).take(span.div_ceil(step));
+        let dirty = |start: &u64| {
+            let end = start.saturating_add(step as u64);
+            (regions.iter()).any(|region| region.offset() < end && region.end() > *start)
+        };
+        let starts: Vec<u64> = starts.filter(dirty).collect();
+        let node = Arc::new(Node {
+            leaf,
+            regions,
+            stored: Mutex::default(),
+            left: AtomicUsize::new(starts.len()),
+        });
+        starts.into_iter().all(|start| {
+            let node = Arc::clone(&node);
+            send(Task { node, start })
+        })
     }
 
     fn too_fine(&self, offset: u64) -> Error {
@@ -204,20 +236,23 @@ impl DiskBackup<'_> {
                 // The others' work is of no use any more, but the list must not block.
                 continue;
             }
-            let leaf = || self.leaf(source, base, &mut worker, &mut buffer, state, &task);
-            match caught(format_args!("device {}", self.device), leaf) {
-                Ok(id) => {
-                    lock(state).leaves.insert(task.leaf, id);
+            let window = || {
+                self.store_window(source, base, &mut worker, &mut buffer, state, &task)?;
+                // The last one to be stored, whichever that is.
+                if task.node.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    let id = self.store_node(base, &mut worker, &task.node)?;
+                    lock(state).leaves.insert(task.node.leaf, id);
                 }
-                Err(error) => {
-                    lock(state).failure.get_or_insert(error);
-                }
+                Ok(())
+            };
+            if let Err(error) = caught(format_args!("device {}", self.device), window) {
+                lock(state).failure.get_or_insert(error);
             }
         }
     }
 
-    /// Stores the dirty chunks below one lowest node, and the node.
-    fn leaf(
+    /// Stores the dirty chunks of a window.
+    fn store_window(
         &self,
         source: &dyn BlockSource,
         base: Option<&DiskReader>,
@@ -225,47 +260,58 @@ impl DiskBackup<'_> {
         buffer: &mut Vec<u8>,
         state: &Mutex<State>,
         task: &Task,
+    ) -> Result<()> {
+        let chunk_size = self.chunk() as u64;
+        let end = task.start.saturating_add(self.window() as u64);
+        let pieces = clip(&task.node.regions, task.start, end)?;
+        let (Some(head), Some(tail)) = (pieces.first(), pieces.last()) else {
+            return Ok(());
+        };
+        // Whole chunks from the first dirty byte's to the last one's.
+        let start = head.offset() / chunk_size * chunk_size;
+        let end = tail.end().next_multiple_of(chunk_size).min(self.size);
+        self.fill(source, base, buffer, start, end, &pieces)?;
+        self.discard(source, state, &pieces);
+        let first = task.node.leaf * MAP_FAN_OUT as u64;
+        for (number, chunk) in (start / chunk_size..).zip(buffer.chunks(self.chunk())) {
+            let from = number * chunk_size;
+            let dirty = pieces
+                .iter()
+                .any(|p| p.offset() < from + chunk_size && p.end() > from);
+            if dirty {
+                let place = usize::try_from(number - first).expect("a node has few chunks");
+                let id = self.store(worker, chunk)?;
+                lock(&task.node.stored).push((place, id));
+            }
+        }
+        self.progress
+            .tell(&*self.shared.clock, &*self.shared.log, self.device.as_str());
+        if let Some(observer) = &self.shared.observer {
+            observer(value(&self.progress.read));
+        }
+        Ok(())
+    }
+
+    /// Stores a node whose chunks are stored: that of the base with what is new.
+    fn store_node(
+        &self,
+        base: Option<&DiskReader>,
+        worker: &mut Worker<'_>,
+        node: &Node,
     ) -> Result<Option<ChunkId>> {
-        let chunk_size = self.shared.repository.config().chunk_size() as u64;
         let mut leaf: Leaf = match base {
             None => [None; MAP_FAN_OUT],
-            Some(base) => (base.leaf(task.leaf))
+            Some(base) => (base.leaf(node.leaf))
                 .map_err(|e| self.failed("cannot read the map of its base", e))?
                 .unwrap_or([None; MAP_FAN_OUT]),
         };
-        let first = task.leaf * MAP_FAN_OUT as u64;
-        let step = chunk_size.max(READ);
-        for window in 0..(MAP_FAN_OUT as u64 * chunk_size).div_ceil(step) {
-            let start = first * chunk_size + window * step;
-            let pieces = clip(&task.regions, start, start + step)?;
-            let (Some(head), Some(tail)) = (pieces.first(), pieces.last()) else {
-                continue;
-            };
-            // Whole chunks from the first dirty byte's to the last one's.
-            let start = head.offset() / chunk_size * chunk_size;
-            let end = tail.end().next_multiple_of(chunk_size).min(self.size);
-            self.fill(source, base, buffer, start, end, &pieces)?;
-            self.discard(source, state, &pieces);
-            for (number, chunk) in (start / chunk_size..).zip(buffer.chunks(self.chunk())) {
-                let from = number * chunk_size;
-                let dirty = pieces
-                    .iter()
-                    .any(|p| p.offset() < from + chunk_size && p.end() > from);
-                if dirty {
-                    let place = usize::try_from(number - first).expect("a node has few chunks");
-                    leaf[place] = self.store(worker, chunk)?;
-                }
-            }
-            self.progress
-                .tell(&*self.shared.clock, &*self.shared.log, self.device.as_str());
-            if let Some(observer) = &self.shared.observer {
-                observer(value(&self.progress.read));
-            }
+        for (place, id) in lock(&node.stored).drain(..) {
+            leaf[place] = id;
         }
-        let node = (worker.store_leaf(&leaf))
+        let stored = (worker.store_leaf(&leaf))
             .map_err(|e| self.failed("cannot store a node of its map", e))?;
         self.pace.wrote(self.shared, worker.take_written());
-        Ok(node)
+        Ok(stored)
     }
 
     /// Reads the pieces into the buffer, which holds the disk from `start` to `end`. A chunk that
@@ -373,6 +419,11 @@ impl DiskBackup<'_> {
 
     fn chunk(&self) -> usize {
         self.shared.repository.config().chunk_size()
+    }
+
+    /// Bytes that a thread reads at once: whole chunks.
+    fn window(&self) -> usize {
+        self.chunk().max(READ)
     }
 }
 
