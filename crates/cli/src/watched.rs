@@ -90,6 +90,10 @@ impl Watched {
 }
 
 impl Storage for Watched {
+    fn is_far(&self) -> bool {
+        self.storage.is_far()
+    }
+
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
         self.check()?;
         self.storage.put(name, bytes)

@@ -16,7 +16,8 @@ use crate::format::id::{ChunkId, PackId};
 use crate::format::index::{self, IndexedPack};
 use crate::format::pack::{self, Class, Entry, HEADER, TRAILER};
 use crate::keys::Keys;
-use crate::prune::folder::Seen;
+use crate::parallel::both;
+use crate::prune::folder::{Folder, Seen};
 use crate::storage::{FileName, Storage, doubting, read_and_open};
 pub(crate) use merge::merge;
 pub use merge::{Merge, Merged};
@@ -140,16 +141,33 @@ impl Index {
     ///
     /// A pack that an index object names and that is not there is left out, with what is in it,
     /// so that a backup stores those chunks again.
-    pub(crate) fn load(storage: &Arc<dyn Storage>, keys: &Keys) -> Result<Self> {
+    ///
+    /// What was in `prune/` before is listed now if it was not.
+    pub(crate) fn load(
+        storage: &Arc<dyn Storage>,
+        keys: &Keys,
+        pruned: Option<Folder>,
+    ) -> Result<Self> {
         let mut index = Self::default();
-        index.refresh(storage, keys)?;
+        index.read_after(storage, keys, pruned)?;
         Ok(index)
     }
 
     /// Adds what was stored since, and leaves out what is gone. The numbers of packs stay valid.
     pub(crate) fn refresh(&mut self, storage: &Arc<dyn Storage>, keys: &Keys) -> Result<()> {
+        self.read_after(storage, keys, None)
+    }
+
+    fn read_after(
+        &mut self,
+        storage: &Arc<dyn Storage>,
+        keys: &Keys,
+        pruned: Option<Folder>,
+    ) -> Result<()> {
         self.problems.clear();
-        let read = self.read(storage, keys);
+        // Before all else: what is deleted since was condemned by then.
+        let pruned = pruned.map_or_else(|| Folder::list(&**storage), Ok);
+        let read = pruned.and_then(|pruned| self.read(storage, keys, pruned));
         if let Err(error) = &read {
             // What is not found now may be in what was not listed.
             self.doubt("index".parse()?, error.clone());
@@ -157,29 +175,27 @@ impl Index {
         read
     }
 
-    fn read(&mut self, storage: &Arc<dyn Storage>, keys: &Keys) -> Result<()> {
-        // Before all else: what is deleted since was condemned by then.
-        let seen = Seen::read(&**storage, keys)?;
-        let problems = self.tables.refresh(storage, keys)?;
-        for (name, error) in problems {
+    fn read(&mut self, storage: &Arc<dyn Storage>, keys: &Keys, pruned: Folder) -> Result<()> {
+        let seen = Seen::read(&**storage, keys, pruned);
+        // Whoever puts a table removes objects after it: what neither lists is read from packs.
+        let (listed, mut objects) = both(
+            &**storage,
+            || self.tables.listed(&**storage),
+            || self.new_objects(&**storage),
+        )?;
+        // The packs of an object that is listed were stored before it, so they are listed too.
+        let (problems, present) = both(
+            &**storage,
+            || Ok(self.tables.refresh(storage, keys, &listed)),
+            || present_packs(&**storage),
+        )?;
+        for (name, error) in problems? {
             self.doubt(name, error);
         }
-        // The packs of an object that is listed were stored before it, so they are listed too.
-        let mut objects = Vec::new();
-        storage.list(&"index".parse()?, &mut |name, _| {
-            let new = object_of(name).is_some_and(|(writer, number)| {
-                !self.tables.covers(&writer, number) && !self.objects.contains(name)
-            });
-            objects.extend(new.then(|| name.clone()));
-            Ok(())
-        })?;
-        let mut present = BTreeMap::new();
-        storage.list(&"packs".parse()?, &mut |name, length| {
-            if let Some(id) = pack_of(name) {
-                present.insert(id, length);
-            }
-            Ok(())
-        })?;
+        objects.retain(|name| {
+            let object = object_of(name);
+            object.is_some_and(|(writer, number)| !self.tables.covers(&writer, number))
+        });
         for pack in &mut self.packs {
             let gone = present.get(&pack.id) != Some(&u64::from(pack.length));
             self.version += u64::from(gone != pack.gone);
@@ -234,6 +250,17 @@ impl Index {
         // Last: whoever finds it to be as it was trusts that all else is known too.
         self.seen = seen;
         Ok(())
+    }
+
+    /// Index objects that were not read yet.
+    fn new_objects(&self, storage: &dyn Storage) -> Result<Vec<FileName>> {
+        let mut objects = Vec::new();
+        storage.list(&"index".parse()?, &mut |name, _| {
+            let new = object_of(name).is_some() && !self.objects.contains(name);
+            objects.extend(new.then(|| name.clone()));
+            Ok(())
+        })?;
+        Ok(objects)
     }
 
     /// What was known of pruning when the index was read.
@@ -466,6 +493,18 @@ pub(crate) fn pack_of(name: &FileName) -> Option<PackId> {
     let (_, last) = name.as_str().rsplit_once('/')?;
     let id = PackId(unhex(last)?);
     (pack_file(&id) == *name).then_some(id)
+}
+
+/// The packs that are there, and their lengths.
+fn present_packs(storage: &dyn Storage) -> Result<BTreeMap<PackId, u64>> {
+    let mut present = BTreeMap::new();
+    storage.list(&"packs".parse()?, &mut |name, length| {
+        if let Some(id) = pack_of(name) {
+            present.insert(id, length);
+        }
+        Ok(())
+    })?;
+    Ok(present)
 }
 
 /// The writer and number of an index object; `None` if a file has another name.

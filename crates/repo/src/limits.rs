@@ -15,9 +15,9 @@ pub const PACK_MAX: u64 = 64 << 20;
 /// whatever the number of threads.
 pub const PACK_BUFFERS: usize = 5;
 /// The most that is read at once of a pack of data, and a chunk more.
-pub const CHUNK_RUN: usize = 8 << 20;
+pub const CHUNK_RUN: usize = 4 << 20;
 /// The most such reads that are under way for one request, if it is a large one.
-pub const RUN_THREADS: usize = 16;
+pub const RUN_THREADS: usize = 4;
 /// The largest file of a cache.
 pub const CACHE_FILE_MAX: u64 = 8 << 20;
 /// What of a pack of metadata is kept together in a cache.
@@ -104,6 +104,8 @@ pub const AHEAD_SECONDS: i64 = 3600;
 /// A sweep that took longer, in seconds, deletes no archive any more; twice as long after its
 /// marker was put nobody waits for it.
 pub const SWEEP_SECONDS_MAX: u64 = 86_400;
+/// The most files in the folder of features.
+pub const FEATURES_MAX: usize = 4096;
 /// The most key slots of a repository.
 pub const KEY_SLOTS_MAX: usize = 64;
 /// The longest label of a key slot.
@@ -139,6 +141,8 @@ pub const STRANGE_MAX: u64 = 256 << 20;
 pub const NODE_RUN: usize = 1 << 20;
 /// So much that is not wanted between two nodes is read with them: less than another read costs.
 pub const NODE_GAP: usize = 16 << 10;
+/// The same between two chunks or nodes of a storage that is far.
+pub const FAR_GAP: usize = 1 << 20;
 /// The most files below one folder of a repository, `packs` above all: 256 TiB of them.
 pub const FILES_MAX: usize = 16_777_216;
 /// The most names that a local storage tries for a temporary file before it gives up: those that

@@ -1,9 +1,31 @@
-//! The same work on many items, by several threads.
+//! Work by several threads: the same on many items, or two things at once.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::storage::Storage;
 use crate::{Error, Result, limits};
+
+/// Asks two things of a storage that do not depend on each other: at once if it is far, in this order
+/// otherwise. If both fail, the error is the first one's.
+pub(crate) fn both<A, B: Send>(
+    storage: &dyn Storage,
+    first: impl FnOnce() -> Result<A>,
+    second: impl FnOnce() -> Result<B> + Send,
+) -> Result<(A, B)> {
+    if !storage.is_far() {
+        return Ok((first()?, second()?));
+    }
+    std::thread::scope(|scope| {
+        let (second, mine) = match std::thread::Builder::new().spawn_scoped(scope, second) {
+            Ok(second) => (second, first()),
+            Err(e) => return Err(Error::io("cannot start a thread", e)),
+        };
+        let second = second.join();
+        let second = second.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((mine?, second?))
+    })
+}
 
 /// Does this to every item with several threads. What failed, by its number, in order.
 pub(crate) fn in_parallel<T: Sync>(

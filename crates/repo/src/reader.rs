@@ -193,7 +193,16 @@ impl Repository {
     }
 
     fn pack_cipher(&self, id: &PackId) -> Result<Arc<Cipher>> {
-        if let Some(cipher) = lock(&self.pack_keys).get(id) {
+        let key = {
+            let mut keys = lock(&self.pack_keys);
+            if keys.len() >= limits::PACK_KEY_CACHE && !keys.contains_key(id) {
+                keys.clear();
+            }
+            Arc::clone(keys.entry(*id).or_default())
+        };
+        // Others who need it wait for the one that reads it.
+        let mut key = lock(&key);
+        if let Some(cipher) = &*key {
             return Ok(Arc::clone(cipher));
         }
         let file = pack_file(id);
@@ -209,15 +218,7 @@ impl Repository {
             opened = open()?;
         }
         match opened {
-            Some((_, cipher)) => {
-                let cipher = Arc::new(cipher);
-                let mut known = lock(&self.pack_keys);
-                if known.len() >= limits::PACK_KEY_CACHE {
-                    known.clear();
-                }
-                known.insert(*id, Arc::clone(&cipher));
-                Ok(cipher)
-            }
+            Some((_, cipher)) => Ok(Arc::clone(key.insert(Arc::new(cipher)))),
             None => Err(pack::corrupt(id, "has a header that does not open")),
         }
     }

@@ -13,9 +13,10 @@ use crate::format::id::{ChunkId, PackId};
 use crate::format::snapshot::{Snapshot, SnapshotName};
 use crate::index::{self, Index, Location, Merge, Merged};
 use crate::keys::{Cipher, Keys, RecoveryKit, Unlock};
+use crate::parallel::both;
 use crate::prune::folder::Folder;
 use crate::reader::Contexts;
-use crate::slots::{Protect, add_slot, slot_file, unlock_keys};
+use crate::slots::{Protect, Slots, add_slot, read_slots, slot_file, unlock_keys};
 use crate::storage::{FileName, Storage, read_all, read_and_open};
 use crate::{Error, ErrorKind, Random, Result, limits, random};
 
@@ -31,7 +32,7 @@ pub struct Repository {
     /// they need after it.
     pub(crate) stale: Mutex<bool>,
     /// Keys of packs that were opened: each costs a read and a public-key operation.
-    pub(crate) pack_keys: Mutex<HashMap<PackId, Arc<Cipher>>>,
+    pub(crate) pack_keys: Mutex<HashMap<PackId, PackKey>>,
     pub(crate) contexts: Contexts,
     config: Config,
     /// The key slot that opened it; none if the recovery kit did.
@@ -46,6 +47,9 @@ pub struct Repository {
     /// Why this program may not write to it, if it may not.
     read_only: Option<Error>,
 }
+
+/// The key of a pack, once it was read.
+type PackKey = Arc<Mutex<Option<Arc<Cipher>>>>;
 
 /// How a chunk is looked up.
 type Find = fn(&Index, &ChunkId) -> Result<Option<Location>>;
@@ -139,8 +143,8 @@ impl Repository {
         random: Arc<dyn Random>,
         unlock: &Unlock,
     ) -> Result<Self> {
-        let mut repository = Self::unlock(storage, random, unlock)?;
-        repository.load_index()?;
+        let (mut repository, pruned) = Self::unlock(storage, random, unlock)?;
+        repository.load_index(Some(pruned))?;
         Ok(repository)
     }
 
@@ -152,11 +156,11 @@ impl Repository {
         unlock: &Unlock,
         when: Merge,
     ) -> Result<(Self, Merged)> {
-        let mut repository = Self::unlock(storage, random, unlock)?;
+        let (mut repository, _) = Self::unlock(storage, random, unlock)?;
         repository.may_write()?;
         let (storage, keys) = (&repository.storage, &repository.keys);
         let merged = index::merge(storage, keys, &*repository.random, when)?;
-        repository.load_index()?;
+        repository.load_index(None)?;
         Ok((repository, merged))
     }
 
@@ -166,26 +170,43 @@ impl Repository {
         Self { clock, ..self }
     }
 
-    fn load_index(&mut self) -> Result<()> {
-        let index = Index::load(&self.storage, &self.keys)?;
+    fn load_index(&mut self, pruned: Option<Folder>) -> Result<()> {
+        let index = Index::load(&self.storage, &self.keys, pruned)?;
         self.generation = index.seen().newest;
         self.index = RwLock::new(index);
         Ok(())
     }
 
-    /// Opens one whose index is still to be read.
-    fn unlock(storage: Arc<dyn Storage>, random: Arc<dyn Random>, unlock: &Unlock) -> Result<Self> {
-        let file = read_all(&*storage, &config_file(), limits::CONFIG_MAX).map_err(|e| {
-            if e.kind() == ErrorKind::NotFound {
-                let what = "there is no repository here: no file config (is its storage mounted?)";
-                return Error::with_source(ErrorKind::NotFound, what, e);
-            }
-            e
+    /// Opens one whose index is still to be read, and what was in `prune/` before.
+    fn unlock(
+        storage: Arc<dyn Storage>,
+        random: Arc<dyn Random>,
+        unlock: &Unlock,
+    ) -> Result<(Self, Folder)> {
+        let ask = &*storage;
+        let config = || {
+            let file = read_all(ask, &config_file(), limits::CONFIG_MAX).map_err(|e| {
+                if e.kind() == ErrorKind::NotFound {
+                    let what =
+                        "there is no repository here: no file config (is its storage mounted?)";
+                    return Error::with_source(ErrorKind::NotFound, what, e);
+                }
+                e
+            })?;
+            Config::decode(&file)
+        };
+        let slots = || match unlock {
+            Unlock::Recovery(_) => Ok((Slots::new(), None)),
+            Unlock::Passphrase(_) | Unlock::KeyFile(_) | Unlock::Open => read_slots(ask),
+        };
+        // Of several errors the one of what is needed first is told.
+        let ((config, proof), (added, (slots, pruned))) = both(ask, config, || {
+            let rest = || both(ask, || Ok(slots()), || Ok(Folder::list(ask)));
+            both(ask, || Ok(features::added(ask)), rest)
         })?;
-        let (config, proof) = Config::decode(&file)?;
-        let read_only = features::check(&*storage, &config)?;
-        let (keys, opened_by) = unlock_keys(&*storage, unlock, &proof)?;
-        Ok(Self {
+        let read_only = features::check(&config, &added?)?;
+        let (keys, opened_by) = unlock_keys(slots?, unlock, &proof)?;
+        let repository = Self {
             storage,
             random,
             clock: Arc::new(MachineClock::new()),
@@ -200,7 +221,8 @@ impl Repository {
             config,
             opened_by,
             read_only,
-        })
+        };
+        Ok((repository, pruned?))
     }
 
     /// Fails if a newer program made the repository so that this one may only read it.

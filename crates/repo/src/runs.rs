@@ -30,10 +30,11 @@ impl Repository {
         let bytes: u64 = (placed.iter())
             .map(|(place, _)| u64::from(place.stored))
             .sum();
+        let gap = self.gap();
         let mut runs = Vec::new();
         let mut rest = &mut placed[..];
         while !rest.is_empty() {
-            let (run, after) = rest.split_at_mut(run_length(rest));
+            let (run, after) = rest.split_at_mut(run_length(rest, gap));
             runs.push(run);
             rest = after;
         }
@@ -41,6 +42,16 @@ impl Repository {
             return self.read_chunk_runs(class, runs);
         }
         (runs.into_iter()).try_for_each(|run| self.read_chunk_run(class, run))
+    }
+
+    /// So many bytes that are not wanted are read with what is.
+    pub(crate) fn gap(&self) -> u64 {
+        let far = self.storage.is_far();
+        (if far {
+            limits::FAR_GAP
+        } else {
+            limits::NODE_GAP
+        }) as u64
     }
 
     /// Reads runs with several threads.
@@ -124,14 +135,14 @@ fn end(place: &Location) -> u64 {
 }
 
 /// How many of these chunks, which are in the order of their places, are read together.
-fn run_length(placed: &[(Location, Wanted<'_>)]) -> usize {
+fn run_length(placed: &[(Location, Wanted<'_>)], gap_max: u64) -> usize {
     let first = placed[0].0;
     let mut reached = end(&first);
     let mut length = 1;
     for (place, _) in &placed[1..] {
         let gap = u64::from(place.offset).saturating_sub(reached);
         let together = end(place).max(reached) - u64::from(first.offset);
-        let fits = together <= limits::CHUNK_RUN as u64 && gap <= limits::NODE_GAP as u64;
+        let fits = together <= limits::CHUNK_RUN as u64 && gap <= gap_max;
         if place.pack != first.pack || !fits {
             break;
         }

@@ -254,7 +254,7 @@ fn slot_name(file: &FileName) -> String {
         .to_owned()
 }
 
-type Slots = Vec<(FileName, Slot)>;
+pub(crate) type Slots = Vec<(FileName, Slot)>;
 
 fn slot_files(storage: &dyn Storage) -> Result<Vec<FileName>> {
     let mut files = Vec::new();
@@ -273,7 +273,7 @@ fn slot_files(storage: &dyn Storage) -> Result<Vec<FileName>> {
 /// All key slots that can be read, and why one cannot. One that is damaged does not keep the
 /// others from opening the repository, nor from being found among many such, but if none is left,
 /// its error is the one to tell.
-fn read_slots(storage: &dyn Storage) -> Result<(Slots, Option<Error>)> {
+pub(crate) fn read_slots(storage: &dyn Storage) -> Result<(Slots, Option<Error>)> {
     let mut slots = Vec::new();
     let mut damage = None;
     for name in slot_files(storage)? {
@@ -304,9 +304,9 @@ fn read_slot(storage: &dyn Storage, name: &FileName) -> Result<Slot> {
     })
 }
 
-/// The keys that open a repository, and the slot that they came from.
+/// The keys that open a repository, of the slots that were read, and the slot that they came from.
 pub(crate) fn unlock_keys(
-    storage: &dyn Storage,
+    read: (Slots, Option<Error>),
     unlock: &Unlock,
     proof: &Proof,
 ) -> Result<(Keys, Option<FileName>)> {
@@ -316,7 +316,7 @@ pub(crate) fn unlock_keys(
         let why = "the recovery kit is of another repository, or config was changed";
         return (proof.holds(&keys).then_some((keys, None))).ok_or_else(|| wrong(why));
     }
-    let (slots, mut damage) = read_slots(storage)?;
+    let (slots, mut damage) = read;
     if slots.is_empty() {
         let what = "the repository has no key slots; open it with its recovery kit";
         return Err(Error::new(ErrorKind::NotFound, what));

@@ -54,6 +54,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
         }
         self.read(name, 0..length)
     }
+    /// Whether each request is a journey, as to a bucket, which costs as much as reading a megabyte:
+    /// then what does not depend on each other is asked for at once, and what lies between two things
+    /// that are wanted is read with them.
+    fn is_far(&self) -> bool {
+        false
+    }
     /// What was read of a file is not what was written: whoever kept something of it reads it anew.
     fn doubt(&self, _name: &FileName) {}
     /// The file's length in bytes; `NotFound` if there is none.

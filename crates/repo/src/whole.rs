@@ -39,7 +39,7 @@ impl Repository {
             let found: Vec<Found> = found.collect();
             let below = Mutex::new(Nodes::new());
             let failed = AtomicBool::new(false);
-            let errors = in_parallel(&runs(&found), |run| {
+            let errors = in_parallel(&runs(&found, self.gap()), |run| {
                 if failed.load(Ordering::Relaxed) {
                     return Ok(());
                 }
@@ -118,8 +118,8 @@ fn end(place: &Location) -> u32 {
 }
 
 /// Cuts nodes into those that are read together: of one pack, with little between them.
-fn runs(mut nodes: &[Found]) -> Vec<&[Found]> {
-    let (gap, most) = (limits::NODE_GAP as u64, limits::NODE_RUN as u64);
+fn runs(mut nodes: &[Found], gap: u64) -> Vec<&[Found]> {
+    let most = limits::NODE_RUN as u64;
     let mut runs = Vec::new();
     while let [(_, first), rest @ ..] = nodes {
         let mut reached = u64::from(end(first));

@@ -17,6 +17,7 @@ use crate::format::index::{self, IndexedPack};
 use crate::format::pack::{Class, OpenPack, SealedPack};
 use crate::format::snapshot::{Snapshot, SnapshotName};
 use crate::index::{pack_file, read_pack};
+use crate::parallel::both;
 use crate::prune::fence;
 use crate::repository::Repository;
 use crate::storage::FileName;
@@ -139,7 +140,12 @@ impl Writer {
         // An archive that no program would read again is no archive.
         snapshot.check_limits(name)?;
         let mut begun = self.begun;
-        if self.took_long()? || fence::is_swept_since(&self.repository, &snapshot)? {
+        let (long, swept) = both(
+            &*self.repository.storage,
+            || self.took_long(),
+            || fence::is_swept_since(&self.repository, &snapshot),
+        )?;
+        if long || swept {
             begun = Moment::now(&*self.repository.clock);
             // As if it had begun now: no sweep that was there has missed it.
             snapshot.generation = fence::prove(&self.repository, name, &snapshot)?;
@@ -172,7 +178,8 @@ impl Writer {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             time => time.map(Some),
         };
-        let (Some(first), Some(last)) = (time(&first)?, time(&last)?) else {
+        let times = both(&**storage, || time(&first), || time(&last))?;
+        let (Some(first), Some(last)) = times else {
             return Ok(true);
         };
         Ok(last.abs_diff(first) > limit)
@@ -216,13 +223,15 @@ impl Writer {
     /// Puts the open packs.
     fn put_open(&self) -> Result<()> {
         self.check()?;
-        for open in &self.open {
+        let put = |open: &Mutex<Option<(Room, OpenPack)>>| {
             let pack = lock(open).take();
-            if let Some((room, pack)) = pack.filter(|(_, pack)| !pack.is_empty()) {
-                self.put_pack(room, pack.finish(&self.repository.keys))?;
+            match pack.filter(|(_, pack)| !pack.is_empty()) {
+                Some((room, pack)) => self.put_pack(room, pack.finish(&self.repository.keys)),
+                None => Ok(()),
             }
-        }
-        Ok(())
+        };
+        let [one, other] = &self.open;
+        both(&*self.repository.storage, || put(one), || put(other)).map(drop)
     }
 
     /// The first failure, if there was one: after it nothing more is written.

@@ -49,6 +49,8 @@ pub const LIST_MAX: u64 = 16_777_216;
 pub const EMPTY_PAGES_MAX: usize = 100;
 /// The most names that are remembered as put by this process.
 pub const PUT_NAMES_MAX: usize = 8192;
+/// The most folders that are remembered as empty.
+pub const EMPTY_FOLDERS_MAX: usize = 1024;
 /// How often a list is fetched that was empty, and then was not.
 pub const EMPTY_LISTS_MAX: usize = 4;
 /// The threads of the runtime; the callers' own do most of the work.

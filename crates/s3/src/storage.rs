@@ -1,6 +1,6 @@
 //! A bucket as the place of a repository's files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -82,6 +82,8 @@ pub struct S3Storage {
     runtime: Option<Runtime>,
     /// What was put here, and its length: a storage that says it is not there is behind.
     put: Mutex<HashMap<FileName, u64>>,
+    /// Folders that were empty when they were last listed.
+    empty: Mutex<HashSet<String>>,
     /// Whether the bucket did what it was asked for once: then its name is right, and the endpoint's.
     answered: AtomicBool,
 }
@@ -114,6 +116,7 @@ impl S3Storage {
             locking: Locking::default(),
             runtime: Some(runtime),
             put: Mutex::default(),
+            empty: Mutex::default(),
             answered: AtomicBool::new(false),
         })
     }
@@ -153,6 +156,10 @@ impl S3Storage {
 
     fn puts(&self) -> MutexGuard<'_, HashMap<FileName, u64>> {
         self.put.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn empties(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.empty.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The length of what was put here.
@@ -269,12 +276,26 @@ impl S3Storage {
     ) -> Result<()> {
         let below = format!("{prefix}/");
         for _ in 0..limits::EMPTY_LISTS_MAX {
-            if !self.list_once(&below, each)?.is_empty() {
-                return Ok(());
-            }
             // That there is nothing is believed when it was said twice. Somebody else may have put
             // something meanwhile: then it is listed anew.
-            if self.page(&below, None, Some(1))?.0.is_empty() {
+            let is_empty = || Ok(self.page(&below, None, Some(1))?.0.is_empty());
+            let known = self.empties().contains(&below);
+            let (listing, again) = if known {
+                // It is so again, mostly: then both are asked at once.
+                at_once(|| self.list_once(&below, each), is_empty)
+            } else {
+                (self.list_once(&below, each), None)
+            };
+            if !listing?.is_empty() {
+                self.empties().remove(&below);
+                return Ok(());
+            }
+            if again.unwrap_or_else(is_empty)? {
+                let mut empties = self.empties();
+                if empties.len() >= limits::EMPTY_FOLDERS_MAX {
+                    empties.clear();
+                }
+                empties.insert(below);
                 return Ok(());
             }
         }
@@ -320,6 +341,22 @@ impl S3Storage {
     }
 }
 
+/// Does both at once; not the second if there is no thread for it.
+fn at_once<A, B: Send>(
+    first: impl FnOnce() -> A,
+    second: impl FnOnce() -> B + Send,
+) -> (A, Option<B>) {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, second);
+        let first = first();
+        let second = thread.ok().map(|thread| {
+            let done = thread.join();
+            done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        (first, second)
+    })
+}
+
 /// Whether a key begins so. That of a mark of a folder has lost its slash at its end.
 fn is_below(key: &str, prefix: &str) -> bool {
     key.starts_with(prefix) || prefix.strip_suffix('/') == Some(key)
@@ -335,6 +372,10 @@ impl Drop for S3Storage {
 }
 
 impl Storage for S3Storage {
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
         self.put_object(name, Bytes::copy_from_slice(bytes), false)?;
         let mut put = self.puts();

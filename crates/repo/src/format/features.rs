@@ -3,7 +3,7 @@
 
 use super::config::Config;
 use crate::storage::{FileName, Storage};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, limits};
 
 /// What every snapshot with a directory tree needs.
 pub(crate) const TREES: &str = "trees-1";
@@ -48,9 +48,24 @@ pub(crate) fn require(object: &str, feature: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Version, what))
 }
 
+/// The names of what was added to a repository since it was made.
+pub(crate) fn added(storage: &dyn Storage) -> Result<Vec<String>> {
+    let mut added = Vec::new();
+    storage.list(&"features".parse()?, &mut |file, _| {
+        if added.len() >= limits::FEATURES_MAX {
+            let what = "the folder features has more files than are allowed";
+            return Err(Error::corrupt(what));
+        }
+        let name = file.as_str().strip_prefix("features/");
+        added.push(name.unwrap_or_default().to_owned());
+        Ok(())
+    })?;
+    Ok(added)
+}
+
 /// Refuses a repository that was given a feature without which it cannot be read, and says why
-/// it may not be written to, if it may not.
-pub(crate) fn check(storage: &dyn Storage, config: &Config) -> Result<Option<Error>> {
+/// it may not be written to, if it may not. The names are those of [`added`].
+pub(crate) fn check(config: &Config, added: &[String]) -> Result<Option<Error>> {
     let mut read_only = None;
     let mut to_write = |feature: &str| {
         let found = require("writing to the repository", feature);
@@ -59,21 +74,13 @@ pub(crate) fn check(storage: &dyn Storage, config: &Config) -> Result<Option<Err
         }
     };
     config.read_only_compatible.iter().for_each(|f| to_write(f));
-    storage.list(&"features".parse()?, &mut |file, _| {
-        let added = added(file);
+    for added in added {
         match added.split_once('-') {
-            Some(("compatible", _)) => Ok(()),
-            Some(("read_only_compatible", feature)) => {
-                to_write(feature);
-                Ok(())
-            }
-            Some(("incompatible", feature)) => require("the repository", feature),
-            _ => require("the repository", added),
+            Some(("compatible", _)) => {}
+            Some(("read_only_compatible", feature)) => to_write(feature),
+            Some(("incompatible", feature)) => require("the repository", feature)?,
+            _ => require("the repository", added)?,
         }
-    })?;
+    }
     Ok(read_only)
-}
-
-fn added(file: &FileName) -> &str {
-    file.as_str().strip_prefix("features/").unwrap_or_default()
 }

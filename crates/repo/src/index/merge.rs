@@ -68,7 +68,7 @@ fn try_merge(
     // Before those in use are opened: what another merge makes from here on is not looked at.
     let mut superseded = generations(&**storage)?;
     // What cannot be opened is made anew from the index objects, but not what cannot be read now.
-    for (cover, error) in tables.refresh(storage, keys)? {
+    for (cover, error) in tables.refresh_now(storage, keys)? {
         if error.kind() != ErrorKind::Corrupt {
             superseded.retain(|folder| !cover.as_str().starts_with(folder.as_str()));
         }
@@ -103,7 +103,7 @@ fn try_merge(
         batch.add(writer, object, packs);
         merged.objects += 1;
     }
-    tables.refresh(storage, keys)?;
+    tables.refresh_now(storage, keys)?;
     let mut all: Vec<&Generation> = tables.generations().collect();
     all.sort_by_key(|generation| generation.entries());
     // Each generation is at least twice as large as all smaller ones together: so an entry is
@@ -120,7 +120,7 @@ fn try_merge(
     }
     remove_unfinished(&**storage, &newest)?;
     let mut tables = Tables::default();
-    tables.refresh(storage, keys)?;
+    tables.refresh_now(storage, keys)?;
     merged.written = merging.written;
     merged.entries = tables.entries() as u64;
     Ok(merged)

@@ -74,17 +74,22 @@ impl Covered {
 }
 
 impl Tables {
+    /// The generations that are there; none once tables are let alone.
+    pub(crate) fn listed(&self, storage: &dyn Storage) -> Result<BTreeSet<String>> {
+        if self.distrusted {
+            return Ok(BTreeSet::new());
+        }
+        generations(storage)
+    }
+
     /// Opens generations that are new and leaves out those that are gone. Those that cannot be
     /// opened are told: what they cover is read elsewhere.
     pub(crate) fn refresh(
         &mut self,
         storage: &Arc<dyn Storage>,
         keys: &Keys,
+        listed: &BTreeSet<String>,
     ) -> Result<Vec<(FileName, Error)>> {
-        if self.distrusted {
-            return Ok(Vec::new());
-        }
-        let listed = generations(&**storage)?;
         let before = self.generations.len();
         self.generations
             .retain(|known| listed.contains(&known.generation.folder));
@@ -120,6 +125,16 @@ impl Tables {
             }
         }
         Ok(problems)
+    }
+
+    /// The same, of those that are there now.
+    pub(crate) fn refresh_now(
+        &mut self,
+        storage: &Arc<dyn Storage>,
+        keys: &Keys,
+    ) -> Result<Vec<(FileName, Error)>> {
+        let listed = self.listed(&**storage)?;
+        self.refresh(storage, keys, &listed)
     }
 
     /// Lets tables alone from here on.

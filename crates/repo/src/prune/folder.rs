@@ -80,8 +80,8 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    pub(crate) fn read(storage: &dyn Storage, keys: &Keys) -> Result<Self> {
-        let folder = Folder::list(storage)?;
+    /// What there is by this list.
+    pub(crate) fn read(storage: &dyn Storage, keys: &Keys, folder: Folder) -> Self {
         let mut seen = Self {
             newest: folder.newest(),
             ..Self::default()
@@ -104,7 +104,7 @@ impl Seen {
             }
         }
         seen.files = names(folder);
-        Ok(seen)
+        seen
     }
 
     /// Whether this is what is there.

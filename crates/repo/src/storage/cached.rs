@@ -150,6 +150,10 @@ impl Cached {
 }
 
 impl Storage for Cached {
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
         self.inner.put(name, bytes)?;
         if WHOLE.iter().any(|folder| name.as_str().starts_with(folder)) {

@@ -59,6 +59,10 @@ impl Counted {
 }
 
 impl Storage for Counted {
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
         let mut tally = self.tally();
         tally.puts += 1;

@@ -61,8 +61,8 @@ impl Report for Done {
 const PIECE: u64 = 4 << 20;
 /// The same from a bucket, where what lies side by side comes by one journey, and several are under
 /// way for each of few threads.
-const FAR_PIECE: u64 = 64 << 20;
-const FAR_WORKERS: usize = 2;
+const FAR_PIECE: u64 = 32 << 20;
+const FAR_WORKERS: usize = 4;
 
 pub(super) fn run(settings: &Settings, wanted: &RestoreVm, json: bool) -> Result<()> {
     let session = Session::open_to_read(settings)?;
