@@ -1,5 +1,6 @@
 //! The order of a guest's archives. Their names end with the second they were begun in, so a
-//! backup's is a later second than that of each archive that it finds, forgotten or not.
+//! backup's is a later second than that of each archive that it finds, forgotten or not; but one of
+//! the future that was forgotten keeps nobody from backing up.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::provider::Shared;
 
 /// The time of a new archive of this group: when its backup started or, where the newest archive
 /// is not older, as soon as it is. Waits at most [`CLOCK_BEHIND_MAX`]; `Unavailable` if that is
-/// not enough.
+/// not enough: until a clock is set right, or that archive forgotten.
 pub(crate) fn time_after(shared: &Shared, group: &str, start: UnixTime) -> Result<UnixTime> {
     let names = shared
         .repository
@@ -25,14 +26,25 @@ pub(crate) fn time_after(shared: &Shared, group: &str, start: UnixTime) -> Resul
     let times = names
         .iter()
         .filter_map(|name| Some((archive_time(name.as_str())?, name)));
-    let Some((newest, archive)) = times.max() else {
+    let mut times: Vec<_> = times.collect();
+    times.sort_unstable();
+    // It may have waited since it started.
+    let now = shared.clock.now().max(start);
+    let latest = now.0.saturating_add_unsigned(CLOCK_BEHIND_MAX.as_secs());
+    let forgotten = |name| {
+        let known = shared.repository.attributes(name);
+        known.is_ok_and(|known| known.forgotten)
+    };
+    while times
+        .pop_if(|(time, name)| time.0 >= latest && forgotten(name))
+        .is_some()
+    {}
+    let Some((newest, archive)) = times.pop() else {
         return Ok(start);
     };
     if start > newest {
         return Ok(start);
     }
-    // It may have waited since it started.
-    let now = shared.clock.now().max(start);
     if now > newest {
         return Ok(now);
     }
@@ -46,7 +58,8 @@ pub(crate) fn time_after(shared: &Shared, group: &str, start: UnixTime) -> Resul
     if wait > CLOCK_BEHIND_MAX {
         let what = format!(
             "{clocks}, so this backup would be taken for an older one: set the clock that is wrong; \
-             if it was the archive's, move its file snapshots/{archive} out of the repository"
+             if it was the archive's, `snapkeep forget {archive}` lets backups go on, and --undo \
+             takes it back until it is pruned"
         );
         return Err(Error::new(ErrorKind::Unavailable, what));
     }

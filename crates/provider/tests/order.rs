@@ -180,10 +180,21 @@ fn a_clock_that_is_far_behind_fails_the_backup_at_once_and_names_both_times() {
     assert_eq!(behind.clock.monotonic(), Duration::ZERO);
     assert_eq!(listed(&storage), std::slice::from_ref(&newest));
     // What the message tells to do helps.
-    assert!(said.contains(&format!("snapshots/{newest}")), "{said}");
-    let file = format!("snapshots/{newest}").parse().unwrap();
-    storage.remove(&file).unwrap();
-    behind.back_up("100", START).unwrap();
+    assert!(
+        said.contains(&format!("`snapkeep forget {newest}`")),
+        "{said}"
+    );
+    let archive = newest.parse().unwrap();
+    open(&storage).forget(&archive).unwrap();
+    let made = behind.back_up("100", START).unwrap();
+    assert_eq!(second(&made), "2027-01-15T08:00:00Z");
+    // Others keep their order, forgotten or not.
+    open(&storage).forget(&made.parse().unwrap()).unwrap();
+    let next = behind.back_up("100", START).unwrap();
+    assert_eq!(second(&next), "2027-01-15T08:00:01Z");
+    open(&storage).take_back(&archive).unwrap();
+    let error = behind.back_up("100", START).unwrap_err();
+    assert!(error.chain().contains(&newest), "{}", error.chain());
 }
 
 #[test]
