@@ -72,7 +72,9 @@ impl Question {
     /// nothing without.
     pub(crate) fn body(self, body: Bytes) -> Self {
         let sum = digest(&SHA256, &body);
+        // Nobody else says how long an empty body is, and endpoints want to know.
         let mut question = self
+            .header("content-length", body.len().to_string())
             .header("x-amz-sdk-checksum-algorithm", "SHA256")
             .header("x-amz-checksum-sha256", STANDARD.encode(sum));
         question.body = body;
@@ -227,6 +229,13 @@ fn escaped(text: &str, but: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_length_of_an_empty_body_is_told() {
+        let question = Question::new(Method::PUT, Some("a")).body(Bytes::new());
+        let told = ("content-length", "0".to_owned());
+        assert!(question.headers.contains(&told), "{:?}", question.headers);
+    }
 
     #[test]
     fn keys_are_escaped_as_they_are_signed() {
