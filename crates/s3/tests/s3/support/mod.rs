@@ -34,6 +34,16 @@ impl Bucket {
         Self::with(test, "x-amz-bucket-object-lock-enabled: true\r\n")
     }
 
+    /// The same of a server that takes what real ones refuse.
+    pub(crate) fn lenient(test: &str) -> Option<Self> {
+        Self::new(test).filter(|bucket| bucket.moto.is_lenient(test))
+    }
+
+    /// The same, with Object Lock.
+    pub(crate) fn lenient_with_locks(test: &str) -> Option<Self> {
+        Self::with_locks(test).filter(|bucket| bucket.moto.is_lenient(test))
+    }
+
     fn with(test: &str, headers: &str) -> Option<Self> {
         let moto = moto::moto(test)?;
         Some(Self {

@@ -55,6 +55,7 @@ impl Unsigned<'_> {
         let path = path.replace(':', "%3A");
         let mut parameters: Vec<String> = (query.split('&').filter(|part| !part.is_empty()))
             .map(|part| format!("{part}{}", if part.contains('=') { "" } else { "=" }))
+            .map(|part| part.replace('/', "%2F"))
             .collect();
         parameters.sort();
         let names: Vec<&str> = self.headers.iter().map(|(n, _)| n.as_str()).collect();
