@@ -418,7 +418,10 @@ impl Repository {
         Ok(all.remove(archive).unwrap_or_default())
     }
 
-    fn attribute_files(&self, below: Option<&str>) -> Result<BTreeMap<SnapshotName, Objects>> {
+    pub(crate) fn attribute_files(
+        &self,
+        below: Option<&str>,
+    ) -> Result<BTreeMap<SnapshotName, Objects>> {
         let folder = match below {
             None => "attributes".parse()?,
             Some(below) => format!("attributes/{below}").parse()?,

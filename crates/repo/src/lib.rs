@@ -50,6 +50,7 @@ pub use format::snapshot::{BlobRef, DiskRecord, Lineage, Origin, Snapshot, Snaps
 pub use index::{Merge, Merged};
 pub use keys::{KeyFile, RecoveryKit, Unlock};
 pub use map::{MAP_FAN_OUT, update_map};
+pub use prune::leaving::leaving;
 pub use prune::{Ahead, Amount, Marked, PruneOptions, PruneReport, Swept, Waiting, prune};
 pub use random::{Random, SystemRandom};
 pub use reader::{DiskReader, Leaf};

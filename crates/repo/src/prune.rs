@@ -5,6 +5,8 @@ mod ages;
 mod ending;
 pub(crate) mod fence;
 pub(crate) mod folder;
+pub(crate) mod leaving;
+mod locked;
 mod mark;
 pub(crate) mod needs;
 mod plan;
@@ -98,6 +100,8 @@ pub struct Swept {
     pub deleted: Amount,
     /// Chunks that were needed after all, and copied; bytes before compression.
     pub rescued: Amount,
+    /// Files that a lock keeps; a later sweep tries again. Bytes are those of packs.
+    pub locked: Amount,
 }
 
 /// What a mark found.

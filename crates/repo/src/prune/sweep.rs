@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::ending::{Watch, ended, kept_after_all};
 use super::folder::{Folder, read_generation};
+use super::locked::unless_locked;
 use super::mark::Copier;
 use super::survey::Kept;
 use super::{Amount, Run, Swept, Times, time};
@@ -94,21 +95,14 @@ impl Run<'_> {
             markers: std::iter::once(begun).chain(&last).collect(),
             due: &due,
         };
-        for name in &going {
-            self.remove_watched(&watch, &name.file())?;
-            swept.archives += 1;
+        let forgotten =
+            (named.iter().copied()).filter(|name| goes(name) || !survey.names.contains(name));
+        let mut all_gone = self.delete_archives(&watch, &going, forgotten, &mut swept)?;
+        all_gone &= self.delete_packs(&condemned, &kept, latest, &mut swept)?;
+        if all_gone {
+            let kept = kept_after_all(&due, &survey.names, &goes);
+            self.end(&watch, kept, swept.deleted.number > 0)?;
         }
-        for name in named
-            .iter()
-            .filter(|name| goes(name) || !survey.names.contains(name))
-        {
-            for (file, _) in self.repository.attribute_files_of(name)? {
-                self.remove_watched(&watch, &file)?;
-            }
-        }
-        self.delete_packs(&condemned, &kept, latest, &mut swept)?;
-        let kept = kept_after_all(&due, &survey.names, &goes);
-        self.end(&watch, kept, swept.deleted.number > 0)?;
         if last.is_some() {
             self.repository.storage.remove(&begun.file)?;
         }
@@ -291,14 +285,43 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Deletes condemned packs, after the index objects that name nothing else.
+    /// Deletes archives, and the attributes of those and of others whose records are gone. Whether
+    /// none of that is there any more.
+    fn delete_archives<'n>(
+        &self,
+        watch: &Watch<'_>,
+        going: &[SnapshotName],
+        forgotten: impl Iterator<Item = &'n SnapshotName>,
+        swept: &mut Swept,
+    ) -> Result<bool> {
+        let mut kept = BTreeSet::new();
+        for name in going {
+            let removed = self.remove_watched(watch, &name.file());
+            if unless_locked(removed, 0, swept)? {
+                swept.archives += 1;
+            } else {
+                kept.insert(name);
+            }
+        }
+        let mut all_gone = kept.is_empty();
+        // As long as its record is there, an archive must stay forgotten.
+        for name in forgotten.filter(|name| !kept.contains(name)) {
+            for (file, _) in self.repository.attribute_files_of(name)? {
+                all_gone &= unless_locked(self.remove_watched(watch, &file), 0, swept)?;
+            }
+        }
+        Ok(all_gone)
+    }
+
+    /// Deletes condemned packs, after the index objects that name nothing else. Whether none of the
+    /// packs is there any more: an index object alone says nothing.
     fn delete_packs(
         &self,
         condemned: &HashSet<PackId>,
         kept: &Kept<'_>,
         begun: &Begun,
         swept: &mut Swept,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let storage = &self.repository.storage;
         let mut objects = Vec::new();
         storage.list(&"index".parse()?, &mut |file, _| {
@@ -330,7 +353,7 @@ impl Run<'_> {
                 Ok(named) if named.iter().all(|pack| !stay.contains(&pack.id)) => {
                     // One that is at work may have put it a moment ago, and lists be old.
                     if self.are_gone(&named, condemned)? {
-                        storage.remove(&file)?;
+                        unless_locked(storage.remove(&file), 0, swept)?;
                     }
                 }
                 Ok(_) => {}
@@ -340,15 +363,19 @@ impl Run<'_> {
             }
         }
         self.check_awake(begun)?;
+        let mut all_gone = true;
         for (id, length) in packs {
             // Cheap enough to be asked each time.
             if (begun.at).is_before(&*self.repository.clock, limits::SWEEP_SECONDS_MAX) {
                 return Err(slept());
             }
-            storage.remove(&pack_file(&id))?;
-            swept.deleted.add(length);
+            if unless_locked(storage.remove(&pack_file(&id)), length, swept)? {
+                swept.deleted.add(length);
+            } else {
+                all_gone = false;
+            }
         }
-        Ok(())
+        Ok(all_gone)
     }
 }
 
