@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args as Arguments, Parser, Subcommand};
+use snapkeep_s3::LockMode;
 
 use crate::units::parse_size;
 
@@ -175,6 +176,13 @@ pub(crate) struct Init {
     /// Keep the key in the open: whoever has the repository reads it.
     #[arg(long)]
     pub(crate) no_encryption: bool,
+    /// Lock each object for so many days, so that nobody can remove it before; the bucket must have Object Lock.
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) object_lock: Option<u32>,
+    /// Whom locks bind: compliance (everybody, also the owner of the account) or governance (all but who may
+    /// pass over it) [default: compliance].
+    #[arg(long, value_name = "MODE", requires = "object_lock")]
+    pub(crate) object_lock_mode: Option<LockMode>,
 }
 
 /// `backup`

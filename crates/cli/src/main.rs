@@ -5,6 +5,7 @@ mod config;
 mod durable;
 mod extraction;
 mod failure;
+mod locks;
 mod making;
 mod memory;
 mod paced;

@@ -12,7 +12,7 @@ use snapkeep_repo::{
     ErrorKind, Protect, RecoveryKit, Repository, Storage, SystemRandom, Unlock, limits,
     unproven_config,
 };
-use snapkeep_s3::Abilities;
+use snapkeep_s3::{Abilities, Retention};
 
 use crate::failure::{Code, fault};
 use crate::place::{self, Place};
@@ -35,6 +35,7 @@ pub(crate) fn make(
     protect: &Protect,
     kit_file: NewSecret,
     key_file: Option<NewSecret>,
+    retention: Option<Retention>,
     cancel: &Cancel,
 ) -> Result<Made> {
     let storage = place.create()?;
@@ -43,6 +44,11 @@ pub(crate) fn make(
     let abilities = (storage.bucket.as_ref().map(|bucket| bucket.abilities(now)))
         .transpose()
         .with_context(|| format!("cannot try what the storage of {place} can do"))?;
+    if let (Some(retention), Some(bucket)) = (retention, &storage.bucket) {
+        bucket
+            .lock_with(retention)
+            .with_context(|| format!("cannot lock the objects of {place}"))?;
+    }
     let random = Arc::new(SystemRandom);
     let repository = Repository::init(
         Arc::clone(&storage) as _,
@@ -83,7 +89,7 @@ pub(crate) fn write_kit(repository: &Repository, mut file: NewSecret) -> Result<
 
 /// A folder with something in it is somebody's already, unless it is what a killed `init` left:
 /// key slots of no repository, which open nothing, and files that did not get their names.
-pub(crate) fn check_empty(place: &Place) -> Result<()> {
+pub(crate) fn check_empty(place: &Place, retention: Option<Retention>) -> Result<()> {
     for around in place.around() {
         // Where nobody may look, nobody can tell.
         let config = around.open().map(|storage| unproven_config(&*storage));
@@ -94,13 +100,13 @@ pub(crate) fn check_empty(place: &Place) -> Result<()> {
     }
     match place {
         Place::Folder(folder) => check_empty_folder(folder),
-        Place::Bucket(..) => check_empty_bucket(place),
+        Place::Bucket(..) => check_empty_bucket(place, retention),
     }
 }
 
 /// A bucket, or the prefix in it, has no temporary files. Key slots that a killed `init` left are
-/// told from others by nothing but their names, as in a folder.
-fn check_empty_bucket(place: &Place) -> Result<()> {
+/// told from others by nothing but their names, as in a folder; how objects are locked is said there too.
+fn check_empty_bucket(place: &Place, retention: Option<Retention>) -> Result<()> {
     let refuse = |why: &str| {
         let what = format!("cannot make a repository in {place}: {why}");
         Err(fault(Code::Failed, what))
@@ -114,6 +120,8 @@ fn check_empty_bucket(place: &Place) -> Result<()> {
     match place::first_file(&*storage).with_context(|| format!("cannot look into {place}"))? {
         None => Ok(()),
         Some(file) if file.as_str().starts_with("keys/") => Ok(()),
+        // That of locks is the first thing that is put.
+        Some(file) if retention.is_some_and(|retention| retention.is_said_by(&file)) => Ok(()),
         Some(file) => refuse(&format!("it is not empty, there is {file}")),
     }
 }

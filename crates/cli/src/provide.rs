@@ -98,7 +98,7 @@ impl Program {
                 return Err(usage(what));
             }
         }
-        making::check_empty(&place)?;
+        making::check_empty(&place, None)?;
         let protect = match &settings.secret {
             Some(Secret::PassphraseFile(path)) => {
                 Protect::Passphrase(secrets::passphrase_in(path)?)
@@ -122,7 +122,7 @@ impl Program {
             "the recovery kit has no place (if an earlier repository's kit is there, copy it to a \
              safe place and remove it)",
         )?;
-        making::make(&place, &protect, kit, None, cancel)?;
+        making::make(&place, &protect, kit, None, None, cancel)?;
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use snapkeep_provider::{ChangeDetection, Options, RepositoryProvider, group};
 use snapkeep_repo::{
     ErrorKind, MachineClock, Repository, Snapshot, SnapshotName, Storage, SystemRandom, Unlock,
 };
+use snapkeep_s3::Retention;
 
 use crate::failure::{Code, fault, usage};
 use crate::past::{Doubt, Past};
@@ -103,6 +104,11 @@ impl Session {
             past,
             doubts,
         })
+    }
+
+    /// How the repository's objects are locked, if they are.
+    pub(crate) fn retention(&self) -> Option<Retention> {
+        self.storage.bucket.as_ref()?.retention()
     }
 
     /// Remembers which archive of a guest is the newest now.

@@ -126,6 +126,11 @@ impl Retention {
         format!("{FEATURE}{}-{}", self.mode.word(), self.days).parse()
     }
 
+    /// Whether this file says so.
+    pub fn is_said_by(&self, file: &FileName) -> bool {
+        Self::of_file(file) == Some(*self)
+    }
+
     /// What a file says, if it is one of these.
     pub(crate) fn of_file(file: &FileName) -> Option<Self> {
         let (mode, days) = file.as_str().strip_prefix(FEATURE)?.split_once('-')?;

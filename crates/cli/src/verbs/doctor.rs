@@ -3,6 +3,7 @@
 //! It looks only when it is called, at one place after the other; what was found in one is healed,
 //! if that is asked for, before the next is looked at.
 
+mod bucket;
 mod mounts;
 mod past;
 mod places;
@@ -128,7 +129,7 @@ impl Round {
             self.left |= match finding.state {
                 State::Stale => !matches!(healed, Some(Ok(_))),
                 State::Gone | State::Unseen => true,
-                State::InUse | State::Recent | State::Foreign => false,
+                State::InUse | State::Recent | State::Foreign | State::Fine => false,
             };
             let told = Told {
                 finding: finding.kind,
@@ -192,8 +193,9 @@ pub(super) fn run(settings: &Settings, wanted: &Doctor, json: bool) -> Result<Ex
     if let Some(named) = &settings.repository {
         let place = Place::new(named, &settings.config.s3)?;
         // A bucket has no temporary files: an object is whole or not there.
-        if let Place::Folder(folder) = &place {
-            round.tell(repository::left(folder, &*clock))?;
+        match &place {
+            Place::Folder(folder) => round.tell(repository::left(folder, &*clock))?,
+            Place::Bucket(..) => round.tell(vec![bucket::told(&place, &*clock)])?,
         }
         round.tell(past::gone(settings, &place, wanted.accept_rollback))?;
     }

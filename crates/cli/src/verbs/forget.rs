@@ -9,7 +9,7 @@ use serde::Serialize;
 use snapkeep_repo::SnapshotName;
 
 use crate::args::forget::Forget;
-use crate::report::{self, Report};
+use crate::report::{self, Report, remark};
 use crate::session::Session;
 use crate::settings::Settings;
 
@@ -62,6 +62,11 @@ fn by_name(settings: &Settings, wanted: &Forget, json: bool) -> Result<()> {
         }
     }
     session.remember_without(&names)?;
+    if let (Some(retention), false) = (session.retention(), wanted.undo || settings.quiet) {
+        remark(&format!(
+            "its record and data stay in the bucket until their locks end ({retention}), also when it is pruned"
+        ));
+    }
     let done = Forgotten {
         archives: names.iter().map(SnapshotName::to_string).collect(),
         forgotten: !wanted.undo,

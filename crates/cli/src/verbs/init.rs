@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use serde::Serialize;
 use snapkeep_repo::{KeyFile, Protect, SystemRandom};
-use snapkeep_s3::Abilities;
+use snapkeep_s3::{Abilities, LockMode, Retention};
 
 use crate::args::Init;
 use crate::failure::usage;
 use crate::making;
 use crate::past::Past;
+use crate::place::Place;
 use crate::report::{self, Report, remark};
 use crate::secrets::{self, NewSecret};
 use crate::session;
@@ -27,14 +28,26 @@ struct Made {
     /// Of a bucket alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     storage: Option<Told>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object_lock: Option<Locked>,
+}
+
+/// How objects are locked.
+#[derive(Serialize)]
+struct Locked {
+    mode: String,
+    days: u32,
 }
 
 /// What a bucket's endpoint can do, as it is told.
 #[derive(Serialize)]
-struct Told {
+pub(super) struct Told {
     conditional_put: bool,
     lists_at_once: bool,
+    lists_in_order: bool,
     clock_ahead_seconds: i64,
+    keeps_versions: Option<bool>,
+    object_lock: Option<bool>,
 }
 
 impl From<Abilities> for Told {
@@ -42,19 +55,27 @@ impl From<Abilities> for Told {
         Self {
             conditional_put: found.conditional_put,
             lists_at_once: found.lists_at_once,
+            lists_in_order: found.lists_in_order,
+            keeps_versions: found.keeps_versions,
+            object_lock: found.locks,
             clock_ahead_seconds: found.clock_ahead,
         }
     }
 }
 
 impl Told {
-    fn lines(&self) -> Vec<String> {
-        let yes = |is: bool| if is { "yes" } else { "no" };
+    pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!(
-            "the storage puts on conditions: {}; lists at once what was put: {} (neither is needed)",
+            "the storage puts on conditions: {}; lists at once what was put: {}, in order: {} (none of it is needed)",
             yes(self.conditional_put),
-            yes(self.lists_at_once)
+            yes(self.lists_at_once),
+            yes(self.lists_in_order)
         )];
+        lines.push(format!(
+            "the bucket keeps old versions: {}; has Object Lock: {}",
+            told(self.keeps_versions),
+            told(self.object_lock)
+        ));
         if self.clock_ahead_seconds.unsigned_abs() > CLOCK_TOLD {
             lines.push(format!(
                 "the storage's clock differs from this host's by {} seconds",
@@ -63,6 +84,14 @@ impl Told {
         }
         lines
     }
+}
+
+fn yes(is: bool) -> &'static str {
+    if is { "yes" } else { "no" }
+}
+
+fn told(is: Option<bool>) -> &'static str {
+    is.map_or("it does not tell", yes)
 }
 
 /// A difference of clocks, in seconds, that is worth a line.
@@ -80,13 +109,20 @@ impl Report for Made {
             self.recovery_kit
         ));
         lines.extend(self.storage.iter().flat_map(Told::lines));
+        lines.extend(self.object_lock.iter().map(|lock| {
+            format!(
+                "what is put is locked for {} days, mode {}; `snapkeep prune` renews the locks of what stays",
+                lock.days, lock.mode
+            )
+        }));
         lines
     }
 }
 
 pub(super) fn run(settings: &Settings, init: &Init, json: bool) -> Result<()> {
     let place = session::place(settings)?;
-    making::check_empty(&place)?;
+    let retention = retention(init, &place)?;
+    making::check_empty(&place, retention)?;
     // Asked before signals are watched for, so that a question can be interrupted.
     let passphrase = if init.no_encryption || init.new_key_file.is_some() {
         None
@@ -108,7 +144,14 @@ pub(super) fn run(settings: &Settings, init: &Init, json: bool) -> Result<()> {
     } else {
         (Protect::Open, "open")
     };
-    let made = making::make(&place, &protect, kit_file, key_file, &stop.cancel)?;
+    let made = making::make(
+        &place,
+        &protect,
+        kit_file,
+        key_file,
+        retention,
+        &stop.cancel,
+    )?;
     // Whoever makes a new one where another was knows that it is gone.
     if let Err(error) = Past::new(settings, &place).accept(&made.id, &BTreeSet::new()) {
         remark(&format!(
@@ -118,12 +161,31 @@ pub(super) fn run(settings: &Settings, init: &Init, json: bool) -> Result<()> {
     let made = Made {
         repository: made.id,
         storage: made.abilities.map(Told::from),
+        object_lock: retention.map(|retention| Locked {
+            mode: retention.mode().to_string(),
+            days: retention.days(),
+        }),
         folder: place.to_string(),
         key,
         key_file: (init.new_key_file.as_ref()).map(|path| path.display().to_string()),
         recovery_kit: init.write_recovery_kit.display().to_string(),
     };
     report::result(&made, json)
+}
+
+/// How the repository's objects are to be locked, if they are.
+fn retention(init: &Init, place: &Place) -> Result<Option<Retention>> {
+    let Some(days) = init.object_lock else {
+        return Ok(None);
+    };
+    if let Place::Folder(_) = place {
+        let what =
+            "--object-lock is for a repository in a bucket: nobody locks the files of a folder";
+        return Err(usage(what));
+    }
+    let mode = init.object_lock_mode.unwrap_or(LockMode::Compliance);
+    let retention = Retention::new(mode, days).map_err(|e| usage(e.chain()))?;
+    Ok(Some(retention))
 }
 
 /// A passphrase: what was given, or asked for twice.

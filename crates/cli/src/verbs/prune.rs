@@ -9,6 +9,7 @@ use snapkeep_repo::{Amount, Marked, PruneOptions, Swept, prune};
 
 use crate::args::prune::Prune;
 use crate::failure::{Code, fault, usage};
+use crate::locks::{self, Locks};
 use crate::report::{self, Report};
 use crate::session::Session;
 use crate::settings::Settings;
@@ -24,6 +25,11 @@ struct Pruned {
     waiting: Option<Waiting>,
     /// Files that are dated in the future.
     ahead: Vec<Ahead>,
+    /// Null where nothing is locked.
+    locks: Option<Locks>,
+    /// Whether a bucket without locks keeps what was deleted, as old versions; null if nothing was
+    /// deleted, or it does not tell.
+    keeps_versions: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -42,6 +48,8 @@ struct Deleted {
     packs_bytes: u64,
     rescued_chunks: u64,
     rescued_bytes: u64,
+    locked_files: u64,
+    locked_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -75,6 +83,8 @@ impl From<Swept> for Deleted {
             packs_bytes: swept.deleted.bytes,
             rescued_chunks: swept.rescued.number,
             rescued_bytes: swept.rescued.bytes,
+            locked_files: swept.locked.number,
+            locked_bytes: swept.locked.bytes,
         }
     }
 }
@@ -128,27 +138,56 @@ fn archives(number: u64) -> String {
     }
 }
 
+impl Pruned {
+    fn of_deleted(&self, deleted: &Deleted) -> Vec<String> {
+        let (delete, copy) = if self.dry_run {
+            ("would delete", "would copy")
+        } else {
+            ("deleted", "copied")
+        };
+        let hidden = match (&self.locks, self.keeps_versions) {
+            (Some(_), _) => ", which hides them until their locks have ended",
+            (None, Some(true)) => {
+                ", which the bucket keeps as old versions, and they take room, until a lifecycle rule \
+                 of the bucket removes noncurrent versions"
+            }
+            (None, Some(false) | None) => "",
+        };
+        let mut lines = vec![format!(
+            "{delete} {} and {}{hidden}",
+            archives(deleted.archives),
+            packs(deleted.packs, deleted.packs_bytes)
+        )];
+        if deleted.rescued_chunks > 0 {
+            lines.push(format!(
+                "{copy} {} chunks first that are needed after all",
+                deleted.rescued_chunks
+            ));
+        }
+        if deleted.locked_files > 0 {
+            lines.push(format!(
+                "{} files ({} of packs) are locked, and stay: prune again once their locks have ended",
+                deleted.locked_files,
+                human(deleted.locked_bytes)
+            ));
+        }
+        lines
+    }
+}
+
 impl Report for Pruned {
     fn lines(&self) -> Vec<String> {
-        let (delete, condemn, copy) = if self.dry_run {
-            ("would delete", "would condemn", "would copy")
+        let (condemn, copy) = if self.dry_run {
+            ("would condemn", "would copy")
         } else {
-            ("deleted", "condemned", "copied")
+            ("condemned", "copied")
         };
         let mut lines = Vec::new();
-        if let Some(deleted) = &self.deleted {
-            lines.push(format!(
-                "{delete} {} and {}",
-                archives(deleted.archives),
-                packs(deleted.packs, deleted.packs_bytes)
-            ));
-            if deleted.rescued_chunks > 0 {
-                lines.push(format!(
-                    "{copy} {} chunks first that are needed after all",
-                    deleted.rescued_chunks
-                ));
-            }
-        }
+        lines.extend(
+            self.deleted
+                .iter()
+                .flat_map(|deleted| self.of_deleted(deleted)),
+        );
         if let Some(condemned) = &self.condemned {
             lines.push(format!(
                 "{condemn} {} and {}; {} of what stays is needed by nothing",
@@ -193,6 +232,8 @@ impl Report for Pruned {
                 ahead.file, ahead.time_utc
             ));
         }
+        let locks = self.locks.iter();
+        lines.extend(locks.flat_map(|locks| locks.lines(self.dry_run)));
         lines
     }
 }
@@ -214,9 +255,16 @@ pub(super) fn run(settings: &Settings, wanted: &Prune, json: bool) -> Result<Exi
         );
         return Err(fault(Code::Failed, what));
     }
+    let renewed = locks::renew(&session, wanted.dry_run)?;
     let found = prune(&session.repository, &options);
     session.stop.cancel.check()?;
     let found = found?;
+    let locks = locks::free(&session, renewed, found.marked.is_some(), wanted.dry_run);
+    session.stop.cancel.check()?;
+    let deletes = (found.swept).is_some_and(|swept| swept.archives + swept.deleted.number > 0);
+    let keeps_versions = (locks.is_none() && deletes)
+        .then(|| locks::keeps_versions(&session))
+        .flatten();
     let pruned = Pruned {
         dry_run: wanted.dry_run,
         deleted: found.swept.map(Deleted::from),
@@ -230,8 +278,11 @@ pub(super) fn run(settings: &Settings, wanted: &Prune, json: bool) -> Result<Exi
                 time_utc: utc(ahead.time),
             })
             .collect(),
+        locks,
+        keeps_versions,
     };
-    let code = pruned.refused.as_ref().map(|_| Code::Failed);
+    let failed = pruned.refused.is_some() || pruned.locks.as_ref().is_some_and(Locks::failed);
+    let code = failed.then_some(Code::Failed);
     report::result(&pruned, json)?;
     Ok(code.map_or(ExitCode::SUCCESS, ExitCode::from))
 }

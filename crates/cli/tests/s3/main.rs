@@ -12,6 +12,8 @@ mod moto;
 #[path = "../../../s3/tests/s3/support/sign.rs"]
 mod sign;
 
+mod locked;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -31,11 +33,16 @@ struct Lab {
 impl Lab {
     /// None if there is no server.
     fn new(test: &str) -> Option<Self> {
+        Self::with(test, "")
+    }
+
+    /// The same, whose bucket is made with these headers.
+    fn with(test: &str, headers: &str) -> Option<Self> {
         let moto = moto::moto(test)?;
         let lab = Self {
             folder: tempfile::tempdir().unwrap(),
             moto,
-            bucket: moto.bucket_with(""),
+            bucket: moto.bucket_with(headers),
         };
         let credentials = format!("{}\n{}\n", sign::ACCESS, sign::SECRET);
         fs::write(lab.path("credentials"), credentials).unwrap();
@@ -148,15 +155,17 @@ fn all_verbs_work_on_a_repository_in_a_bucket() {
     with_key(&["verify"]);
     with_key(&["cat", "web", "etc/hostname"]);
     with_key(&["key", "list"]);
-    lab.good(&[
-        "doctor",
-        "--run-folder",
-        "run",
-        "--mounts",
-        "mounts",
-        "--fleecing",
-        "tree",
-    ]);
+    let doctor = ["doctor", "--run-folder", "run", "--mounts", "mounts"];
+    let told = lab.good(&[&doctor[..], &["--fleecing", "tree"]].concat());
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    for word in [
+        "fine: the storage puts on conditions: yes",
+        "in order: yes",
+        "keeps old versions: no; has Object Lock: no",
+        "locks nothing",
+    ] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub enum State {
     Gone,
     /// It could not be looked at, so that nothing is known.
     Unseen,
+    /// It was looked at, and is told for whoever wants to know.
+    Fine,
 }
 
 impl State {
@@ -36,6 +38,7 @@ impl State {
             Self::Recent => "recent",
             Self::Gone => "gone",
             Self::Unseen => "could not look",
+            Self::Fine => "fine",
         }
     }
 }
@@ -176,6 +179,21 @@ impl Finding {
     ) -> Self {
         Self {
             state: State::Gone,
+            ..Self::stale(kind, what, place, owner)
+        }
+    }
+
+    /// Something that is as it may be.
+    pub fn fine(
+        kind: &'static str,
+        what: impl Into<String>,
+        place: impl fmt::Display,
+        owner: Owner,
+    ) -> Self {
+        Self {
+            state: State::Fine,
+            cost: "nothing".to_owned(),
+            healing: "none: it is as it may be".to_owned(),
             ..Self::stale(kind, what, place, owner)
         }
     }

@@ -23,15 +23,20 @@ pub(crate) struct OfBucket {
 impl S3Storage {
     /// Asks the bucket whether it keeps old versions and can lock objects.
     pub(crate) fn ask_bucket(&self) -> Result<OfBucket> {
-        let versions = self.of_bucket("versioning", |text| {
-            xml::element(text, "Status").map(str::trim) == Some("Enabled")
-        })?;
+        let keeps_versions = self.keeps_versions()?;
         let locks = self.of_bucket("object-lock", |text| {
             xml::element(text, "ObjectLockEnabled").map(str::trim) == Some("Enabled")
         })?;
         Ok(OfBucket {
-            keeps_versions: versions,
+            keeps_versions,
             locks,
+        })
+    }
+
+    /// Whether the bucket keeps what is removed as old versions; `None` if it does not tell.
+    pub fn keeps_versions(&self) -> Result<Option<bool>> {
+        self.of_bucket("versioning", |text| {
+            xml::element(text, "Status").map(str::trim) == Some("Enabled")
         })
     }
 
