@@ -110,7 +110,14 @@ fn an_endpoint_whose_locks_hold_nothing_is_found_out() {
         "HTTP/1.1 200 OK".clone_into(&mut reply.line);
         reply.body.clear();
     });
+    let shortened = Fault::request(|request| {
+        request.set(
+            "x-amz-object-lock-retain-until-date",
+            "2090-01-01T00:00:00Z",
+        );
+    });
     for (method, fault, why) in [
+        ("PUT", shortened.clone(), "has another lock"),
         ("PUT", dropped.clone(), "has no lock"),
         ("DELETE", lied, "in spite of its lock"),
     ] {
@@ -126,12 +133,16 @@ fn an_endpoint_whose_locks_hold_nothing_is_found_out() {
     bucket.direct("a").lock_with(retention(30)).unwrap();
     let storage = bucket.storage("a");
     listed(&storage, "features");
-    bucket.proxy.add("PUT", "/packs/", ALWAYS, dropped);
-    let error = storage.put(&name("packs/ab/1"), b"bytes").unwrap_err();
-    let text = error.to_string();
-    assert_eq!(error.kind(), ErrorKind::Denied, "{text}");
-    for word in ["a/packs/ab/1", "is not locked", "s3:GetObjectRetention"] {
-        assert!(text.contains(word), "{word}: {text}");
+    for fault in [dropped, shortened] {
+        bucket.proxy.heal();
+        in_year(&bucket, 2100);
+        bucket.proxy.add_first("PUT", "/packs/", ALWAYS, fault);
+        let error = storage.put(&name("packs/ab/1"), b"bytes").unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{text}");
+        for word in ["a/packs/ab/1", "is not locked", "s3:GetObjectRetention"] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
     }
 }
 
@@ -198,6 +209,20 @@ fn locks_are_renewed_when_less_than_half_is_left_and_of_what_stays_alone() {
     assert_eq!(until(&bucket, "a/packs/ab/2"), first, "it leaves");
     let again = storage.extend_locks(&stays, false).unwrap();
     assert_eq!(again.extended, 0, "{again:?}");
+
+    // In the middle: a month is less than half, and two and a half are more.
+    for (file, until) in [("1", "2100-02-01"), ("3", "2100-03-15")] {
+        let line = format!("PUT /{}/a/packs/ab/{file}", bucket.name);
+        let lock = format!(
+            "x-amz-object-lock-mode: COMPLIANCE\r\n\
+             x-amz-object-lock-retain-until-date: {until}T00:00:00Z\r\nContent-MD5: x\r\n"
+        );
+        assert!(bucket.moto.ask(&line, &lock, b"bytes").contains("200 "));
+    }
+    let middle = storage.extend_locks(&stays, false).unwrap();
+    assert_eq!(middle.extended, 1, "{middle:?}");
+    assert!(until(&bucket, "a/packs/ab/1").starts_with("2100-04-11T00:"));
+    assert!(until(&bucket, "a/packs/ab/3").starts_with("2100-03-15T00:"));
 }
 
 #[test]
