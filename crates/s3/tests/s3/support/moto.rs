@@ -20,7 +20,7 @@ pub(crate) struct Moto {
     /// Host and port.
     pub(crate) address: String,
     /// Its standard input is closed when this process ends. None if another has started it.
-    own: Option<Child>,
+    _child: Option<Child>,
 }
 
 /// Python with moto: named by the environment, or installed below the target folder.
@@ -49,7 +49,10 @@ pub(crate) fn moto(test: &str) -> Option<&'static Moto> {
 /// The server that the environment names.
 fn named() -> Option<Moto> {
     let address = std::env::var("SNAPKEEP_S3_SERVER").ok()?;
-    Some(Moto { address, own: None })
+    Some(Moto {
+        address,
+        _child: None,
+    })
 }
 
 fn start() -> Moto {
@@ -71,7 +74,7 @@ fn start() -> Moto {
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
     Moto {
         address,
-        own: Some(child),
+        _child: Some(child),
     }
 }
 
@@ -84,16 +87,6 @@ impl Moto {
         let reply = self.ask(&format!("PUT /{bucket}"), headers, b"");
         assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
         bucket
-    }
-
-    /// Whether it takes what real ones refuse, such as a lock that has ended already: a test that
-    /// needs that is not for others.
-    pub(crate) fn is_lenient(&self, test: &str) -> bool {
-        let lenient = self.own.is_some();
-        if !lenient {
-            eprintln!("SKIP: {test}: needs moto, which takes what the named server refuses");
-        }
-        lenient
     }
 
     /// One request, with further headers, each with its line's end. The whole reply as text.
