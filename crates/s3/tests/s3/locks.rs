@@ -215,7 +215,9 @@ fn locks_are_renewed_when_less_than_half_is_left_and_of_what_stays_alone() {
         let line = format!("PUT /{}/a/packs/ab/{file}", bucket.name);
         let lock = format!(
             "x-amz-object-lock-mode: COMPLIANCE\r\n\
-             x-amz-object-lock-retain-until-date: {until}T00:00:00Z\r\nContent-MD5: x\r\n"
+             x-amz-object-lock-retain-until-date: {until}T00:00:00Z\r\n\
+             x-amz-sdk-checksum-algorithm: SHA256\r\n\
+             x-amz-checksum-sha256: J3CJ2RwL308uaGK6fkoHYFEZQx9dE/cm3TUrBvGyBqk=\r\n"
         );
         assert!(bucket.moto.ask(&line, &lock, b"bytes").contains("200 "));
     }
