@@ -17,6 +17,7 @@ mod heads;
 mod hostile;
 mod index;
 mod keys;
+mod late;
 pub mod limits;
 mod map;
 mod marks;

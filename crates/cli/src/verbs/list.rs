@@ -21,6 +21,8 @@ struct Listed {
     archives: Vec<Entry>,
     /// Archives whose own record cannot be read.
     damaged: Vec<Damaged>,
+    /// Archives that are there, and are listed once a pruning has copied what they need.
+    late: Vec<String>,
     /// What this host remembers and is gone.
     rolled_back: Vec<String>,
 }
@@ -144,6 +146,7 @@ pub(super) fn run(settings: &Settings, list: &List, json: bool) -> Result<ExitCo
     let mut found = Listed {
         archives: Vec::new(),
         damaged: Vec::new(),
+        late: Vec::new(),
         rolled_back: (session.doubts.iter())
             .map(|doubt| doubt.what.clone())
             .collect(),
@@ -161,6 +164,9 @@ pub(super) fn run(settings: &Settings, list: &List, json: bool) -> Result<ExitCo
                  finished; `snapkeep repair` mends that: {}",
                 error.chain()
             ));
+        }
+        for name in names.iter().filter(|name| late.contains(*name)) {
+            add_late(&mut found, &session, name)?;
         }
         for name in names.into_iter().filter(|name| !late.contains(name)) {
             let attributes = attributes.remove(&name);
@@ -197,6 +203,31 @@ pub(super) fn run(settings: &Settings, list: &List, json: bool) -> Result<ExitCo
     } else {
         Code::Damaged.into()
     })
+}
+
+/// One that was taken back just as a sweep began is named: somebody waits for it. Of others that are
+/// not listed something is gone.
+fn add_late(found: &mut Listed, session: &Session, name: &SnapshotName) -> Result<()> {
+    let repository = &session.repository;
+    let is_forgotten = || {
+        let attributes = repository.attributes(name);
+        attributes.is_ok_and(|attributes| attributes.forgotten)
+    };
+    match repository.waits_for_sweep(name) {
+        Ok(true) if !is_forgotten() => {
+            remark(&format!(
+                "archive {name} is there and not listed yet: it was taken back just as a pruning \
+                 began; that one copies what it needs or, if it was killed, a `snapkeep prune` two \
+                 days later"
+            ));
+            found.late.push(name.to_string());
+        }
+        Ok(_) => {}
+        // It was removed since it was listed, or is damaged and could not be restored.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
+        Err(e) => return Err(e.into()),
+    }
+    Ok(())
 }
 
 /// One that is damaged does not hide the others.

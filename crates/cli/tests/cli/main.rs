@@ -12,6 +12,7 @@ mod copy;
 mod durable;
 mod init;
 mod keys;
+mod late;
 mod names;
 mod prune;
 mod repair;
