@@ -100,6 +100,8 @@ pub(crate) enum Verb {
     Backup(Backup),
     /// List archives.
     List(List),
+    /// Tell what the repository holds, in numbers.
+    Stats,
     /// Show one archive.
     Show(Show),
     /// Restore a guest.

@@ -22,6 +22,7 @@ mod prune;
 mod repair;
 mod restore;
 mod show;
+mod stats;
 mod verify;
 
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Verb::Init(init) => init::run(&settings()?, init, json)?,
         Verb::Backup(backup) => return backup::run(&settings()?, backup, json),
         Verb::List(list) => return list::run(&settings()?, list, json),
+        Verb::Stats => return stats::run(&settings()?, json),
         Verb::Show(show) => show::run(&settings()?, show, json)?,
         Verb::Restore(restore) => return restore::run(&settings()?, restore, json),
         Verb::Doctor(doctor) => return doctor::run(&settings()?, doctor, json),

@@ -16,6 +16,7 @@ mod heads;
 #[cfg(test)]
 mod hostile;
 mod index;
+mod inventory;
 mod keys;
 mod late;
 pub mod limits;
@@ -49,6 +50,7 @@ pub use format::pack::Class;
 pub use format::slot::Stretch;
 pub use format::snapshot::{BlobRef, DiskRecord, Lineage, Origin, Snapshot, SnapshotName, Stats};
 pub use index::{Merge, Merged};
+pub use inventory::{Chunks, Inventory, take_inventory};
 pub use keys::{KeyFile, RecoveryKit, Unlock};
 pub use map::{MAP_FAN_OUT, update_map};
 pub use prune::leaving::leaving;

@@ -21,6 +21,7 @@ mod settings;
 #[path = "../support/shape.rs"]
 mod shape;
 mod shapes;
+mod stats;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -380,13 +381,14 @@ fn the_document_names_every_flag_and_no_other() {
     let document =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CLI.md")).unwrap();
     let folder = TempDir::new().unwrap();
-    let verbs: [&[&str]; 31] = [
+    let verbs: [&[&str]; 32] = [
         &[],
         &["init"],
         &["backup", "vm"],
         &["backup", "container"],
         &["list"],
         &["show"],
+        &["stats"],
         &["note"],
         &["protect"],
         &["unprotect"],
