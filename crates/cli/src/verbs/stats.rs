@@ -81,6 +81,7 @@ impl Report for Stats {
         ));
         lines.push(format!("other files: {}", human(self.metadata_bytes)));
         lines.push(match self.unused_bytes {
+            Some(0) => "needed by no archive: nothing".to_owned(),
             Some(bytes) => format!(
                 "needed by no archive: {} (`snapkeep prune` frees it)",
                 human(bytes)

@@ -207,7 +207,7 @@ fn archives_of_the_future_are_told_and_push_nothing_out() {
     let output = snapkeep(&folder, &args);
     assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("1 archives are of later times"), "{said}");
+    assert!(said.contains("1 archive is of a later time than"), "{said}");
     let expected = [
         "2026-03-02T20:00:00Z",
         "2026-03-03T08:00:00Z",

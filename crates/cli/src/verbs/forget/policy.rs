@@ -253,9 +253,13 @@ fn is(verdict: &Verdict, reason: Reason) -> bool {
 fn of_the_future(ahead: usize, now: UnixTime) -> String {
     let now =
         Timestamp::from_second(now.0).map_or_else(|_| now.0.to_string(), |time| time.to_string());
+    let archives = match ahead {
+        1 => "1 archive is of a later time".to_owned(),
+        ahead => format!("{ahead} archives are of later times"),
+    };
     format!(
-        "{ahead} archives are of later times than the clock here shows ({now}): they are kept and \
-         count for nothing; which clock is wrong?"
+        "{archives} than the clock here shows ({now}): that is kept and counts for nothing; which \
+         clock is wrong?"
     )
 }
 
