@@ -48,6 +48,8 @@ struct Sample {
     case: Case,
     cost: Cost,
     traffic: Traffic,
+    /// Processor time of all else on the machine meanwhile: the server, the proxy, the guest.
+    others_s: f64,
 }
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
@@ -115,6 +117,22 @@ fn parse(args: &[String]) -> Result<Options> {
     Ok(options)
 }
 
+/// Processor time of everything on the machine since it started: user, nice, system and interrupts
+/// (proc(5), `/proc/stat`).
+fn busy_s() -> Result<f64> {
+    const TICKS_A_SECOND: f64 = 100.0;
+    let text = std::fs::read_to_string("/proc/stat")?;
+    let all = text.lines().next().context("/proc/stat is empty")?;
+    let ticks: Vec<f64> = all
+        .split_whitespace()
+        .skip(1)
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    let busy = [0, 1, 2, 5, 6].into_iter();
+    let busy: f64 = busy.filter_map(|column| ticks.get(column)).sum();
+    Ok(busy / TICKS_A_SECOND)
+}
+
 /// Every case once for every tool, the tools in turn within each case, on a new server.
 fn one_round(
     options: &Options,
@@ -131,16 +149,19 @@ fn one_round(
     let mut record = |tool: Tool, case: Case, measured: &mut dyn FnMut() -> Result<Cost>| {
         settle()?;
         proxy.take()?;
+        let before = busy_s()?;
         let cost = measured()?;
+        let others_s = (busy_s()? - before - cost.cpu_s).max(0.0);
         let traffic = proxy.take()?;
         let sample = Sample {
             tool,
             case,
             cost,
             traffic,
+            others_s,
         };
         println!(
-            "  {case:?} {}: {:.2} s, {:.2} CPU s, {:.0} MiB, {traffic:?}",
+            "  {case:?} {}: {:.2} s, {:.2} CPU s, others {others_s:.2}, {:.0} MiB, {traffic:?}",
             tool.name(),
             cost.wall_s,
             cost.cpu_s,

@@ -113,7 +113,11 @@ pub(super) fn report(
         let (connections, requests) = values.split_last()?;
         Some(format!("{}; {connections}", requests.join(" + ")))
     });
-    let values: [(&str, Value); 3] = [
+    let values: [(&str, Value); 4] = [
+        (
+            "Processor seconds of all else on the machine meanwhile: the server, the proxy, the guest",
+            |sample| sample.others_s,
+        ),
         ("MiB sent", |sample| mib(sample.traffic.sent)),
         ("MiB received", |sample| mib(sample.traffic.received)),
         ("Peak memory of the largest process, MiB", |sample| {
