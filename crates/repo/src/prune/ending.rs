@@ -47,9 +47,8 @@ impl Run<'_> {
         }
         let markers = watch.markers.iter().map(|begun| &begun.file);
         for file in markers.chain(watch.due.iter().map(|due| &due.file)) {
-            match self.repository.storage.length(file) {
-                Err(e) if e.kind() == ErrorKind::NotFound => return Err(ended()),
-                there => drop(there?),
+            if self.is_absent(file)? {
+                return Err(ended());
             }
         }
         Ok(())
@@ -89,15 +88,39 @@ impl Run<'_> {
             // Whoever finds the generations gone must not be shown their packs, either.
             self.settle()?;
         }
-        let folder = Folder::list(&**storage)?;
-        let is_new = |file: &FileName| !watch.is_own(file) && !known.contains(file);
-        if archives && folder.markers.iter().any(|(file, _)| is_new(file)) {
-            return Ok(());
+        loop {
+            let at = Moment::now(&*self.repository.clock);
+            let folder = Folder::list(&**storage)?;
+            let is_new = |file: &FileName| !watch.is_own(file) && !known.contains(file);
+            if archives && folder.markers.iter().any(|(file, _)| is_new(file)) {
+                return Ok(());
+            }
+            // Another one has deleted what the marker names, and only a generation tells why.
+            for name in watch.due.iter().flat_map(|due| &due.generation.archives) {
+                let names = watch
+                    .markers
+                    .iter()
+                    .any(|begun| begun.survivors.contains(name));
+                if names && self.is_absent(&name.file())? {
+                    return Ok(());
+                }
+            }
+            // A sweep that begins now deletes nothing before it has seen that they are gone.
+            if !at.is_before(&*self.repository.clock, limits::LOOK_SECONDS_MAX) {
+                break;
+            }
         }
         for due in watch.due {
             storage.remove(&due.file)?;
         }
         Ok(())
+    }
+
+    pub(super) fn is_absent(&self, file: &FileName) -> Result<bool> {
+        match self.repository.storage.length(file) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(true),
+            there => there.map(|_| false),
+        }
     }
 
     /// Until when a sweep must not begin: it could not end, since one of its generations names an

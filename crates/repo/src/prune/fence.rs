@@ -67,11 +67,21 @@ pub(crate) fn look_again(
         }
     }
     let file = name.file();
-    let proven = prove(repository, name, snapshot)
-        .and_then(|_| repository.check_not_doomed(name))
-        .and_then(|()| repository.storage.length(&file).map(drop));
-    let Err(error) = proven else {
-        return Ok(());
+    let proven = || {
+        prove(repository, name, snapshot)
+            .and_then(|_| repository.check_not_doomed(name))
+            .and_then(|()| repository.storage.length(&file).map(drop))
+    };
+    let error = loop {
+        let at = Moment::now(&*repository.clock);
+        match proven() {
+            Ok(()) => return Ok(()),
+            // A sweep may have come upon it since, and count on it.
+            Err(e)
+                if e.kind() == ErrorKind::Swept
+                    && at.is_before(&*repository.clock, limits::LOOK_SECONDS_MAX) => {}
+            Err(e) => break e,
+        }
     };
     if error.kind() == ErrorKind::Swept {
         // What stays behind is late, so it is not listed.

@@ -53,6 +53,11 @@ impl Folder {
         Ok(())
     }
 
+    /// Whether the same generations and markers are in both.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        names(self.clone()) == names(other.clone())
+    }
+
     /// The highest number; 0 if there is none. It never falls: the newest marker stays.
     pub(crate) fn newest(&self) -> u32 {
         let both = self.generations.iter().chain(&self.markers);

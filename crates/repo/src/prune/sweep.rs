@@ -30,7 +30,7 @@ pub(super) struct Due {
 pub(super) struct Begun {
     pub(super) file: FileName,
     pub(super) number: u32,
-    survivors: Survivors,
+    pub(super) survivors: Survivors,
     pub(super) at: Moment,
 }
 
@@ -132,7 +132,8 @@ impl Run<'_> {
         Ok(due)
     }
 
-    /// Puts a marker that names the archives that stay; none if the sweep could not end.
+    /// Puts a marker that names the archives that stay; none if the sweep could not end, or another one
+    /// has begun meanwhile.
     fn put_marker(&self, folder: &Folder, times: &Times, due: &[Due]) -> Result<Option<Begun>> {
         let survey = self.survey()?;
         let kept = kept_after_all(due, &survey.names, &|name| survey.may_go(name));
@@ -149,7 +150,17 @@ impl Run<'_> {
         let stays = (names.iter())
             .filter(|name| !(late.contains(*name) || named.contains(name) && survey.may_go(name)));
         let survivors = Survivors::new(stays.map(Survivor::of));
-        self.put_survivors(self.next_number()?, survivors).map(Some)
+        loop {
+            let at = Moment::now(&*self.repository.clock);
+            // Another sweep that began since may delete what this marker would name.
+            if !Folder::list(&*self.repository.storage)?.is_same(folder) {
+                return Ok(None);
+            }
+            let number = self.next_number()?;
+            if !at.is_before(&*self.repository.clock, limits::LOOK_SECONDS_MAX) {
+                return self.put_survivors(number, survivors).map(Some);
+            }
+        }
     }
 
     fn put_survivors(&self, number: u32, survivors: Survivors) -> Result<Begun> {
@@ -189,7 +200,7 @@ impl Run<'_> {
         if !slow && stay.iter().all(|name| begun.survivors.contains(name)) {
             return Ok(None);
         }
-        let survivors = Survivors::new(stay.iter().map(Survivor::of));
+        let survivors = Survivors::new(self.settled(begun, stay)?.map(Survivor::of));
         let last = self.put_survivors(begun.number, survivors)?;
         if slow {
             self.settle()?;
@@ -201,6 +212,23 @@ impl Run<'_> {
             self.check_still_going(going)?;
         }
         Ok(Some(last))
+    }
+
+    /// Those of the archives that stay whose writers will not remove them any more: who found before
+    /// this sweep gave an archive homes that it has none does that shortly afterwards, or looks anew.
+    fn settled<'s>(
+        &self,
+        begun: &Begun,
+        stay: &'s [SnapshotName],
+    ) -> Result<impl Iterator<Item = &'s SnapshotName>> {
+        self.settle()?;
+        let mut there = Vec::new();
+        for name in stay {
+            if begun.survivors.contains(name) || !self.is_absent(&name.file())? {
+                there.push(name);
+            }
+        }
+        Ok(there.into_iter())
     }
 
     /// Fails if an archive was taken back while this slept, and another pruning ended.
@@ -277,9 +305,8 @@ impl Run<'_> {
     /// Whether each of these packs is condemned, or is not there if it is asked for by its name.
     fn are_gone(&self, packs: &[IndexedPack], condemned: &HashSet<PackId>) -> Result<bool> {
         for pack in packs.iter().filter(|pack| !condemned.contains(&pack.id)) {
-            match self.repository.storage.length(&pack_file(&pack.id)) {
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                there => return there.map(|_| false),
+            if !self.is_absent(&pack_file(&pack.id))? {
+                return Ok(false);
             }
         }
         Ok(true)
