@@ -43,7 +43,9 @@ impl Archive for StoredArchive {
 
     fn guest_config(&self) -> Result<Vec<u8>> {
         (self.repository.read_blob(&self.snapshot.guest_config)).map_err(|e| {
-            error::repository(
+            error::of_archive(
+                &self.repository,
+                &self.name,
                 format!("cannot read the guest's configuration in {}", self.name),
                 e,
             )
@@ -58,7 +60,9 @@ impl Archive for StoredArchive {
             .map(|blob| self.repository.read_blob(blob)))
         .transpose()
         .map_err(|e| {
-            error::repository(
+            error::of_archive(
+                &self.repository,
+                &self.name,
                 format!("cannot read the firewall's configuration in {}", self.name),
                 e,
             )
@@ -91,6 +95,7 @@ impl Archive for StoredArchive {
         }
         Ok(Box::new(Restore {
             repository,
+            name,
             volumes,
             disks,
         }))
@@ -128,6 +133,7 @@ fn may_restore(repository: &Repository, name: &ArchiveName) -> Result<()> {
 
 struct Restore {
     repository: Arc<Repository>,
+    name: ArchiveName,
     volumes: BTreeMap<DeviceName, VolumeInfo>,
     disks: BTreeMap<DeviceName, DiskRecord>,
 }
@@ -146,6 +152,8 @@ impl VmRestore for Restore {
         })?;
         let reader = DiskReader::new(Arc::clone(&self.repository), disk.clone());
         Ok(Box::new(StoredVolume {
+            repository: Arc::clone(&self.repository),
+            name: self.name.clone(),
             device: device.clone(),
             reader,
         }))
@@ -157,6 +165,8 @@ impl VmRestore for Restore {
 }
 
 struct StoredVolume {
+    repository: Arc<Repository>,
+    name: ArchiveName,
     device: DeviceName,
     reader: DiskReader,
 }
@@ -178,7 +188,9 @@ impl VolumeReader for StoredVolume {
             return Err(Error::new(ErrorKind::Protocol, what));
         }
         (self.reader.read_at(offset, buffer)).map_err(|e| {
-            error::repository(
+            error::of_archive(
+                &self.repository,
+                &self.name,
                 format!("cannot read device {} of the archive", self.device),
                 e,
             )
@@ -187,7 +199,8 @@ impl VolumeReader for StoredVolume {
 
     fn next_data(&self, offset: u64) -> Result<Option<Region>> {
         let found = (self.reader.next_data(offset)).map_err(|e| {
-            error::repository(format!("cannot read the map of device {}", self.device), e)
+            let what = format!("cannot read the map of device {}", self.device);
+            error::of_archive(&self.repository, &self.name, what, e)
         })?;
         found
             .map(|(offset, length)| Region::new(offset, length))

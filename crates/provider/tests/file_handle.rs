@@ -13,7 +13,7 @@ use snapkeep_api::{
     UnixTime, VmMechanism, VmSource, Volume, VolumeInfo,
 };
 use snapkeep_provider::{Options, RepositoryProvider};
-use snapkeep_repo::{MemoryStorage, Protect, Repository, SystemRandom};
+use snapkeep_repo::{MemoryStorage, Protect, Repository, Storage, SystemRandom};
 
 /// When all backups start: what is to wait for the next second waits in no time.
 const START: UnixTime = UnixTime(1_800_000_000);
@@ -25,7 +25,10 @@ impl TaskLog for Quiet {
 }
 
 fn provider() -> RepositoryProvider {
-    let storage = Arc::new(MemoryStorage::new());
+    provider_on(Arc::new(MemoryStorage::new()))
+}
+
+fn provider_on(storage: Arc<dyn Storage>) -> RepositoryProvider {
     let random = Arc::new(SystemRandom);
     let repository =
         Repository::init(storage, Arc::clone(&random) as _, &Protect::Open, 64 << 10).unwrap();
@@ -152,6 +155,36 @@ fn pattern(length: usize) -> Vec<u8> {
             }
         })
         .collect()
+}
+
+#[test]
+fn an_archive_that_is_pruned_while_it_is_restored_is_called_removed_and_not_damaged() {
+    let storage = Arc::new(MemoryStorage::new());
+    let provider = provider_on(Arc::clone(&storage) as _);
+    let (name, _) = backup(&provider, &pattern(1 << 20), None).unwrap();
+    let mut restore = (provider.open_archive(&name).unwrap())
+        .restore_vm()
+        .unwrap();
+    let reader = restore.open_volume(&device()).unwrap();
+    let remove = |folder: &str| {
+        let mut files = Vec::new();
+        (storage.list(&folder.parse().unwrap(), &mut |file, _| {
+            files.push(file.clone());
+            Ok(())
+        }))
+        .unwrap();
+        for file in files {
+            storage.remove(&file).unwrap();
+        }
+    };
+    let mut bytes = vec![0; 4096];
+    remove("packs");
+    let error = reader.read_at(0, &mut bytes).unwrap_err();
+    assert!(!error.to_string().contains("was removed"), "{error}");
+    remove("snapshots");
+    let error = reader.read_at(0, &mut bytes).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert!(error.to_string().contains("was removed"), "{error}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::error;
 
 /// The tree of an archive.
 pub(crate) struct StoredTree {
+    repository: Arc<Repository>,
     archive: ArchiveName,
     reader: repo::TreeReader,
 }
@@ -21,14 +22,20 @@ impl StoredTree {
         archive: ArchiveName,
         record: &TreeRecord,
     ) -> Result<Self> {
-        let reader = repo::TreeReader::open(repository, record)
-            .map_err(|e| error::repository(format!("cannot open the tree of {archive}"), e))?;
-        Ok(Self { archive, reader })
+        let reader = repo::TreeReader::open(Arc::clone(&repository), record).map_err(|e| {
+            let what = format!("cannot open the tree of {archive}");
+            error::of_archive(&repository, &archive, what, e)
+        })?;
+        Ok(Self {
+            repository,
+            archive,
+            reader,
+        })
     }
 
     fn failed(&self, error: repo::Error) -> Error {
         let what = format!("cannot read the tree of archive {}", self.archive);
-        error::repository(what, error)
+        error::of_archive(&self.repository, &self.archive, what, error)
     }
 
     fn node(&self, node: repo::TreeNode) -> Result<TreeNode> {
