@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::Method;
+use http::header::ETAG;
+use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
@@ -162,6 +163,19 @@ fn broken(line: &str) -> Broken {
     }
 }
 
+/// Why a reply of success is none of the storage's: something before it may say that all is well, such as
+/// with a page for people, and the storage has seen nothing.
+fn unlike(kind: Request, of_lock: bool, headers: &HeaderMap, body: &[u8]) -> Option<&'static str> {
+    let has_etag = headers.contains_key(ETAG);
+    let is_empty = body.trim_ascii().is_empty();
+    match kind {
+        Request::Put if of_lock => (!is_empty).then_some("has a body, and should have none"),
+        Request::Put | Request::Head => (!has_etag).then_some("names no object: it has no ETag"),
+        Request::Delete => (!is_empty).then_some("has a body, and should have none"),
+        Request::Get | Request::List | Request::Credentials => None,
+    }
+}
+
 fn refusal(status: u16, region: Option<String>, body: &Bytes) -> Refusal {
     let text = String::from_utf8_lossy(body);
     let words = |name: &str| {
@@ -185,6 +199,7 @@ fn refusal(status: u16, region: Option<String>, body: &Bytes) -> Refusal {
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let kind = self.kind(&request);
+        let of_lock = request.uri().query() == Some("retention");
         let is_whole = request.extensions().get::<Whole>().is_some();
         let length = request.body().content_length() as u64;
         (self.account.begin(kind, length)).map_err(|e| noted(Problem::Unsent(e)))?;
@@ -234,6 +249,9 @@ impl HttpService for Service {
         if kind == Request::Put && body.windows(7).any(|part| part == b"<Error>") {
             note(Problem::Refused(refusal(503, None, &body)));
             return Err(HttpError::new(HttpErrorKind::Unknown, Noted));
+        }
+        if let Some(why) = unlike(kind, of_lock, &parts.headers, &body) {
+            return Err(noted(Problem::Wrong(why.to_owned())));
         }
         Ok(HttpResponse::from_parts(parts, body.into()))
     }

@@ -11,6 +11,17 @@ pub(crate) fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     Some(&text[start..start + length])
 }
 
+/// The name of the outermost element.
+pub(crate) fn root(text: &str) -> Option<&str> {
+    let text = text.trim_start();
+    let text = match text.strip_prefix("<?") {
+        Some(head) => head.split_once("?>")?.1.trim_start(),
+        None => text,
+    };
+    let ends = |c: char| c.is_whitespace() || c == '>' || c == '/';
+    text.strip_prefix('<')?.split(ends).next()
+}
+
 /// Whether a page of a list is whole: what it says of itself agrees with what it holds. Why not,
 /// otherwise.
 pub(crate) fn check_page(text: &str) -> Result<(), String> {
@@ -148,6 +159,20 @@ mod tests {
             String::new(),
         ] {
             assert!(check_page(&wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_outermost_element_is_found_behind_what_stands_before_it() {
+        for text in [
+            "<A/>",
+            " <A>x</A>",
+            "<?xml version=\"1.0\"?>\n<A xmlns=\"x\"/>",
+        ] {
+            assert_eq!(root(text), Some("A"), "{text}");
+        }
+        for text in ["", "A", "<?xml <A/>"] {
+            assert_eq!(root(text), None, "{text}");
         }
     }
 

@@ -6,7 +6,7 @@ use snapkeep_repo::{Error, ErrorKind, Result, Storage};
 
 use super::{LockMode, MODE, ObjectLock, Retention, UNTIL};
 use crate::clock;
-use crate::fault::Deed;
+use crate::fault::{Deed, Trouble};
 use crate::limits;
 use crate::probe;
 use crate::signed::Question;
@@ -24,9 +24,7 @@ impl S3Storage {
     /// Asks the bucket whether it keeps old versions and can lock objects.
     pub(crate) fn ask_bucket(&self) -> Result<OfBucket> {
         let keeps_versions = self.keeps_versions()?;
-        let locks = self.of_bucket("object-lock", |text| {
-            xml::element(text, "ObjectLockEnabled").map(str::trim) == Some("Enabled")
-        })?;
+        let locks = self.of_bucket("object-lock", "ObjectLock", "ObjectLockEnabled")?;
         Ok(OfBucket {
             keeps_versions,
             locks,
@@ -35,19 +33,29 @@ impl S3Storage {
 
     /// Whether the bucket keeps what is removed as old versions; `None` if it does not tell.
     pub fn keeps_versions(&self) -> Result<Option<bool>> {
-        self.of_bucket("versioning", |text| {
-            xml::element(text, "Status").map(str::trim) == Some("Enabled")
-        })
+        self.of_bucket("versioning", "Versioning", "Status")
     }
 
-    fn of_bucket(&self, what: &'static str, says: impl Fn(&str) -> bool) -> Result<Option<bool>> {
+    /// Whether an element of a setting is `Enabled`. The root of the reply has these words in its name,
+    /// which is not the same everywhere.
+    fn of_bucket(&self, what: &'static str, words: &str, element: &str) -> Result<Option<bool>> {
         let subject = self.subject(Deed::AskBucket, what);
-        let answer = self.run(subject, async |_| {
-            self.ask_signed(Question::new(Method::GET, None).about(what))
-                .await
+        let says = self.run(subject, async |_| {
+            let question = Question::new(Method::GET, None).about(what);
+            let text = self.ask_signed(question).await?.text();
+            let root = xml::root(&text).unwrap_or_default();
+            if root.contains(words) {
+                let said = xml::element(&text, element).map(str::trim);
+                return Ok(Some(said == Some("Enabled")));
+            }
+            // So answers who takes any question to a bucket for that for a list.
+            if root == "ListBucketResult" {
+                return Ok(None);
+            }
+            Err(Trouble::Wrong("does not say it".to_owned()))
         });
-        match answer {
-            Ok(answer) => Ok(Some(says(&answer.text()))),
+        match says {
+            Ok(says) => Ok(says),
             // So it is told that there is no such thing.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Some(false)),
             // Who may not ask, or whose endpoint does not know the question, learns nothing.

@@ -14,6 +14,7 @@ mod faults;
 mod interrupted;
 mod lists;
 mod locks;
+mod pages;
 mod reaching;
 mod refusals;
 mod renewals;

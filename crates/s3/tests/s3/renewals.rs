@@ -1,5 +1,7 @@
 //! Locks that are renewed, and versions that are removed: with faults on the way, and beside others.
 
+use std::sync::Arc;
+
 use snapkeep_repo::{ErrorKind, FileName, Storage};
 
 use crate::locks::{in_year, listed, retention, until};
@@ -67,7 +69,10 @@ fn a_storage_that_says_it_renewed_and_did_not_is_found_out() {
     in_year(&bucket, 2100);
     // The server sees a question, and its answer is taken for a yes.
     let line = format!("GET /{}?versioning HTTP/1.1", bucket.name);
-    let lied = Fault::request(move |request| line.clone_into(&mut request.line));
+    let lied = Fault::Both(
+        Arc::new(move |request| line.clone_into(&mut request.line)),
+        Arc::new(|reply| reply.body.clear()),
+    );
     (bucket.proxy).add_first("PUT", "retention", ALWAYS, lied);
     let error = storage.extend_locks(&|_| true, false).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");

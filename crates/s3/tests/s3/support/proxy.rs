@@ -152,6 +152,8 @@ pub(crate) enum Fault {
     Cut(usize),
     /// The server does not see it; this status, code and words are the answer.
     Answer(u16, &'static str, &'static str),
+    /// The server does not see it; a page for people is the answer, with the status of success.
+    Page,
     /// The server sees another request.
     Request(Edit),
     /// Another reply comes.
@@ -285,6 +287,20 @@ fn serve(client: &TcpStream, server: &str, state: &Mutex<State>) {
             sign_again(&mut request);
         }
         Some(Fault::Cut(bytes)) => cut = Some(*bytes),
+        Some(Fault::Page) => {
+            let mut reply = Message {
+                line: "HTTP/1.1 200 OK".to_owned(),
+                body: b"<html><body>We are back soon.</body></html>".to_vec(),
+                ..Message::default()
+            };
+            if request.line.starts_with("HEAD") {
+                reply.body.clear();
+            }
+            reply.set("Content-Type", "text/html");
+            reply.set("Content-Length", &reply.body.len().to_string());
+            send(client, &mut reply, None);
+            return;
+        }
         Some(Fault::Answer(status, code, words)) => {
             let body = format!(
                 "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{words}</Message></Error>"
