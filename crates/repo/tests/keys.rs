@@ -264,6 +264,21 @@ fn an_open_slot_that_somebody_put_there_opens_nothing_and_is_told() {
 }
 
 #[test]
+fn whoever_gives_a_secret_opens_no_repository_that_is_not_encrypted() {
+    // Somebody without a key put it in the place of the encrypted one.
+    let memory = Arc::new(MemoryStorage::new());
+    let random = Arc::new(SystemRandom);
+    Repository::init(shared(&memory), random, &Protect::Open, 64 << 10).unwrap();
+    let by = |unlock: &Unlock| {
+        let opened = Repository::open(shared(&memory), Arc::new(SystemRandom), unlock);
+        opened.expect_err("it is not encrypted").kind()
+    };
+    assert_eq!(by(&Unlock::KeyFile(key())), ErrorKind::WrongKey);
+    let passphrase = Unlock::Passphrase("secret".to_owned().into());
+    assert_eq!(by(&passphrase), ErrorKind::WrongKey);
+}
+
+#[test]
 fn a_label_that_was_changed_or_taken_from_another_slot_is_not_believed() {
     let (memory, key) = (Arc::new(MemoryStorage::new()), key());
     let made = init(&shared(&memory), &key).unwrap();

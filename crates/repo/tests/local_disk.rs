@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
-use snapkeep_repo::{Error, ErrorKind, Repository, SystemFiles, verify};
+use snapkeep_repo::{Error, ErrorKind, PruneOptions, Repository, SystemFiles, prune, verify};
 
 use support::history::Process;
 use support::hooked::{Call, Hooked};
@@ -177,6 +177,59 @@ fn forgetting_on_a_full_ext4_is_told_and_needs_no_more_than_a_few_blocks() {
     assert_eq!(open(&root, 6).snapshots().unwrap(), [name("1")]);
     fs::remove_file(&ballast).unwrap();
     all_is_well(&root, "4");
+}
+
+#[test]
+fn pruning_makes_room_on_an_ext4_that_is_nearly_full_and_is_told_where_there_is_none() {
+    const TEST: &str =
+        "pruning_makes_room_on_an_ext4_that_is_nearly_full_and_is_told_where_there_is_none";
+    let Some(folder) = inside() else {
+        return on_an_ext4(TEST, 24);
+    };
+    let (root, ballast) = (folder.join("repository"), folder.join("ballast"));
+    one_archive(&root);
+    backup(&open(&root, 2), &name("2"), None, &disk(2, 30)).unwrap();
+    open(&root, 3).forget(&name("2")).unwrap();
+    let options = PruneOptions {
+        grace: 0,
+        settle: 0,
+        confirmed: true,
+        ..PruneOptions::default()
+    };
+    fill(&ballast, 0);
+    let error = prune(&open(&root, 4), &options).expect_err("full");
+    assert_eq!(error.kind(), ErrorKind::Full, "{}", error.chain());
+    told(&error, &root, "No space left");
+    assert!(restore(&open(&root, 5), &name("1")).unwrap() == disk(1, 7));
+    // A mark and a sweep need a few blocks.
+    fs::File::options()
+        .write(true)
+        .open(&ballast)
+        .and_then(|file| file.set_len(file.metadata()?.len() - 128 * 1024))
+        .unwrap();
+    let before = size_of(&root.join("packs"));
+    let mut deleted = 0;
+    for number in 6..10 {
+        let report = prune(&open(&root, number), &options).unwrap();
+        deleted += report.swept.map_or(0, |swept| swept.deleted.number);
+        if report.waiting.is_none() {
+            break;
+        }
+    }
+    assert!(deleted > 0);
+    assert!(size_of(&root.join("packs")) < before);
+    // With the room that this made, the next backup fits.
+    all_is_well(&root, "4");
+}
+
+/// Bytes of all files below a folder.
+fn size_of(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let sizes = entries.map(|entry| match entry.metadata().unwrap() {
+        data if data.is_dir() => size_of(&entry.path()),
+        data => data.len(),
+    });
+    sizes.sum()
 }
 
 /// Does something before the n-th file is written.

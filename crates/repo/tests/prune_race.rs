@@ -422,3 +422,35 @@ fn a_generation_that_cannot_be_read_keeps_writers_out_and_readers_not() {
     assert!(error.to_string().contains(&file), "{error}");
     is_read(&sweeps);
 }
+
+#[test]
+fn a_verification_during_which_all_is_pruned_at_any_operation_finds_no_damage() {
+    let (marks, sweeps) = worlds();
+    for world in [marks, sweeps] {
+        let verified = |at: u64| {
+            let world = world.fork();
+            let count = Arc::new(AtomicU64::new(0));
+            let hook = {
+                let (world, count) = (world.same(), Arc::clone(&count));
+                move |(moment, _, _): support::between::Step<'_>| {
+                    if moment == Moment::Before && count.fetch_add(1, Ordering::SeqCst) == at {
+                        world.prune_all();
+                    }
+                }
+            };
+            let repository = world.open();
+            let repository = world
+                .open_on(Arc::new(Between::new(world.storage(), hook)))
+                .unwrap_or(repository);
+            let report = verify(&repository).unwrap();
+            assert!(report.damage.is_empty(), "{at}: {:?}", report.damage);
+            assert!(report.snapshots > 0, "{at}");
+            count.load(Ordering::SeqCst)
+        };
+        let count = verified(u64::MAX);
+        assert!(count > 20, "{count}");
+        for at in 0..count {
+            verified(at);
+        }
+    }
+}

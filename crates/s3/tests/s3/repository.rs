@@ -1,6 +1,9 @@
 //! A whole repository on the storage: archives are what was backed up, whatever happens on the way.
 
+use std::time::Duration;
+
 use snapkeep_repo::verify;
+use snapkeep_s3::Options;
 
 use crate::support::Bucket;
 use crate::support::archive::{back_up, disk, make, open, read};
@@ -59,6 +62,48 @@ fn bytes_that_were_changed_on_their_way_are_read_again_and_are_no_damage() {
     bucket.proxy.add("GET", "/packs/", ALWAYS, flip);
     let error = read(&open(bucket.storage("a"))).unwrap_err();
     assert_eq!(error.kind(), snapkeep_repo::ErrorKind::Corrupt, "{error}");
+}
+
+#[test]
+fn a_repository_whose_replies_are_lost_while_it_is_made_is_made_once() {
+    let test = "a_repository_whose_replies_are_lost_while_it_is_made_is_made_once";
+    let Some(bucket) = Bucket::new(test) else {
+        return;
+    };
+    // The second try meets what the first one has put.
+    bucket.proxy.add("PUT", "/keys/", 1, Fault::LoseReply);
+    bucket.proxy.add("PUT", "/config", 2, Fault::LoseReply);
+    let bytes = disk(8);
+    back_up(&make(bucket.storage("a")).unwrap(), &bytes).unwrap();
+    assert!(read(&open(bucket.direct("a"))).unwrap() == bytes);
+    // There is no second one in its place.
+    let error = make(bucket.storage("a")).unwrap_err();
+    assert_eq!(error.kind(), snapkeep_repo::ErrorKind::Exists, "{error}");
+}
+
+#[test]
+fn what_was_moved_to_an_archive_or_never_comes_whole_is_unread_and_no_damage() {
+    let test = "what_was_moved_to_an_archive_or_never_comes_whole_is_unread_and_no_damage";
+    let Some(bucket) = Bucket::new(test) else {
+        return;
+    };
+    let bytes = disk(40);
+    back_up(&make(bucket.direct("a")).unwrap(), &bytes).unwrap();
+    let options = Options {
+        retry_deadline: Duration::from_millis(700),
+        ..bucket.options()
+    };
+    let cold = Fault::Answer(403, "InvalidObjectState", "it is in the archive");
+    for fault in [cold, Fault::Cut(1000)] {
+        let repository = open(bucket.storage_with("a", options.clone()));
+        bucket.proxy.add("GET", "/packs/", ALWAYS, fault);
+        let report = verify(&repository).unwrap();
+        assert!(report.damage.is_empty(), "{:?}", report.damage);
+        assert!(!report.unread.is_empty());
+        let error = read(&repository).unwrap_err();
+        assert_ne!(error.kind(), snapkeep_repo::ErrorKind::Corrupt, "{error}");
+        bucket.proxy.heal();
+    }
 }
 
 #[test]
