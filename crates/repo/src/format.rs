@@ -9,6 +9,8 @@ pub(crate) mod head;
 pub(crate) mod id;
 pub(crate) mod index;
 pub(crate) mod node;
+#[cfg(test)]
+pub(crate) mod noise;
 pub(crate) mod pack;
 pub(crate) mod prune;
 pub(crate) mod slot;

@@ -187,6 +187,7 @@ impl Survivors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::noise;
 
     fn generation() -> Generation {
         let archive = |text: &str| format!("main/vm/{text}/1970-0").parse().expect("a name");
@@ -249,32 +250,9 @@ mod tests {
         assert!(Survivors::parse(&turned.encode()).is_err());
     }
 
-    /// Every cut, every byte with every bit turned, and a pile of random bytes.
     #[test]
     fn damaged_bytes_are_refused_or_decode_to_what_encodes_to_them() {
-        let sound = [generation().encode(), survivors().encode()];
-        let mut tried: Vec<Vec<u8>> = Vec::new();
-        for bytes in &sound {
-            tried.extend((0..bytes.len()).map(|end| bytes[..end].to_vec()));
-            tried.push([bytes, &[0][..]].concat());
-            for place in 0..bytes.len() {
-                for bit in 0..8 {
-                    let mut flipped = bytes.clone();
-                    flipped[place] ^= 1 << bit;
-                    tried.push(flipped);
-                }
-            }
-        }
-        let mut noise = blake3::Hasher::new().finalize_xof();
-        for length in 0..600 {
-            let mut bytes = vec![0; length % 150];
-            noise.fill(&mut bytes);
-            // Small counts, so that what is behind them is looked at.
-            bytes.iter_mut().take(4).skip(1).for_each(|b| *b = 0);
-            tried.push(bytes);
-        }
-        tried.push([&u32::MAX.to_le_bytes()[..], &[0; 64]].concat());
-        for bytes in tried {
+        for bytes in noise::around(&[generation().encode(), survivors().encode()]) {
             if let Ok(found) = Generation::parse(&bytes) {
                 assert_eq!(found.encode(), bytes);
             }
