@@ -24,7 +24,7 @@ use crate::fault::{Deed, Subject, Trouble};
 use crate::limits;
 use crate::listing::Listing;
 use crate::location::Location;
-use crate::lock::Locking;
+use crate::lock::{Locking, is_to_be_locked};
 use crate::reading::{self, Found};
 use crate::signed::Asker;
 use crate::tries::Tries;
@@ -403,9 +403,13 @@ impl Storage for S3Storage {
         }
     }
 
-    /// An object is durable once it is there.
+    /// An object is durable once it is there, and good for the repository once it is locked as it is
+    /// to be, whoever put it.
     fn settle(&self, name: &FileName) -> Result<()> {
-        self.head(name).map(drop)
+        match self.retention().filter(|_| is_to_be_locked(name)) {
+            Some(retention) => self.settle_lock(name, retention),
+            None => self.head(name).map(drop),
+        }
     }
 
     fn read(&self, name: &FileName, range: Range<u64>) -> Result<Vec<u8>> {

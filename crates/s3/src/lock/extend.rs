@@ -87,13 +87,22 @@ impl S3Storage {
             .collect())
     }
 
+    /// Has what somebody put locked, as what is put here is: its writer may have been told that its
+    /// lock is missing, and have failed for that. `NotFound` if it is not there.
+    pub(crate) fn settle_lock(&self, name: &FileName, retention: Retention) -> Result<()> {
+        self.renew(name, retention, false).map(drop)
+    }
+
     fn extend_one(&self, name: &FileName, retention: Retention, pretend: bool) -> Result<Extended> {
-        let lock = match self.lock_of(name) {
-            Ok(lock) => lock,
+        match self.renew(name, retention, pretend) {
             // Somebody removed it meanwhile.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Extended::default()),
-            Err(error) => return Err(error),
-        };
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Extended::default()),
+            one => one,
+        }
+    }
+
+    fn renew(&self, name: &FileName, retention: Retention, pretend: bool) -> Result<Extended> {
+        let lock = self.lock_of(name)?;
         let now = self.storage_now()?;
         let mut one = Extended {
             looked: 1,
@@ -107,12 +116,7 @@ impl S3Storage {
             until: now + retention.seconds(),
         };
         if !pretend {
-            match self.put_lock(name, longer) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    return Ok(Extended::default());
-                }
-                put => put?,
-            }
+            self.put_lock(name, longer)?;
         }
         one.extended = 1;
         one.unlocked = u64::from(lock.is_none());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use snapkeep_repo::{ErrorKind, FileName, Storage};
 
 use crate::locks::{in_year, listed, retention, until};
+use crate::support::archive::{back_up, disk, make, open, read};
 use crate::support::proxy::{ALWAYS, Fault};
 use crate::support::{Bucket, name};
 
@@ -205,4 +206,42 @@ fn what_is_put_with_a_lock_has_the_same_checksum_as_all_else() {
     }
     let stays: &(dyn Fn(&FileName) -> bool + Sync) = &|_| true;
     assert_eq!(storage.extend_locks(stays, true).unwrap().unlocked, 0);
+}
+
+#[test]
+fn a_pack_that_was_put_without_a_lock_is_locked_by_whoever_takes_it_over() {
+    let test = "a_pack_that_was_put_without_a_lock_is_locked_by_whoever_takes_it_over";
+    let Some(bucket) = Bucket::with_locks(test) else {
+        return;
+    };
+    bucket.direct("a").lock_with(retention(30)).unwrap();
+    drop(make(bucket.direct("a")).unwrap());
+    let bytes = disk(8);
+    let dropped = Fault::request(|request| {
+        request.set("x-amz-object-lock-mode", "");
+        request.set("x-amz-object-lock-retain-until-date", "");
+    });
+    bucket.proxy.add("PUT", "/packs/", ALWAYS, dropped);
+    let error = back_up(&open(bucket.storage("a")), &bytes).unwrap_err();
+    assert!(error.to_string().contains("is not locked"), "{error}");
+    let packs = listed(&bucket.direct("a"), "packs");
+    assert!(!packs.is_empty());
+    for pack in &packs {
+        assert_eq!(until(&bucket, &format!("a/{pack}")), "", "{pack}");
+    }
+
+    // Who may not lock it may not rely on it.
+    bucket.proxy.heal();
+    let denied = Fault::Answer(403, "AccessDenied", "Access Denied");
+    bucket.proxy.add("PUT", "retention", ALWAYS, denied);
+    let error = back_up(&open(bucket.storage("a")), &bytes).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    assert!(listed(&bucket.direct("a"), "snapshots").is_empty());
+
+    bucket.proxy.heal();
+    back_up(&open(bucket.storage("a")), &bytes).unwrap();
+    for pack in listed(&bucket.direct("a"), "packs") {
+        assert_ne!(until(&bucket, &format!("a/{pack}")), "", "{pack}");
+    }
+    assert!(read(&open(bucket.direct("a"))).unwrap() == bytes);
 }
