@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use crate::format::bytes::unhex;
 use crate::format::config::Config;
 use crate::format::envelope::{self, Kind};
+use crate::format::features;
 use crate::format::snapshot::{Snapshot, SnapshotName};
 use crate::keys::{Keys, RecoveryKit};
 use crate::storage::{FileName, Storage, read_all};
@@ -66,6 +67,8 @@ pub fn recover_config(storage: &Arc<dyn Storage>, kit: &RecoveryKit, put: bool) 
     let chunk_size = chunk_size.map_or(limits::CHUNK_DEFAULT, |size| size as usize);
     let config = Config::new(id, chunk_size)?;
     if put {
+        // Where objects are locked, a feature says so, and a storage knows it once it was listed.
+        features::added(&**storage)?;
         storage.put(&file, &config.encode(&keys)?)?;
     }
     Ok(config)
