@@ -8,7 +8,7 @@ use snapkeep_s3::{Extended, Purged};
 
 use crate::report::remark;
 use crate::session::Session;
-use crate::units::human;
+use crate::units::{counted, human};
 
 /// What became of locks, and of what they keep.
 #[derive(Serialize)]
@@ -62,23 +62,23 @@ impl Locks {
         let until = self.renewed_until_utc.as_ref();
         let until = until.map_or(String::new(), |until| format!(", until {until}"));
         let mut lines = vec![format!(
-            "{renew} the locks of {} objects{until}",
-            self.renewed
+            "{renew} the locks of {}{until}",
+            counted(self.renewed, "object")
         )];
         if self.removed_versions > 0 {
             lines.push(format!(
-                "{free} {} of {} removed objects whose locks have ended",
+                "{free} {} of {} whose locks have ended",
                 human(self.removed_bytes),
-                self.removed_versions
+                counted(self.removed_versions, "removed object")
             ));
         }
         if self.locked_versions > 0 {
             let until = self.locked_until_utc.as_ref();
             let until = until.map_or(String::new(), |until| format!(", the first until {until}"));
             lines.push(format!(
-                "{} of {} removed objects stay in the bucket, for they are locked{until}; a later run frees them",
+                "locks keep {} of {} in the bucket{until}; a later run frees that",
                 human(self.locked_bytes),
-                self.locked_versions
+                counted(self.locked_versions, "removed object")
             ));
         }
         if let Some(why) = &self.not_freed {
@@ -113,9 +113,9 @@ pub(crate) fn renew(session: &Session, dry_run: bool) -> Result<Option<Extended>
         .context("not all locks are renewed, and nothing is pruned")?;
     if extended.unlocked > 0 {
         remark(&format!(
-            "warning: {} objects had no lock: something puts them that does not know of it, or the credentials lack \
+            "warning: {} had no lock: something puts objects that does not know of it, or the credentials lack \
              the permission s3:GetObjectRetention",
-            extended.unlocked
+            counted(extended.unlocked, "object")
         ));
     }
     Ok(Some(extended))

@@ -46,6 +46,14 @@ pub(crate) fn human(bytes: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
+/// So many of what this word names in the singular.
+pub(crate) fn counted(number: u64, word: &str) -> String {
+    match number {
+        1 => format!("1 {word}"),
+        number => format!("{number} {word}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -140,7 +140,8 @@ impl Retention {
 
 impl fmt::Display for Retention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} days, {}", self.days, self.mode)
+        let word = if self.days == 1 { "day" } else { "days" };
+        write!(f, "{} {word}, {}", self.days, self.mode)
     }
 }
 

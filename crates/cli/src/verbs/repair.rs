@@ -21,6 +21,7 @@ use crate::report::{self, Report};
 use crate::secrets;
 use crate::session::{self, Session};
 use crate::settings::{Secret, Settings};
+use crate::units::counted;
 
 #[derive(Serialize)]
 struct Told {
@@ -141,6 +142,47 @@ impl Told {
         none && self.packs.is_empty() && self.archives.is_empty()
     }
 
+    /// Whether `--apply` has something to do.
+    fn is_repairable(&self) -> bool {
+        let lists = [&self.index, &self.attributes, &self.keys, &self.prunings];
+        !self.packs.is_empty() || lists.iter().any(|list| !list.is_empty())
+    }
+
+    /// Adds what was done, or is to be.
+    fn add_end(&self, lines: &mut Vec<String>) {
+        match &self.done {
+            _ if self.is_whole() => lines.push("nothing is damaged".to_owned()),
+            Some(done) => {
+                lines.push(format!(
+                    "repaired: {} copied; taken away: {}, {}, {}, {} and {} of prunings",
+                    counted(done.copied, "chunk"),
+                    counted(done.packs, "pack"),
+                    counted(done.index, "index object"),
+                    counted(done.attributes, "attribute"),
+                    counted(done.keys, "key"),
+                    counted(done.prunings, "file")
+                ));
+                let left = |left: &Damage| format!("left: {}: {}", left.object, left.error);
+                lines.extend(done.left.iter().map(left));
+            }
+            None if !self.moved.is_empty() => {
+                let more = "nothing else was done: --apply without --move-away repairs the rest";
+                lines.extend(self.has_more().then(|| more.to_owned()));
+            }
+            None if self.is_repairable() => {
+                lines.push("nothing was done: --apply repairs this".to_owned());
+            }
+            None => lines.push("nothing was done, and --apply has nothing to do".to_owned()),
+        }
+        if !self.is_repairable() && self.archives.iter().any(|archive| !archive.lost.is_empty()) {
+            lines.push(
+                "what is missing comes back by the next backup of a guest that still has it; archives \
+                 that stay damaged are to be forgotten (`snapkeep forget`)"
+                    .to_owned(),
+            );
+        }
+    }
+
     /// Whether something is wrong beside what was moved away.
     fn has_more(&self) -> bool {
         let listed: usize = self.lists().iter().map(|list| list.len()).sum();
@@ -212,22 +254,7 @@ impl Report for Told {
                 .iter()
                 .map(|moved| format!("moved away: {moved}")),
         );
-        match &self.done {
-            _ if self.is_whole() => lines.push("nothing is damaged".to_owned()),
-            Some(done) => {
-                lines.push(format!(
-                    "repaired: {} chunks copied, {} packs, {} index objects, {} attributes, {} keys and {} files of prunings taken away",
-                    done.copied, done.packs, done.index, done.attributes, done.keys, done.prunings
-                ));
-                let left = |left: &Damage| format!("left: {}: {}", left.object, left.error);
-                lines.extend(done.left.iter().map(left));
-            }
-            None if !self.moved.is_empty() => {
-                let more = "nothing else was done: --apply without --move-away repairs the rest";
-                lines.extend(self.has_more().then(|| more.to_owned()));
-            }
-            None => lines.push("nothing was done: --apply repairs this".to_owned()),
-        }
+        self.add_end(&mut lines);
         lines
     }
 }
@@ -240,8 +267,8 @@ struct Rebuilt {
 impl Report for Rebuilt {
     fn lines(&self) -> Vec<String> {
         vec![format!(
-            "the index is written anew; {} objects were replaced",
-            self.replaced
+            "the index is written anew; replaced: {}",
+            counted(self.replaced, "object")
         )]
     }
 }

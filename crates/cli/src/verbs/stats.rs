@@ -11,7 +11,7 @@ use crate::failure::Code;
 use crate::report::{self, Report, remark};
 use crate::session::Session;
 use crate::settings::Settings;
-use crate::units::human;
+use crate::units::{counted, human};
 
 #[derive(Serialize)]
 struct Stats {
@@ -65,17 +65,17 @@ impl Report for Stats {
             })
             .collect();
         lines.push(format!(
-            "{} of {} in {} chunks of {}{}",
+            "{} of {} in {} of {}{}",
             archives(self.archives),
             human(self.size_bytes),
-            self.chunks,
+            counted(self.chunks, "chunk"),
             human(self.chunks_bytes),
             times(self.deduplication, "deduplication")
         ));
         lines.push(format!(
-            "stored as {} in {} packs of {}{}",
+            "stored as {} in {} of {}{}",
             human(self.chunks_stored_bytes),
-            self.packs,
+            counted(self.packs, "pack"),
             human(self.packs_bytes),
             times(self.compression, "compression")
         ));
@@ -95,10 +95,7 @@ impl Report for Stats {
 }
 
 fn archives(number: u64) -> String {
-    match number {
-        1 => "1 archive".to_owned(),
-        number => format!("{number} archives"),
-    }
+    counted(number, "archive")
 }
 
 fn times(ratio: Option<f64>, what: &str) -> String {

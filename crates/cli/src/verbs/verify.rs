@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::report::{self, Report, remark};
 use crate::session::Session;
 use crate::settings::Settings;
-use crate::units::human;
+use crate::units::{counted, human};
 
 use journal::{Journal, Wanted};
 
@@ -63,18 +63,19 @@ impl Report for Verified {
             .map(|damage| format!("damaged: {}: {}", damage.object, damage.error));
         let before = (self.packs_before + self.archives_before > 0).then(|| {
             format!(
-                "{} packs and {} archives were proven by a run that was interrupted",
-                self.packs_before, self.archives_before
+                "{} and {} were proven by a run that was interrupted",
+                counted(self.packs_before, "pack"),
+                counted(self.archives_before, "archive")
             )
         });
         let seed = (self.seed).map(|seed| format!("a sample; --seed {seed} repeats it"));
         let sum = format!(
-            "{} packs ({} bytes), {} archives and {} chunks verified, {} damaged objects",
-            self.packs,
+            "{} ({} bytes), {} and {} verified, {}",
+            counted(self.packs, "pack"),
             self.packs_bytes,
-            self.archives,
-            self.chunks,
-            self.damage.len()
+            counted(self.archives, "archive"),
+            counted(self.chunks, "chunk"),
+            counted(self.damage.len() as u64, "damaged object")
         );
         let advice = (!self.damage.is_empty()).then(|| {
             "later backups would rely on the damaged chunks too: `snapkeep repair` tells what is \
@@ -210,7 +211,11 @@ struct Follower<'a> {
 impl Follow for Follower<'_> {
     fn begun(&self, packs: u64, bytes: u64) {
         if packs > 0 && !self.quiet {
-            remark(&format!("{packs} packs of {} are to be read", human(bytes)));
+            remark(&format!(
+                "to be read: {} of {}",
+                counted(packs, "pack"),
+                human(bytes)
+            ));
         }
     }
 

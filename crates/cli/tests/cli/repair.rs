@@ -114,3 +114,23 @@ fn a_config_that_was_lost_is_made_again() {
     let text = ["repair", "--lost-config"];
     fails(&folder, &[&REPO[..], &text].concat(), 2, &["recovery-kit"]);
 }
+
+#[test]
+fn of_packs_that_are_gone_it_is_said_what_brings_them_back() {
+    let (folder, _) = with_archive();
+    for pack in packs(&folder) {
+        fs::remove_file(pack).unwrap();
+    }
+    for (apply, word) in [
+        (&[][..], "has nothing to do"),
+        (&["--apply"], "repaired: 0"),
+    ] {
+        let output = snapkeep(&folder, &[&REPO[..], &["repair"], apply].concat());
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        for word in [word, "by the next backup", "snapkeep forget"] {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+        assert!(!said.contains("--apply repairs this"), "{said}");
+    }
+}
