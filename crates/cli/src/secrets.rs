@@ -6,7 +6,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use snapkeep_repo::Unlock;
+use rustix::fs::FlockOperation::NonBlockingLockExclusive;
+use rustix::fs::{OFlags, flock};
+use rustix::io::Errno;
+use snapkeep_repo::{KeyFile, Unlock};
 use zeroize::Zeroizing;
 
 use crate::durable;
@@ -115,16 +118,51 @@ pub(crate) struct NewSecret {
     path: PathBuf,
     file: File,
     kept: bool,
+    left: bool,
 }
 
 impl NewSecret {
+    /// An empty file that only its owner can read, and that no program holds, is what one left that
+    /// was killed: it is taken over. Any other stays as it is.
     pub(crate) fn claim(path: &Path) -> Result<Self> {
-        let file = (File::options().write(true).create_new(true))
+        let cannot = || format!("cannot make {}", path.display());
+        let new = (File::options().write(true).create_new(true))
             .mode(0o600)
-            .open(path)
-            .with_context(|| format!("cannot make {}", path.display()))?;
-        let (path, kept) = (path.to_owned(), false);
-        Ok(Self { path, file, kept })
+            .open(path);
+        let left = new.is_err();
+        let file = match new {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                left_empty(path).with_context(cannot)?.ok_or_else(|| {
+                    let what = format!(
+                        "{}: there is a file already, and it is not overwritten (if nothing but a \
+                         killed `snapkeep init` made it, and there is no repository, it opens nothing: \
+                         remove it)",
+                        cannot()
+                    );
+                    fault(Code::Failed, what)
+                })?
+            }
+            new => {
+                let file = new.with_context(cannot)?;
+                // Where there are no locks, nobody takes it over either.
+                if flock(&file, NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+                    let what = format!("{}: another program makes it just now", cannot());
+                    return Err(fault(Code::Failed, what));
+                }
+                file
+            }
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            kept: false,
+            left,
+        })
+    }
+
+    /// Whether a program that was killed had taken it before.
+    pub(crate) fn was_left(&self) -> bool {
+        self.left
     }
 
     /// Writes it, durably, and reads it back.
@@ -145,6 +183,36 @@ impl NewSecret {
     pub(crate) fn keep(mut self) {
         self.kept = true;
     }
+}
+
+/// The key in a file that only its owner can read. Beside a kit that was not written it is that of an
+/// `init` that was killed: it opens nothing yet, and the next one goes on with it.
+pub(crate) fn left_key(path: &Path) -> Option<KeyFile> {
+    let about = fs::symlink_metadata(path).ok()?;
+    if !about.is_file() || about.mode() & 0o077 != 0 {
+        return None;
+    }
+    read(path).ok()?.parse().ok()
+}
+
+/// What is at a path, held, if it is an empty file that a program left which was killed.
+fn left_empty(path: &Path) -> io::Result<Option<File>> {
+    let file = (File::options().write(true))
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+        .open(path);
+    // A folder, a link, a pipe, or somebody else's.
+    let Ok(file) = file else { return Ok(None) };
+    let about = file.metadata()?;
+    if !about.is_file()
+        || about.mode() & 0o077 != 0
+        || flock(&file, NonBlockingLockExclusive).is_err()
+    {
+        return Ok(None);
+    }
+    // Only now nobody else writes it, or removes it.
+    let now = fs::symlink_metadata(path)?;
+    let same = (now.dev(), now.ino()) == (about.dev(), about.ino());
+    Ok((same && now.len() == 0).then_some(file))
 }
 
 impl Drop for NewSecret {

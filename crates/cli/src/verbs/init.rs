@@ -17,6 +17,7 @@ use crate::secrets::{self, NewSecret};
 use crate::session;
 use crate::settings::{Secret, Settings};
 use crate::signals::Stop;
+use crate::units::counted;
 
 #[derive(Serialize)]
 struct Made {
@@ -111,8 +112,9 @@ impl Report for Made {
         lines.extend(self.storage.iter().flat_map(Told::lines));
         lines.extend(self.object_lock.iter().map(|lock| {
             format!(
-                "what is put is locked for {} days, mode {}; `snapkeep prune` renews the locks of what stays",
-                lock.days, lock.mode
+                "what is put is locked for {}, mode {}; `snapkeep prune` renews the locks of what stays",
+                counted(lock.days.into(), "day"),
+                lock.mode
             )
         }));
         lines
@@ -132,11 +134,23 @@ pub(super) fn run(settings: &Settings, init: &Init, json: bool) -> Result<()> {
     let stop = Stop::watch(settings.quiet)?;
     // Every place that a secret goes to is taken before there is a repository that needs it.
     let kit_file = NewSecret::claim(&init.write_recovery_kit)?;
+    let left = (init.new_key_file.as_deref())
+        .filter(|_| kit_file.was_left())
+        .and_then(secrets::left_key);
+    if let (Some(_), Some(path)) = (&left, &init.new_key_file) {
+        remark(&format!(
+            "the key in {} is taken, which a killed init left",
+            path.display()
+        ));
+    }
     let mut key_file = (init.new_key_file.as_deref())
+        .filter(|_| left.is_none())
         .map(NewSecret::claim)
         .transpose()?;
     let (protect, key) = if let Some(passphrase) = passphrase {
         (passphrase, "passphrase")
+    } else if let Some(key) = left {
+        (Protect::KeyFile(key), "key-file")
     } else if let Some(file) = &mut key_file {
         let key = KeyFile::generate(&SystemRandom)?;
         file.write(&format!("{}\n", *key.to_text()))?;
