@@ -98,6 +98,15 @@ pub(crate) fn check_empty(place: &Place, retention: Option<Retention>) -> Result
             return Err(fault(Code::Failed, what));
         }
     }
+    for below in place.below()? {
+        if below
+            .open()
+            .is_ok_and(|storage| unproven_config(&*storage).is_ok())
+        {
+            let what = format!("cannot make a repository in {place}: that of {below} lies in it");
+            return Err(fault(Code::Failed, what));
+        }
+    }
     match place {
         Place::Folder(folder) => check_empty_folder(folder),
         Place::Bucket(..) => check_empty_bucket(place, retention),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Deserializer};
 use snapkeep_repo::{Cached, FileName, LocalStorage, Storage};
 use snapkeep_s3::{Account, Budget, Location, Options, S3Storage};
@@ -116,6 +116,23 @@ impl Place {
                     .collect()
             }
         }
+    }
+
+    /// The places in this one that a look at a bucket shows, and that may be repositories. A folder
+    /// with anything in it is none for a new one.
+    pub(crate) fn below(&self) -> Result<Vec<Self>> {
+        let Self::Bucket(_, s3) = self else {
+            return Ok(Vec::new());
+        };
+        let storage = self.open()?;
+        let Some(bucket) = &storage.bucket else {
+            return Ok(Vec::new());
+        };
+        let below = bucket.configs_below();
+        let below = below.with_context(|| format!("cannot look into {self}"))?;
+        Ok((below.into_iter())
+            .map(|location| Self::Bucket(location, s3.clone()))
+            .collect())
     }
 
     /// The storage there. A folder must be there; a bucket is not asked yet.

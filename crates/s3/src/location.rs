@@ -101,6 +101,15 @@ impl Location {
             .collect()
     }
 
+    /// The same bucket at a longer prefix.
+    pub(crate) fn below(&self, folder: &str) -> Result<Self> {
+        let prefix = Some(self.key(folder).parse()?);
+        Ok(Self {
+            prefix,
+            ..self.clone()
+        })
+    }
+
     /// The address of the endpoint, in the one way to write it; `None` stands for that of AWS.
     pub fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()

@@ -267,6 +267,17 @@ impl S3Storage {
         })
     }
 
+    /// The places below this one in which there may be repositories: those that the first page of a list
+    /// shows a `config` in.
+    pub fn configs_below(&self) -> Result<Vec<Location>> {
+        let (objects, _) = self.page("", None, None)?;
+        let names = (objects.iter()).filter_map(|o| self.location.name(o.location.as_ref()));
+        names
+            .filter_map(|name| Some(name.as_str().strip_suffix("/config")?.to_owned()))
+            .map(|folder| self.location.below(&folder))
+            .collect()
+    }
+
     /// Calls `each` with every file below a folder, its length, and when it was put: 0 if that was
     /// not said.
     fn list_all(

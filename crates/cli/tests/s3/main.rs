@@ -388,3 +388,28 @@ fn a_copy_goes_to_a_bucket_and_an_archive_that_was_taken_away_there_is_missed() 
     lab.good(&[&look[..], &["--accept-rollback"]].concat());
     lab.good(&look);
 }
+
+#[test]
+fn a_repository_is_not_made_around_another_one() {
+    let Some(lab) = Lab::new("a_repository_is_not_made_around_another_one") else {
+        return;
+    };
+    lab.init();
+    for prefix in ["", "/site"] {
+        let around = format!("s3://{}{prefix}", lab.bucket);
+        let args = ["-r", &around, "init", "--no-encryption"];
+        let output = lab.run(&[&args[..], &["--write-recovery-kit", "kit2"]].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        for word in ["lies in it", "/site/a"] {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+        assert!(!lab.path("kit2").exists());
+    }
+    // What another program calls so keeps nobody away.
+    let put = format!("PUT /{}/other/app/config", lab.bucket);
+    assert!(lab.moto.ask(&put, "", b"theirs").contains("200 "));
+    let beside = format!("s3://{}/other", lab.bucket);
+    let args = ["-r", &beside, "init", "--no-encryption"];
+    lab.good(&[&args[..], &["--write-recovery-kit", "kit3"]].concat());
+}
