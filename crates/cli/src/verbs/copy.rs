@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use snapkeep_repo::{Copier, CopyOutcome, ErrorKind, SnapshotName, Unlock};
+use snapkeep_repo::{Copier, CopyOutcome, Error, ErrorKind, SnapshotName, Unlock};
 
 use crate::args::copy::Copy;
 use crate::failure::{Code, fault};
@@ -100,6 +100,12 @@ pub(super) fn run(settings: &Settings, wanted: &Copy, json: bool) -> Result<Exit
         session.stop.cancel.check()?;
         match outcome {
             Ok(outcome) => copied.archives.push(told(name, outcome)),
+            // It was forgotten, or pruned, since it was listed: then nobody wants it there.
+            Err(error) if may_be_gone(&error) && is_gone(&session, name) => {
+                remark(&format!(
+                    "archive {name} is not copied, for it was forgotten meanwhile"
+                ));
+            }
             // What is damaged here does not keep the others from getting there.
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 let error = error.chain();
@@ -120,6 +126,17 @@ pub(super) fn run(settings: &Settings, wanted: &Copy, json: bool) -> Result<Exit
     } else {
         Code::Damaged.into()
     })
+}
+
+/// What is said of an archive that is removed while it is read.
+fn may_be_gone(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt)
+}
+
+/// Whether an archive of the source is none any more.
+fn is_gone(session: &Session, name: &SnapshotName) -> bool {
+    let found = session.repository.snapshot(name);
+    found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 fn told(name: &SnapshotName, outcome: CopyOutcome) -> Row {

@@ -1,6 +1,8 @@
 //! `copy`: another repository, with other keys.
 
 use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -60,4 +62,63 @@ fn an_archive_is_copied_to_a_repository_with_another_key_and_restored_from_it() 
     assert_eq!(found["damage"], Value::Array(Vec::new()));
     let itself = ["-r", "repo", "copy", "--to", "repo", "--all"];
     fails(&folder, &itself, 1, &["itself"]);
+}
+
+#[test]
+fn an_archive_that_is_forgotten_while_others_are_copied_is_skipped() {
+    let (folder, _) = with_archive();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("tree")).unwrap();
+    fs::write(at("tree/file"), "bytes").unwrap();
+    let backup = [
+        "backup",
+        "container",
+        "--guest",
+        "zoo",
+        "--directory",
+        "tree",
+    ];
+    let base = ["-r", "repo", "--state", "state"];
+    run(&folder, &[&base[..], &backup].concat());
+    fs::write(at("words"), "words").unwrap();
+    let init = ["-r", "other", "--passphrase-file", "words", "init"];
+    run(
+        &folder,
+        &[&init[..], &["--write-recovery-kit", "kit2"]].concat(),
+    );
+    let list = run(&folder, &["-r", "repo", "list"]);
+    let archives = list["archives"].as_array().unwrap();
+    let names: Vec<&str> = (archives.iter())
+        .map(|archive| archive["archive"].as_str().unwrap())
+        .collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    // The archives are chosen when the target's passphrase is asked for.
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        at("pipe"),
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
+    let copy = ["-r", "repo", "copy", "--to", "other", "--all"];
+    let child = Command::new(env!("CARGO_BIN_EXE_snapkeep"))
+        .args([&copy[..], &["--to-passphrase-file", "pipe", "--json"]].concat())
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = fs::File::options().write(true).open(at("pipe")).unwrap();
+    let gone = names.iter().min().unwrap();
+    run(&folder, &["-r", "repo", "forget", gone]);
+    pipe.write_all(b"words").unwrap();
+    drop(pipe);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains(gone) && said.contains("forgotten"), "{said}");
+    let copied: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(copied["archives"].as_array().unwrap().len(), 1, "{copied}");
+    assert_eq!(copied["archives"][0]["skipped"], false, "{copied}");
 }
