@@ -74,6 +74,7 @@ impl Extracted {
 struct Done {
     archive: String,
     folder: String,
+    left_out: u64,
     #[serde(flatten)]
     extracted: Extracted,
 }
@@ -99,8 +100,10 @@ pub(crate) fn end(
     let done = Done {
         archive: opened.name.to_string(),
         folder: target.display().to_string(),
+        left_out: opened.left_out,
         extracted,
     };
+    opened.tell_left_out();
     opened.finish()?;
     report::result(&done, json)?;
     Ok(done.extracted.code())

@@ -12,6 +12,7 @@ use snapkeep_api::{ArchiveName, ContainerRestore, Provider};
 
 use crate::failure::{Code, fault, usage};
 use crate::progress::Progress;
+use crate::report::remark;
 use crate::session::{CONTAINER, Session};
 use crate::settings::Settings;
 
@@ -24,16 +25,20 @@ pub(crate) struct Opened {
     pub(crate) reader: Arc<dyn TreeReader>,
     restore: Box<dyn ContainerRestore>,
     pub(crate) guest_config: Vec<u8>,
+    /// Entries that could not be read, or not whole, when the archive was made.
+    pub(crate) left_out: u64,
 }
 
 impl Opened {
     /// Opens the tree of the archive that the user means.
     pub(crate) fn open(session: &Session, settings: &Settings, archive: &str) -> Result<Self> {
-        let (name, _) = session.archive(settings, archive, CONTAINER)?;
-        Self::of(session, settings, name)
+        let (name, snapshot) = session.archive(settings, archive, CONTAINER)?;
+        let left_out = snapshot.tree.map_or(0, |tree| tree.left_out);
+        let opened = Self::of(session, settings, name)?;
+        Ok(Self { left_out, ..opened })
     }
 
-    /// Opens the tree of this archive.
+    /// Opens the tree of this archive, for who does not ask what was left out.
     pub(crate) fn of(session: &Session, settings: &Settings, name: ArchiveName) -> Result<Self> {
         let log = Progress::start("", None, true, Arc::clone(&session.clock));
         let provider = session.provider(settings, Arc::new(log));
@@ -47,6 +52,7 @@ impl Opened {
             reader,
             restore,
             guest_config,
+            left_out: 0,
         })
     }
 
@@ -67,6 +73,21 @@ impl Opened {
             return self.find(to);
         }
         Ok(node)
+    }
+
+    /// Says so if something is missing in what was restored.
+    pub(crate) fn tell_left_out(&self) {
+        if self.left_out > 0 {
+            remark(&format!(
+                "warning: archive {} is partial: {} could not be read when it was made, or not whole, \
+                 and cannot be restored",
+                self.name,
+                match self.left_out {
+                    1 => "1 entry".to_owned(),
+                    number => format!("{number} entries"),
+                }
+            ));
+        }
     }
 
     /// Ends the restore.

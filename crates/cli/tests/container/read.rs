@@ -75,6 +75,20 @@ fn what_the_container_may_not_read_is_named_and_counted() {
         let shown = text(tree.0.path(), &["show", "web"]);
         assert!(shown.contains("(1 left out)"), "{shown}");
     }
+    let folder = tree.0.path();
+    for (args, whole) in [
+        (&["restore", "container", "web", "--to", "to"][..], true),
+        (&["restore", "container", "web", "--tar", "tar"], true),
+        (&["extract", "web", "etc/own", "--to", "some"], true),
+        (&["cat", "web", "etc/own"], false),
+    ] {
+        let restored = ran(folder, args, 0);
+        let said = String::from_utf8(restored.stderr).unwrap();
+        let partial = said.contains("is partial: 1 entry could not be read");
+        assert_eq!(partial, whole, "{args:?}: {said}");
+    }
+    let again = ["restore", "container", "web", "--to", "again"];
+    assert_eq!(json(folder, &again)["left_out"], 1);
     let kept = |more: &[&str]| {
         let forget = ["forget", "--guest", "web", "--keep-last", "1", "--dry-run"];
         let told = json(tree.0.path(), &[&forget[..], more].concat());

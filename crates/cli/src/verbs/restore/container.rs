@@ -87,6 +87,8 @@ struct Tarred {
     sockets: u64,
     /// Entries with inode flags, which a tar archive cannot hold.
     flags_lost: u64,
+    /// What is missing in the archive.
+    left_out: u64,
 }
 
 impl Report for Tarred {
@@ -142,7 +144,9 @@ fn to_tar(
         size_bytes: report.bytes,
         sockets: report.sockets,
         flags_lost: report.flags_lost,
+        left_out: opened.left_out,
     };
+    opened.tell_left_out();
     opened.finish()?;
     if !standard_output {
         report::result(&done, json)?;

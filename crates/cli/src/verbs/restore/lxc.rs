@@ -24,6 +24,7 @@ struct Done {
     dropped: Vec<String>,
     /// The bridges of this machine that the archived configuration chose.
     links: Vec<String>,
+    left_out: u64,
     #[serde(flatten)]
     extracted: Extracted,
 }
@@ -86,8 +87,10 @@ pub(super) fn run(
         container: name.to_owned(),
         dropped: config.dropped,
         links: config.links,
+        left_out: opened.left_out,
         extracted,
     };
+    opened.tell_left_out();
     opened.finish()?;
     report::result(&done, json)?;
     Ok(done.extracted.code())
