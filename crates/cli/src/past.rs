@@ -1,6 +1,8 @@
 //! What this host remembers of a repository, in its state folder: of each guest, which archive was the
-//! newest that it wrote or listed. One that is gone without having been forgotten was taken away by
+//! newest that it wrote or listed; and how it locked its objects. One that is gone without having been forgotten was taken away by
 //! somebody without a key, or the repository is an older copy of itself, or another one.
+
+mod locks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +13,8 @@ use snapkeep_repo::SnapshotName;
 use crate::memory::{MemoryFolder, NEW};
 use crate::place::Place;
 use crate::settings::Settings;
+
+pub(crate) use locks::{LessLocked, Remembered, is_less};
 
 /// Hexadecimal digits that stand for a place in the names of files.
 const DIGITS: usize = 16;

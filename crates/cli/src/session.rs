@@ -1,6 +1,7 @@
 //! An open repository, and what is looked up in it.
 
 use std::collections::BTreeSet;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use snapkeep_repo::{
 use snapkeep_s3::Retention;
 
 use crate::failure::{Code, fault, usage};
-use crate::past::{Doubt, Past};
+use crate::past::{Doubt, LessLocked, Past};
 use crate::place::Place;
 use crate::provide::names;
 use crate::report::remark;
@@ -33,6 +34,8 @@ pub(crate) struct Session {
     past: Past,
     /// What is not as this host remembers it.
     pub(crate) doubts: Vec<Doubt>,
+    /// Whether it locks less than this host remembers.
+    pub(crate) less_locked: Option<LessLocked>,
 }
 
 /// The machine's clock; whoever waits by it does so until the end is asked for.
@@ -96,6 +99,7 @@ impl Session {
                 "warning: until `snapkeep doctor --accept-rollback` says that this is right, disks are read whole",
             );
         }
+        let less_locked = less_locked(&storage, &past, &repository.config().repository);
         Ok(Self {
             storage,
             repository: Arc::new(repository.with_clock(clock)),
@@ -103,12 +107,23 @@ impl Session {
             stop,
             past,
             doubts,
+            less_locked,
         })
     }
 
     /// How the repository's objects are locked, if they are.
     pub(crate) fn retention(&self) -> Option<Retention> {
         self.storage.bucket.as_ref()?.retention()
+    }
+
+    /// How a verb ends that puts what is to stay: with an error as long as the repository locks less
+    /// than this host remembers.
+    pub(crate) fn code(&self, code: ExitCode) -> ExitCode {
+        if self.less_locked.is_some() {
+            Code::Failed.into()
+        } else {
+            code
+        }
     }
 
     /// Remembers which archive of a guest is the newest now.
@@ -288,6 +303,36 @@ impl Session {
             Err(e) => Err(e).with_context(|| format!("cannot read archive {text}")),
         }
     }
+}
+
+/// Whether the repository locks less than is remembered. Then what is put is locked as it was.
+fn less_locked(storage: &Watched, past: &Past, repository: &str) -> Option<LessLocked> {
+    let bucket = storage.bucket.as_ref()?;
+    let found = bucket.retention();
+    let less = match past.less_locked(repository, found) {
+        Ok(less) => less,
+        Err(error) => {
+            remark(&format!(
+                "warning: nobody can tell whether its objects are locked as they were: {error:#}"
+            ));
+            None
+        }
+    };
+    match &less {
+        Some(less) => {
+            bucket.lock_as(less.remembered);
+            remark(&format!(
+                "warning: {}. What is put now is locked as before, by this host, and backups end with \
+                 an error; bring the object back (`snapkeep doctor` says how), or take it as it is with \
+                 `snapkeep doctor --accept-rollback`",
+                less.what
+            ));
+        }
+        // Whoever only looks need not be able to write to this host's state folder; a backup says
+        // that nothing is remembered.
+        None => drop(past.saw_locks(repository, found)),
+    }
+    less
 }
 
 /// How names begin as Proxmox VE shows them.

@@ -129,7 +129,11 @@ impl S3Storage {
     }
 
     /// A page of a list of versions.
-    fn versions(&self, prefix: &str, after: Option<&(String, String)>) -> Result<xml::Versions> {
+    pub(crate) fn versions(
+        &self,
+        prefix: &str,
+        after: Option<&(String, String)>,
+    ) -> Result<xml::Versions> {
         self.run(self.subject(Deed::Versions, prefix), async |_| {
             let mut question = Question::new(Method::GET, None)
                 .about("versions")

@@ -195,7 +195,12 @@ pub(super) fn run(settings: &Settings, wanted: &Doctor, json: bool) -> Result<Ex
         // A bucket has no temporary files: an object is whole or not there.
         match &place {
             Place::Folder(folder) => round.tell(repository::left(folder, &*clock))?,
-            Place::Bucket(..) => round.tell(vec![bucket::told(&place, &*clock)])?,
+            Place::Bucket(..) => round.tell(bucket::told(
+                settings,
+                &place,
+                &*clock,
+                wanted.accept_rollback,
+            ))?,
         }
         round.tell(past::gone(settings, &place, wanted.accept_rollback))?;
     }

@@ -167,7 +167,9 @@ pub(super) fn run(settings: &Settings, init: &Init, json: bool) -> Result<()> {
         &stop.cancel,
     )?;
     // Whoever makes a new one where another was knows that it is gone.
-    if let Err(error) = Past::new(settings, &place).accept(&made.id, &BTreeSet::new()) {
+    let past = Past::new(settings, &place);
+    let accepted = past.accept(&made.id, &BTreeSet::new());
+    if let Err(error) = accepted.and_then(|()| past.saw_locks(&made.id, retention)) {
         remark(&format!(
             "warning: this host may take it for one that was replaced: {error:#}"
         ));

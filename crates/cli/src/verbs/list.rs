@@ -149,6 +149,7 @@ pub(super) fn run(settings: &Settings, list: &List, json: bool) -> Result<ExitCo
         late: Vec::new(),
         rolled_back: (session.doubts.iter())
             .map(|doubt| doubt.what.clone())
+            .chain((session.less_locked.iter()).map(|less| less.what.clone()))
             .collect(),
     };
     for group in groups {

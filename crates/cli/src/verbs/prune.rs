@@ -13,7 +13,7 @@ use crate::locks::{self, Locks};
 use crate::report::{self, Report};
 use crate::session::Session;
 use crate::settings::Settings;
-use crate::units::human;
+use crate::units::{counted, human};
 
 #[derive(Serialize)]
 struct Pruned {
@@ -125,10 +125,7 @@ fn utc(seconds: i64) -> String {
 }
 
 fn packs(number: u64, bytes: u64) -> String {
-    match number {
-        1 => format!("1 pack ({})", human(bytes)),
-        number => format!("{number} packs ({})", human(bytes)),
-    }
+    format!("{} ({})", counted(number, "pack"), human(bytes))
 }
 
 fn archives(number: u64) -> String {
@@ -160,14 +157,14 @@ impl Pruned {
         )];
         if deleted.rescued_chunks > 0 {
             lines.push(format!(
-                "{copy} {} chunks first that are needed after all",
-                deleted.rescued_chunks
+                "{copy} {} first that are needed after all",
+                counted(deleted.rescued_chunks, "chunk")
             ));
         }
         if deleted.locked_files > 0 {
             lines.push(format!(
-                "{} files ({} of packs) are locked, and stay: prune again once their locks have ended",
-                deleted.locked_files,
+                "locks keep {} ({} of packs): prune again once they have ended",
+                counted(deleted.locked_files, "file"),
                 human(deleted.locked_bytes)
             ));
         }
@@ -197,8 +194,8 @@ impl Report for Pruned {
             ));
             if condemned.repacked_chunks > 0 {
                 lines.push(format!(
-                    "{copy} {} chunks ({}) out of packs that go",
-                    condemned.repacked_chunks,
+                    "{copy} {} ({}) out of packs that go",
+                    counted(condemned.repacked_chunks, "chunk"),
                     human(condemned.repacked_bytes)
                 ));
             }
@@ -210,8 +207,8 @@ impl Report for Pruned {
             }
             if condemned.unreadable_packs > 0 {
                 lines.push(format!(
-                    "{} packs cannot be read whole, and stay: `snapkeep verify` tells what is wrong",
-                    condemned.unreadable_packs
+                    "not read whole, and left alone: {} (`snapkeep verify` tells what is wrong)",
+                    counted(condemned.unreadable_packs, "pack")
                 ));
             }
         }
@@ -284,5 +281,5 @@ pub(super) fn run(settings: &Settings, wanted: &Prune, json: bool) -> Result<Exi
     let failed = pruned.refused.is_some() || pruned.locks.as_ref().is_some_and(Locks::failed);
     let code = failed.then_some(Code::Failed);
     report::result(&pruned, json)?;
-    Ok(code.map_or(ExitCode::SUCCESS, ExitCode::from))
+    Ok(session.code(code.map_or(ExitCode::SUCCESS, ExitCode::from)))
 }

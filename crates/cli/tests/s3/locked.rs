@@ -119,7 +119,7 @@ fn what_a_killed_init_with_locks_left_is_gone_on_with_by_the_same_alone() {
     let Some(lab) = Lab::with(test, LOCKS) else {
         return;
     };
-    let feature = "features/compatible-object-lock-1-compliance-30";
+    let feature = FEATURE;
     let put = format!("PUT /{}/site/a/{feature}", lab.bucket);
     assert!(lab.moto.ask(&put, "", b"").contains("200 "));
     let init = ["init", "--no-encryption", "--write-recovery-kit", "kit"];
@@ -157,4 +157,76 @@ fn a_bucket_that_keeps_versions_without_locks_is_not_said_to_be_freed() {
     assert!(lab.moto.ask(&versioning, "", enabled).contains("200 "));
     let told = forget_and_prune();
     assert!(told.contains("keeps as old versions"), "{told}");
+}
+
+/// What `doctor` says, with this exit code.
+#[track_caller]
+fn doctor(lab: &Lab, more: &[&str], code: i32) -> String {
+    let look = ["doctor", "--run-folder", "run", "--mounts", "mounts"];
+    let output = lab.run(&[&look[..], &["--fleecing", "tree"], more].concat());
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    said
+}
+
+const FEATURE: &str = "features/compatible-object-lock-1-compliance-30";
+
+#[test]
+fn a_repository_that_says_no_more_that_it_locks_raises_an_alarm_and_is_locked_on() {
+    let test = "a_repository_that_says_no_more_that_it_locks_raises_an_alarm_and_is_locked_on";
+    let Some(lab) = locked(test) else {
+        return;
+    };
+    lab.back_up();
+    doctor(&lab, &[], 0);
+    // As whoever has a host's credentials can: the old version stays.
+    let feature = format!("/{}/site/a/{FEATURE}", lab.bucket);
+    let hidden = lab.moto.ask(&format!("DELETE {feature}"), "", b"");
+    assert!(hidden.starts_with("HTTP/1.1 204"), "{hidden}");
+
+    // A host that never saw it is told by the old version.
+    let said = doctor(&lab, &["--state", "other"], 9);
+    for word in ["gone: ", "30 days, compliance", "old version", FEATURE] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    let said = doctor(&lab, &[], 9);
+    for word in ["gone: ", "30 days, compliance", "locks nothing", FEATURE] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    fs::write(lab.path("tree/new"), "new\n").unwrap();
+    let backup = ["--key-file", "key", "backup", "container", "--guest", "web"];
+    let backup = [&backup[..], &["--directory", "tree", "--json"]].concat();
+    let output = lab.run(&backup);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("--accept-rollback"), "{said}");
+    // The archive is there, and as locked as the others.
+    let made: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lock = |archive: &str| {
+        let key = format!("HEAD /{}/site/a/snapshots/{archive}", lab.bucket);
+        let head = lab.moto.ask(&key, "", b"");
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        head.to_lowercase()
+            .contains("x-amz-object-lock-mode: compliance")
+    };
+    assert!(lock(made["archive"].as_str().unwrap()), "{made}");
+    let list = lab.json(&["--key-file", "key", "list"]);
+    assert_eq!(list["rolled_back"].as_array().unwrap().len(), 1, "{list}");
+    let pruned = lab.run(&["--key-file", "key", "prune", "--json"]);
+    let told = String::from_utf8_lossy(&pruned.stdout).into_owned();
+    assert_eq!(pruned.status.code(), Some(1), "{told}");
+    assert!(told.contains("\"renewed\":"), "{told}");
+
+    // Brought back as doctor says, all is as before; taken away again and accepted, nothing is locked.
+    let put = lab.moto.ask(&format!("PUT {feature}"), "", b"");
+    assert!(put.contains("200 "), "{put}");
+    doctor(&lab, &[], 0);
+    assert!(lock(lab.back_up()["archive"].as_str().unwrap()));
+    lab.moto.ask(&format!("DELETE {feature}"), "", b"");
+    let said = doctor(&lab, &["--accept-rollback"], 0);
+    assert!(said.contains("accepted: "), "{said}");
+    doctor(&lab, &[], 0);
+    let made = lab.back_up();
+    assert!(!lock(made["archive"].as_str().unwrap()), "{made}");
 }

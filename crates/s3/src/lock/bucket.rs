@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Method;
 use snapkeep_repo::{Error, ErrorKind, Result, Storage};
 
-use super::{LockMode, MODE, ObjectLock, Retention, UNTIL};
+use super::{FEATURE, LockMode, MODE, ObjectLock, Retention, UNTIL};
 use crate::clock;
 use crate::fault::{Deed, Trouble};
 use crate::limits;
@@ -64,6 +64,21 @@ impl S3Storage {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The longest lock that the repository said it has by a file that was removed since, and that the
+    /// bucket still has as an old version. `None` also if that may not be looked at.
+    pub fn hidden_retention(&self) -> Result<Option<Retention>> {
+        let page = match self.versions(&self.location().key(FEATURE), None) {
+            Ok(page) => page,
+            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Invalid) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let marks = (page.versions.iter()).filter(|version| version.is_marker && version.is_latest);
+        let hidden = marks.filter_map(|mark| Retention::of_file(&self.location().name(&mark.key)?));
+        Ok(hidden.max_by_key(Retention::days))
     }
 
     /// Has all that is put from here on locked, and says so in the repository that is being made.

@@ -22,6 +22,12 @@ impl S3Storage {
         *known.unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has all that is put from here on locked like this, whatever the repository says: somebody may
+    /// have hidden what it said.
+    pub fn lock_as(&self, retention: Retention) {
+        self.set_retention(retention);
+    }
+
     pub(super) fn set_retention(&self, retention: Retention) {
         let known = self.locking.retention.lock();
         *known.unwrap_or_else(PoisonError::into_inner) = Some(retention);

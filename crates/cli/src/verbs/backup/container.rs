@@ -139,7 +139,7 @@ pub(super) fn run(settings: &Settings, wanted: &BackupContainer, json: bool) -> 
     // The bar goes before the result comes.
     drop((provider, log));
     report::result(&done, json)?;
-    Ok(done.code())
+    Ok(session.code(done.code()))
 }
 
 /// What to back up of which container.

@@ -133,11 +133,11 @@ pub(super) fn run(settings: &Settings, wanted: &BackupVm, json: bool) -> Result<
     // The bar goes before the result comes.
     drop((provider, log));
     report::result(&done, json)?;
-    Ok(if done.left_in_qemu.is_none() {
+    Ok(session.code(if done.left_in_qemu.is_none() {
         ExitCode::SUCCESS
     } else {
         Code::Failed.into()
-    })
+    }))
 }
 
 /// What to ask of which QEMU.
