@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use snapkeep_api::{Cancel, Clock, Throttle};
 use snapkeep_repo::{Error, ErrorKind, FileName, Result, Storage};
@@ -158,5 +159,9 @@ impl Storage for Watched {
 
     fn remove(&self, name: &FileName) -> Result<()> {
         self.storage.remove(name)
+    }
+
+    fn remove_within(&self, name: &FileName, most: Duration) -> Result<Option<Error>> {
+        self.storage.remove_within(name, most)
     }
 }

@@ -64,9 +64,18 @@ impl Moment {
 
     /// Whether more seconds have passed, by whichever clock says more.
     pub(crate) fn is_before(&self, clock: &dyn Clock, seconds: u64) -> bool {
+        self.passed(clock) > Duration::from_secs(seconds)
+    }
+
+    /// How much of so many seconds is left; none if there is nothing.
+    pub(crate) fn left(&self, clock: &dyn Clock, seconds: u64) -> Option<Duration> {
+        let left = Duration::from_secs(seconds).checked_sub(self.passed(clock));
+        left.filter(|left| !left.is_zero())
+    }
+
+    fn passed(&self, clock: &dyn Clock) -> Duration {
         let now = Self::now(clock);
-        let passed = (now.monotonic.saturating_sub(self.monotonic))
-            .max(now.time_of_day.saturating_sub(self.time_of_day));
-        passed > Duration::from_secs(seconds)
+        (now.monotonic.saturating_sub(self.monotonic))
+            .max(now.time_of_day.saturating_sub(self.time_of_day))
     }
 }

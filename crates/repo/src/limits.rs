@@ -99,6 +99,8 @@ pub const SETTLE_SECONDS: u64 = 120;
 /// A sweep removes a file whose name may come again at most so many seconds after it looked whether it
 /// was ended: much less than [`SETTLE_SECONDS`].
 pub const LOOK_SECONDS_MAX: u64 = 30;
+/// How often a sweep looks for the removal of one file that a storage does not come to do.
+pub const REMOVAL_LOOKS: u32 = 20;
 /// Files that are dated so many seconds later than the storage's time are named by a pruning.
 pub const AHEAD_SECONDS: i64 = 3600;
 /// A sweep that took longer, in seconds, deletes no archive any more; twice as long after its

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::{Error, ErrorKind, Result};
 
@@ -90,6 +91,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
     }
     /// Removes a file; it is not an error if there is none.
     fn remove(&self, name: &FileName) -> Result<()>;
+    /// The same, but nothing is asked of the storage to that end once so much time has passed, by
+    /// whichever clock says more. What kept it from being removed, if there was no more time to try it
+    /// again; what is under way then may remove it all the same.
+    fn remove_within(&self, name: &FileName, _most: Duration) -> Result<Option<Error>> {
+        self.remove(name).map(|()| None)
+    }
 }
 
 /// A relative, `/`-separated name: parts of letters, digits and `.+=_-:`, none of them empty,

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use object_store::aws::AmazonS3;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
@@ -172,16 +173,47 @@ impl S3Storage {
     pub(crate) fn run<T>(
         &self,
         subject: Subject<'_>,
+        deed: impl AsyncFnMut(u32) -> Result<T, Trouble>,
+    ) -> Result<T> {
+        self.run_within(subject, None, deed)
+    }
+
+    /// The same, but with a bound no try begins once so much time has passed, and none is waited for.
+    fn run_within<T>(
+        &self,
+        subject: Subject<'_>,
+        bound: Option<Duration>,
         mut deed: impl AsyncFnMut(u32) -> Result<T, Trouble>,
     ) -> Result<T> {
         let begun = Instant::now();
-        let mut tries = Tries::new(self.options.retry_deadline);
+        // It goes on while the machine sleeps, and the other does not.
+        let woken = Timestamp::now();
+        let left = |bound: Duration| {
+            let slept = Timestamp::now().duration_since(woken).unsigned_abs();
+            bound.saturating_sub(begun.elapsed().max(slept))
+        };
+        let deadline = self.options.retry_deadline;
+        let mut tries = Tries::new(bound.map_or(deadline, |bound| bound.min(deadline)));
         let runtime = self.runtime.as_ref();
         let runtime = runtime.ok_or_else(|| Error::new(ErrorKind::Io, "the storage was closed"))?;
         runtime.block_on(async {
             loop {
                 let attempt = Arc::new(Attempt::default());
-                let trying = ATTEMPT.scope(Arc::clone(&attempt), deed(tries.wrong()));
+                let left = bound.map(left);
+                let trying = async {
+                    let trying = ATTEMPT.scope(Arc::clone(&attempt), deed(tries.wrong()));
+                    let late = || {
+                        let what = "the time that there was for it has passed";
+                        Trouble::Final(subject.error(ErrorKind::Io, what))
+                    };
+                    match left {
+                        None => trying.await,
+                        Some(Duration::ZERO) => Err(late()),
+                        Some(left) => tokio::time::timeout(left, trying)
+                            .await
+                            .unwrap_or_else(|_elapsed| Err(late())),
+                    }
+                };
                 let trouble = match self.obedient(trying).await? {
                     Ok(done) => {
                         self.answered.store(true, Ordering::Relaxed);
@@ -349,6 +381,22 @@ impl S3Storage {
     fn unbelievable(&self, prefix: &str, why: &str) -> Error {
         let key = self.location.key(prefix);
         (self.subject(Deed::List, &key)).error(ErrorKind::Io, &format!("the list {why}"))
+    }
+}
+
+impl S3Storage {
+    fn remove_object(&self, name: &FileName, bound: Option<Duration>) -> Result<()> {
+        let path = self.path(name)?;
+        let subject = self.subject(Deed::Remove, path.as_ref());
+        let removed = self.run_within(subject, bound, async |_| {
+            self.store.delete(&path).await?;
+            Ok(())
+        });
+        self.puts().remove(name);
+        match removed {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
     }
 }
 
@@ -528,15 +576,16 @@ impl Storage for S3Storage {
     }
 
     fn remove(&self, name: &FileName) -> Result<()> {
-        let path = self.path(name)?;
-        let removed = self.run(self.subject(Deed::Remove, path.as_ref()), async |_| {
-            self.store.delete(&path).await?;
-            Ok(())
-        });
-        self.puts().remove(name);
-        match removed {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            removed => removed,
+        self.remove_object(name, None)
+    }
+
+    fn remove_within(&self, name: &FileName, most: Duration) -> Result<Option<Error>> {
+        match self.remove_object(name, Some(most)) {
+            // Whoever tries for less in all is not to be asked again.
+            Err(error) if error.kind() == ErrorKind::Io && most < self.options.retry_deadline => {
+                Ok(Some(error))
+            }
+            removed => removed.map(|()| None),
         }
     }
 }

@@ -26,13 +26,23 @@ impl Watch<'_> {
 }
 
 impl Run<'_> {
-    /// Removes a file whose name may come again, unless another pruning has ended this one.
+    /// Removes a file whose name may come again, unless another pruning has ended this one. A storage
+    /// that takes long is not asked again before this has looked again.
     pub(super) fn remove_watched(&self, watch: &Watch<'_>, file: &FileName) -> Result<()> {
+        let clock = &*self.repository.clock;
+        let mut looks = 0;
         loop {
-            let at = Moment::now(&*self.repository.clock);
+            let at = Moment::now(clock);
             self.look(watch)?;
-            if !at.is_before(&*self.repository.clock, limits::LOOK_SECONDS_MAX) {
-                return self.repository.storage.remove(file);
+            let Some(left) = at.left(clock, limits::LOOK_SECONDS_MAX) else {
+                continue;
+            };
+            let Some(error) = self.repository.storage.remove_within(file, left)? else {
+                return Ok(());
+            };
+            looks += 1;
+            if looks == limits::REMOVAL_LOOKS {
+                return Err(error);
             }
         }
     }
@@ -40,11 +50,7 @@ impl Run<'_> {
     /// Fails if a marker of this sweep or one of its generations is gone, or if it slept for too long.
     /// They are asked for by their names: lists may be old.
     fn look(&self, watch: &Watch<'_>) -> Result<()> {
-        let clock = &*self.repository.clock;
-        let last = watch.markers.last();
-        if last.is_some_and(|last| last.at.is_before(clock, limits::SWEEP_SECONDS_MAX)) {
-            return Err(slept());
-        }
+        self.check_awake_by(watch)?;
         let markers = watch.markers.iter().map(|begun| &begun.file);
         for file in markers.chain(watch.due.iter().map(|due| &due.file)) {
             if self.is_absent(file)? {
@@ -88,15 +94,16 @@ impl Run<'_> {
             // Whoever finds the generations gone must not be shown their packs, either.
             self.settle()?;
         }
-        loop {
+        let is_new = |file: &FileName| !watch.is_own(file) && !known.contains(file);
+        let (mut left, mut lists) = (watch.due, 0);
+        while !left.is_empty() {
             let at = Moment::now(&*self.repository.clock);
             let folder = Folder::list(&**storage)?;
-            let is_new = |file: &FileName| !watch.is_own(file) && !known.contains(file);
             if archives && folder.markers.iter().any(|(file, _)| is_new(file)) {
                 return Ok(());
             }
             // Another one has deleted what the marker names, and only a generation tells why.
-            for name in watch.due.iter().flat_map(|due| &due.generation.archives) {
+            for name in left.iter().flat_map(|due| &due.generation.archives) {
                 let names = watch
                     .markers
                     .iter()
@@ -105,13 +112,42 @@ impl Run<'_> {
                     return Ok(());
                 }
             }
-            // A sweep that begins now deletes nothing before it has seen that they are gone.
-            if !at.is_before(&*self.repository.clock, limits::LOOK_SECONDS_MAX) {
-                break;
+            self.check_awake_by(watch)?;
+            let (rest, error) = self.remove_generations(left, at)?;
+            left = rest;
+            lists += 1;
+            if let Some(error) = error.filter(|_| lists >= limits::REMOVAL_LOOKS) {
+                return Err(error);
             }
         }
-        for due in watch.due {
-            storage.remove(&due.file)?;
+        Ok(())
+    }
+
+    /// Removes generations as long as the list that was read from this moment on may be relied on: who
+    /// begins after it waits for longer. Those that are left, and what kept one from being removed.
+    fn remove_generations<'d>(
+        &self,
+        mut due: &'d [Due],
+        at: Moment,
+    ) -> Result<(&'d [Due], Option<Error>)> {
+        while let [first, rest @ ..] = due {
+            let Some(left) = at.left(&*self.repository.clock, limits::LOOK_SECONDS_MAX) else {
+                break;
+            };
+            let error = (self.repository.storage).remove_within(&first.file, left)?;
+            if error.is_some() {
+                return Ok((due, error));
+            }
+            due = rest;
+        }
+        Ok((due, None))
+    }
+
+    fn check_awake_by(&self, watch: &Watch<'_>) -> Result<()> {
+        let last = watch.markers.last();
+        let clock = &*self.repository.clock;
+        if last.is_some_and(|last| last.at.is_before(clock, limits::SWEEP_SECONDS_MAX)) {
+            return Err(slept());
         }
         Ok(())
     }

@@ -8,11 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use super::shelf::Shelf;
 use super::{FileName, Storage};
 use crate::format::pack::{self, Class, HEADER};
-use crate::{Result, limits};
+use crate::{Error, Result, limits};
 
 /// What holds files that are read whole and never change.
 const WHOLE: &[&str] = &["index/", "snapshots/", "attributes/"];
@@ -259,5 +260,10 @@ impl Storage for Cached {
     fn remove(&self, name: &FileName) -> Result<()> {
         self.forget(name);
         self.inner.remove(name)
+    }
+
+    fn remove_within(&self, name: &FileName, most: Duration) -> Result<Option<Error>> {
+        self.forget(name);
+        self.inner.remove_within(name, most)
     }
 }

@@ -3,10 +3,11 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{FileName, Storage};
-use crate::Result;
 use crate::format::pack::{self, Class};
+use crate::{Error, Result};
 
 /// What was asked since the last time anybody took the tally. Bytes are those of files.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -123,5 +124,10 @@ impl Storage for Counted {
     fn remove(&self, name: &FileName) -> Result<()> {
         self.tally().others += 1;
         self.inner.remove(name)
+    }
+
+    fn remove_within(&self, name: &FileName, most: Duration) -> Result<Option<Error>> {
+        self.tally().others += 1;
+        self.inner.remove_within(name, most)
     }
 }

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::{FileName, Storage};
 use crate::{Error, ErrorKind, Result};
@@ -108,5 +109,9 @@ impl Storage for Faulty {
 
     fn remove(&self, name: &FileName) -> Result<()> {
         self.run(name, || self.inner.remove(name))
+    }
+
+    fn remove_within(&self, name: &FileName, most: Duration) -> Result<Option<Error>> {
+        self.run(name, || self.inner.remove_within(name, most))
     }
 }

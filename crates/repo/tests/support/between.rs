@@ -3,8 +3,9 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use snapkeep_repo::{FileName, Result, Storage};
+use snapkeep_repo::{Error, FileName, Result, Storage};
 
 /// What is about to be done, or was just done, to which file or folder.
 pub(crate) type Step<'s> = (Moment, &'static str, &'s str);
@@ -63,6 +64,10 @@ impl Between {
 }
 
 impl Storage for Between {
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
         self.run("put", name, || self.inner.put(name, bytes))
     }
@@ -101,5 +106,9 @@ impl Storage for Between {
 
     fn remove(&self, name: &FileName) -> Result<()> {
         self.run("remove", name, || self.inner.remove(name))
+    }
+
+    fn remove_within(&self, name: &FileName, most: Duration) -> Result<Option<Error>> {
+        self.run("remove", name, || self.inner.remove_within(name, most))
     }
 }

@@ -96,6 +96,45 @@ fn an_endpoint_that_stays_broken_is_given_up_at_the_deadline_and_the_error_says_
 }
 
 #[test]
+fn a_removal_with_a_bound_is_neither_tried_again_nor_waited_for_after_it() {
+    let test = "a_removal_with_a_bound_is_neither_tried_again_nor_waited_for_after_it";
+    let Some((bucket, _)) = with_object(test) else {
+        return;
+    };
+    // Without the bound this would take ten minutes.
+    let (storage, most) = (bucket.storage("a"), Duration::from_secs(1));
+    storage.length(&name("packs/1")).unwrap();
+    let busy = Fault::Answer(503, "SlowDown", "later");
+    bucket.proxy.add("DELETE", "packs", ALWAYS, busy);
+    let error = storage.remove_within(&name("packs/1"), most).unwrap();
+    let error = error.expect("it was not removed");
+    assert!(error.to_string().contains("SlowDown"), "{error}");
+    assert!(bucket.proxy.log().len() >= 3);
+    bucket.proxy.heal();
+    // A reply that does not come before the test has ended.
+    let (done, waits) = std::sync::mpsc::channel::<()>();
+    let waits = std::sync::Mutex::new(waits);
+    let hangs = Fault::reply(move |_| drop(waits.lock().unwrap().recv()));
+    bucket.proxy.add("DELETE", "packs", ALWAYS, hangs);
+    let error = storage.remove_within(&name("packs/1"), most).unwrap();
+    let error = error.expect("nobody said that it was removed");
+    assert!(error.to_string().contains("has passed"), "{error}");
+    assert_eq!(bucket.proxy.log().len(), 1);
+    drop(done);
+    bucket.proxy.heal();
+    assert!(
+        storage
+            .remove_within(&name("packs/1"), most)
+            .unwrap()
+            .is_none()
+    );
+    assert_eq!(
+        storage.length(&name("packs/1")).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+}
+
+#[test]
 fn a_deadline_does_not_keep_a_cancelled_run() {
     let Some((bucket, _)) = with_object("a_deadline_does_not_keep_a_cancelled_run") else {
         return;
