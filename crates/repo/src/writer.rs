@@ -123,7 +123,44 @@ impl Writer {
     /// The writer's identity, the number of its index objects and what the tree needs are filled in.
     ///
     /// `Swept` if something that the archive relies on was pruned meanwhile: then there is none.
-    pub fn commit(self, name: &SnapshotName, mut snapshot: Snapshot) -> Result<Snapshot> {
+    pub fn commit(self, name: &SnapshotName, snapshot: Snapshot) -> Result<Snapshot> {
+        self.commit_by(name, snapshot, Self::put_snapshot)
+    }
+
+    /// The same of a name that somebody else may have by then: `Exists` if so, and nothing was put.
+    pub(crate) fn commit_new(self, name: &SnapshotName, snapshot: Snapshot) -> Result<Snapshot> {
+        self.commit_by(name, snapshot, Self::put_new_snapshot)
+    }
+
+    fn put_snapshot(&self, name: &SnapshotName, _snapshot: &Snapshot, sealed: &[u8]) -> Result<()> {
+        self.repository.storage.put(&name.file(), sealed)
+    }
+
+    fn put_new_snapshot(
+        &self,
+        name: &SnapshotName,
+        snapshot: &Snapshot,
+        sealed: &[u8],
+    ) -> Result<()> {
+        let storage = &self.repository.storage;
+        match storage.put_new(&name.file(), sealed) {
+            // It may be this one, whose reply was lost.
+            Err(e) if e.kind() == ErrorKind::Exists => {
+                if self.repository.any_snapshot(name)?.id != snapshot.id {
+                    return Err(e);
+                }
+                storage.settle(&name.file())
+            }
+            put => put,
+        }
+    }
+
+    fn commit_by(
+        self,
+        name: &SnapshotName,
+        mut snapshot: Snapshot,
+        put: impl Fn(&Self, &SnapshotName, &Snapshot, &[u8]) -> Result<()>,
+    ) -> Result<Snapshot> {
         self.settle()?;
         snapshot.writer = hex(&self.id);
         snapshot.index_objects = lock(&self.done).objects;
@@ -153,7 +190,7 @@ impl Writer {
         let body = snapshot.encode()?;
         let (keys, random) = (&self.repository.keys, &*self.repository.random);
         let sealed = envelope::seal(keys, random, Kind::Snapshot, &file, &body)?;
-        self.repository.storage.put(&file, &sealed)?;
+        put(&self, name, &snapshot, &sealed)?;
         fence::look_again(&self.repository, name, &snapshot, begun)?;
         Ok(snapshot)
     }

@@ -1,11 +1,12 @@
 //! Files in memory, for tests.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{FileName, Storage};
+use super::{FileName, Storage, already_there};
 use crate::{Error, ErrorKind, Result};
 
 /// A storage that forgets everything when it is dropped.
@@ -66,6 +67,20 @@ impl Storage for MemoryStorage {
         };
         self.files().insert(name.clone(), stored);
         Ok(())
+    }
+
+    fn put_new(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
+        let stored = Stored {
+            bytes: bytes.to_vec(),
+            modified: self.clock.load(Ordering::SeqCst),
+        };
+        match self.files().entry(name.clone()) {
+            Entry::Occupied(_) => Err(already_there(name)),
+            Entry::Vacant(free) => {
+                free.insert(stored);
+                Ok(())
+            }
+        }
     }
 
     fn settle(&self, name: &FileName) -> Result<()> {
