@@ -200,11 +200,24 @@ impl Repository {
             }
             Arc::clone(keys.entry(*id).or_default())
         };
-        // Others who need it wait for the one that reads it.
-        let mut key = lock(&key);
-        if let Some(cipher) = &*key {
-            return Ok(Arc::clone(cipher));
+        // Others who need it wait for the one that reads it, and are told what that one is told: it
+        // has tried for as long as anybody may.
+        let mut read = lock(&key);
+        if let Some(read) = &*read {
+            return read.clone();
         }
+        let cipher = self.read_pack_cipher(id);
+        if cipher.is_err() {
+            // Whoever comes later tries anew.
+            let mut keys = lock(&self.pack_keys);
+            if keys.get(id).is_some_and(|other| Arc::ptr_eq(other, &key)) {
+                keys.remove(id);
+            }
+        }
+        read.insert(cipher).clone()
+    }
+
+    fn read_pack_cipher(&self, id: &PackId) -> Result<Arc<Cipher>> {
         let file = pack_file(id);
         let open = || -> Result<_> {
             let header = self.storage.read(&file, 0..HEADER as u64)?;
@@ -218,7 +231,7 @@ impl Repository {
             opened = open()?;
         }
         match opened {
-            Some((_, cipher)) => Ok(Arc::clone(key.insert(Arc::new(cipher)))),
+            Some((_, cipher)) => Ok(Arc::new(cipher)),
             None => Err(pack::corrupt(id, "has a header that does not open")),
         }
     }
