@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use snapkeep_repo::{
-    Depth, ErrorKind, FileName, Follow, KeyFile, MemoryStorage, Repository, Result, SnapshotName,
-    Storage, VerificationMode, VerificationState, is_verified_since, keep_verification,
-    plan_repair, verify, verify_with,
+    Counted, Depth, ErrorKind, FileName, Follow, KeyFile, MemoryStorage, Repository, Result,
+    SnapshotName, Storage, VerificationMode, VerificationState, is_verified_since,
+    keep_verification, plan_repair, verify, verify_with,
 };
 
 use support::odd::{Odd, OddStorage};
@@ -417,4 +417,54 @@ fn a_result_of_less_neither_hides_damage_nor_the_age_of_a_whole_one() {
     assert_eq!(keep(&damage, Depth::Metadata, 7000).state, bad);
     assert_eq!(keep(&Ok(()), Depth::Metadata, 8000).state, good);
     assert!(!is_verified_since(None, Depth::Metadata, 0));
+}
+
+/// How often a verification asks for ranges if so many archives of one tree miss the same pack.
+fn reads_with_a_missing_pack(archives: usize) -> u64 {
+    let memory = Arc::new(MemoryStorage::new());
+    let (storage, key) = (Arc::clone(&memory) as Arc<dyn Storage>, key());
+    let repository = init(&storage, &key).unwrap();
+    let large = (b"large".to_vec(), file(&noise(1, 300_000)));
+    store(&repository, "0", &directory([large.clone()])).unwrap();
+    let packs = data_packs(&memory);
+    assert_eq!(packs.len(), 1);
+    let folder = |number: usize| {
+        let text = |n: usize| format!("{number}-{n}-{}", "x".repeat(200)).into_bytes();
+        let files = (0..150).map(|n| (text(n), file(&text(n))));
+        (text(0), directory(files.collect::<Vec<_>>()))
+    };
+    let mut entries: Vec<_> = (0..30).map(folder).collect();
+    entries.push(large);
+    let tree = directory(entries);
+    for number in 1..=archives {
+        store(&repository, &number.to_string(), &tree).unwrap();
+    }
+    memory.remove(packs.first().unwrap()).unwrap();
+    let counted = Arc::new(Counted::new(storage));
+    let repository = open(&(Arc::clone(&counted) as Arc<dyn Storage>), &key).unwrap();
+    counted.take();
+    let damage = verify(&repository).unwrap().damage;
+    let pack = packs.first().unwrap().to_string();
+    let told = damage.iter().find(|damage| damage.object == pack);
+    let told = told.expect("the pack is named").error.to_string();
+    assert!(told.contains("archives that need it"), "{told}");
+    counted.take().reads
+}
+
+fn data_packs(memory: &MemoryStorage) -> BTreeSet<FileName> {
+    let mut packs = BTreeSet::new();
+    let listed = memory.list(&"packs".parse().unwrap(), &mut |name, _| {
+        packs.insert(name.clone());
+        Ok(())
+    });
+    listed.unwrap();
+    packs.retain(|pack| memory.read(pack, 10..11).unwrap() == [0]);
+    packs
+}
+
+#[test]
+fn what_is_whole_in_one_damaged_archive_is_not_looked_at_again_in_the_next() {
+    let (few, many) = (reads_with_a_missing_pack(2), reads_with_a_missing_pack(12));
+    println!("reads with 2 damaged archives: {few}, with 12: {many}");
+    assert!(many - few < 10 * 12, "{few} {many}");
 }

@@ -10,7 +10,7 @@ use crate::format::pack::Class;
 use crate::format::snapshot::{Snapshot, SnapshotName};
 use crate::format::tree::entry::{self, DirectoryNode, Items};
 use crate::format::tree::extent;
-use crate::index::{object_of, pack_file, pack_of, read_object};
+use crate::index::{Location, object_of, pack_file, pack_of, read_object};
 use crate::marks::Marks;
 use crate::reader::decode_node;
 use crate::repository::Repository;
@@ -27,17 +27,18 @@ pub(super) fn tell_missing(
     report: &mut Report,
 ) -> Result<()> {
     let mut absent = HashMap::<ChunkId, Vec<usize>>::new();
-    let mut pairs = 0;
+    let (mut whole, mut left) = (Marks::default(), limits::ABSENT_MAX);
     for (number, name) in damaged.iter().enumerate() {
+        if left == 0 {
+            break;
+        }
         let Some(snapshot) = readable(repository.listed_snapshot(name))? else {
             continue;
         };
-        each_absent(repository, &snapshot, &mut |id| {
-            if pairs < limits::ABSENT_MAX {
-                pairs += 1;
-                absent.entry(id).or_default().push(number);
-            }
-        })?;
+        for id in absent_of(repository, &snapshot, &mut whole, left)? {
+            left -= 1;
+            absent.entry(id).or_default().push(number);
+        }
     }
     if absent.is_empty() {
         return Ok(());
@@ -115,15 +116,19 @@ enum Todo {
     Inline(Arc<[u8]>),
     Extents(ChunkId),
     Chunk(ChunkId),
+    /// What is below a node was looked at; so much was found to be wrong before.
+    Left(Location, usize),
 }
 
-/// Calls `each` with the chunks and nodes of a snapshot that are in no pack, as far as the nodes
-/// above them can be read.
-fn each_absent(
+/// The chunks and nodes of a snapshot that are in no pack, as far as the nodes above them can be read,
+/// and at most so many. Nodes below which all is there are `whole`: they are not looked at again, in
+/// this archive or in another one.
+fn absent_of(
     repository: &Repository,
     snapshot: &Snapshot,
-    each: &mut dyn FnMut(ChunkId),
-) -> Result<()> {
+    whole: &mut Marks,
+    most: usize,
+) -> Result<Vec<ChunkId>> {
     let configs = [
         Some(&snapshot.guest_config),
         snapshot.firewall_config.as_ref(),
@@ -137,9 +142,17 @@ fn each_absent(
         todo.extend(disk.root.map(|id| Todo::Map(id, levels)));
     }
     todo.extend((snapshot.tree.iter()).map(|tree| Todo::Directory(tree.root, true)));
-    let mut seen = Marks::default();
+    let (mut seen, mut absent) = (Marks::default(), Vec::new());
+    // What is absent or cannot be read, each time that it is come upon.
+    let mut wrong = 0;
     while let Some(next) = todo.pop() {
         let id = match &next {
+            Todo::Left(place, before) => {
+                if wrong == *before {
+                    whole.insert(place);
+                }
+                continue;
+            }
             Todo::Inline(body) => {
                 if let Ok(node) = entry::decode(body, false) {
                     push(node, &mut todo);
@@ -149,17 +162,27 @@ fn each_absent(
             Todo::Map(id, _) | Todo::Directory(id, _) | Todo::Extents(id) | Todo::Chunk(id) => *id,
         };
         let Some(place) = readable(repository.find(&id))? else {
-            each(id);
+            absent.push(id);
+            if absent.len() >= most {
+                break;
+            }
+            wrong += 1;
             continue;
         };
         let is_leaf = matches!(next, Todo::Chunk(_) | Todo::Map(_, 0));
-        if is_leaf || seen.contains(&place) {
+        if is_leaf || whole.contains(&place) {
+            continue;
+        }
+        if seen.contains(&place) {
+            wrong += 1;
             continue;
         }
         seen.insert(&place);
         let Some(body) = readable(repository.read_chunk_twice(Class::Metadata, &id))? else {
+            wrong += 1;
             continue;
         };
+        todo.push(Todo::Left(place, wrong));
         match next {
             Todo::Map(id, level) => {
                 let children = decode_node(&id, &body).into_iter().flatten().flatten();
@@ -179,10 +202,10 @@ fn each_absent(
                 }
                 Err(_) => {}
             },
-            Todo::Inline(_) | Todo::Chunk(_) => {}
+            Todo::Inline(_) | Todo::Chunk(_) | Todo::Left(..) => {}
         }
     }
-    Ok(())
+    Ok(absent)
 }
 
 /// Takes up what is below a directory's node.
