@@ -48,8 +48,8 @@ pub struct Repository {
     read_only: Option<Error>,
 }
 
-/// The key of a pack, once it was read.
-type PackKey = Arc<Mutex<Option<Arc<Cipher>>>>;
+/// The key of a pack, once it was read, or why it was not, for those who waited for that.
+type PackKey = Arc<Mutex<Option<Result<Arc<Cipher>>>>>;
 
 /// How a chunk is looked up.
 type Find = fn(&Index, &ChunkId) -> Result<Option<Location>>;
@@ -60,13 +60,19 @@ fn config_file() -> FileName {
 
 /// Puts the file that makes a repository, unless somebody else was faster.
 fn put_config(storage: &dyn Storage, config: &[u8]) -> Result<()> {
-    match storage.put_new(&config_file(), config) {
-        Err(e) if e.kind() != ErrorKind::Exists => return Err(e),
-        _ => {}
-    }
+    let exists = match storage.put_new(&config_file(), config) {
+        Ok(()) => false,
+        Err(e) if e.kind() == ErrorKind::Exists => true,
+        Err(e) => return Err(e),
+    };
     // Not every storage lets only one be the first, and a reply may be lost.
     if read_all(storage, &config_file(), limits::CONFIG_MAX)? == config {
-        return Ok(());
+        // Whoever was not told that it is durable does not know.
+        return if exists {
+            storage.settle(&config_file())
+        } else {
+            Ok(())
+        };
     }
     let what = "somebody else has made a repository there at the same time: theirs is there, and \
                 nothing of this one";

@@ -4,11 +4,14 @@
 mod support;
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use snapkeep_repo::{
-    Entry, ErrorKind, FileName, Files, LocalStorage, MemoryStorage, Storage, SystemFiles,
+    Entry, ErrorKind, FileName, Files, LocalStorage, MemoryStorage, Result, Storage, SystemFiles,
+    already_there,
 };
 
 use support::between::{Between, Moment};
@@ -160,4 +163,63 @@ fn a_file_that_is_new_is_never_put_over_another() {
     assert_eq!(usize::from(there[0]), winner);
     let entries = std::fs::read_dir(folder.path().join("r")).expect("there");
     assert_eq!(entries.count(), 1, "nothing temporary is left");
+}
+
+/// A storage that puts what is new, and then tells that somebody has.
+#[derive(Debug)]
+struct Forgetful {
+    inner: MemoryStorage,
+    settled: AtomicBool,
+}
+
+impl Storage for Forgetful {
+    fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
+        self.inner.put(name, bytes)
+    }
+
+    fn put_new(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
+        self.inner.put_new(name, bytes)?;
+        Err(already_there(name))
+    }
+
+    fn settle(&self, name: &FileName) -> Result<()> {
+        if name.as_str() == "config" {
+            self.settled.store(true, Ordering::SeqCst);
+        }
+        self.inner.settle(name)
+    }
+
+    fn read(&self, name: &FileName, range: Range<u64>) -> Result<Vec<u8>> {
+        self.inner.read(name, range)
+    }
+
+    fn length(&self, name: &FileName) -> Result<u64> {
+        self.inner.length(name)
+    }
+
+    fn modified(&self, name: &FileName) -> Result<i64> {
+        self.inner.modified(name)
+    }
+
+    fn list(
+        &self,
+        prefix: &FileName,
+        each: &mut dyn FnMut(&FileName, u64) -> Result<()>,
+    ) -> Result<()> {
+        self.inner.list(prefix, each)
+    }
+
+    fn remove(&self, name: &FileName) -> Result<()> {
+        self.inner.remove(name)
+    }
+}
+
+#[test]
+fn a_config_of_its_own_that_it_finds_is_made_durable_before_it_is_believed() {
+    let storage = Arc::new(Forgetful {
+        inner: MemoryStorage::new(),
+        settled: AtomicBool::new(false),
+    });
+    init(&(Arc::clone(&storage) as _), &key()).expect("the config is its own");
+    assert!(storage.settled.load(Ordering::SeqCst));
 }
