@@ -128,6 +128,9 @@ pub struct Waiting {
     pub packs: Amount,
     /// When they may be deleted: seconds since 1970, by the storage's clock.
     pub until: i64,
+    /// Whether it was time to delete them, but for an earlier pruning that may still be about to
+    /// delete an archive that is kept after all.
+    pub held: bool,
 }
 
 /// When the files in `prune/` were put.
@@ -190,7 +193,7 @@ impl Run<'_> {
                 report.waiting = Some(self.waiting(until)?);
                 return Ok(());
             }
-            report.swept = Some(self.sweep(&folder, &times)?);
+            report.swept = self.sweep(&folder, &times)?;
             let (folder, times) = self.folder()?;
             let due = self.last_due(&folder, &times);
             if let Some(until) = due.filter(|_| !self.options.dry_run) {
@@ -251,8 +254,12 @@ impl Run<'_> {
 
     fn waiting(&self, until: i64) -> Result<Waiting> {
         let packs = self.condemned()?;
-        let until = self.held_until.get().unwrap_or(until);
-        Ok(Waiting { packs, until })
+        let held = self.held_until.get();
+        Ok(Waiting {
+            packs,
+            until: held.unwrap_or(until),
+            held: held.is_some(),
+        })
     }
 
     /// Condemned packs that are there.

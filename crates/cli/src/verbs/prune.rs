@@ -73,6 +73,8 @@ struct Waiting {
     until: i64,
     /// The same in RFC 3339, UTC.
     until_utc: String,
+    /// Whether only an earlier pruning keeps them, that may still be deleting.
+    held: bool,
 }
 
 impl From<Swept> for Deleted {
@@ -110,12 +112,14 @@ impl From<snapkeep_repo::Waiting> for Waiting {
         let snapkeep_repo::Waiting {
             packs: Amount { number, bytes },
             until,
+            held,
         } = waiting;
         Self {
             packs: number,
             packs_bytes: bytes,
             until,
             until_utc: utc(until),
+            held,
         }
     }
 }
@@ -216,6 +220,13 @@ impl Report for Pruned {
             lines.push(format!("then nothing was condemned: {why}"));
         }
         if let Some(waiting) = &self.waiting {
+            if waiting.held {
+                lines.push(
+                    "nothing was deleted: a pruning that began before may still be deleting an \
+                     archive that is kept after all"
+                        .to_owned(),
+                );
+            }
             lines.push(format!(
                 "{} wait: prune again after {}",
                 packs(waiting.packs, waiting.packs_bytes),

@@ -35,18 +35,19 @@ pub(super) struct Begun {
 }
 
 impl Run<'_> {
-    /// Sweeps the generations that are in the folder.
-    pub(super) fn sweep(&self, folder: &Folder, times: &Times) -> Result<Swept> {
+    /// Sweeps the generations that are in the folder; nothing if it may not begin, since it could not
+    /// end.
+    pub(super) fn sweep(&self, folder: &Folder, times: &Times) -> Result<Option<Swept>> {
         let mut due = self.read_due(folder)?;
         let mut swept = Swept::default();
         if due.is_empty() {
-            return Ok(swept);
+            return Ok(Some(swept));
         }
         let begun = if self.options.dry_run {
             None
         } else {
             let Some(begun) = self.put_marker(folder, times, &due)? else {
-                return Ok(swept);
+                return Ok(None);
             };
             self.remove_swept_markers(folder, times, begun.number)?;
             self.settle()?;
@@ -56,7 +57,7 @@ impl Run<'_> {
         let folder = Folder::list(&*self.repository.storage)?;
         due.retain(|due| due.is_in(&folder));
         if due.is_empty() {
-            return Ok(swept);
+            return Ok(Some(swept));
         }
         let survey = self.survey()?;
         let generations: Vec<_> = due.iter().map(|due| due.generation.clone()).collect();
@@ -82,7 +83,7 @@ impl Run<'_> {
         let Some(begun) = &begun else {
             swept.archives = named.iter().filter(|name| goes(name)).count() as u64;
             swept.deleted = self.condemned()?;
-            return Ok(swept);
+            return Ok(Some(swept));
         };
         let (stay, going): (Vec<_>, Vec<_>) = (survey.names.iter())
             .filter(|name| stays(name) || goes(name))
@@ -106,7 +107,7 @@ impl Run<'_> {
         if last.is_some() {
             self.repository.storage.remove(&begun.file)?;
         }
-        Ok(swept)
+        Ok(Some(swept))
     }
 
     fn read_due(&self, folder: &Folder) -> Result<Vec<Due>> {
