@@ -25,12 +25,12 @@ fn waiting() -> PruneOptions {
 }
 
 /// A world in which what only an archive has is about to be condemned, and its storage.
-fn world() -> (World, Arc<Stale>) {
+fn world(far: bool) -> (World, Arc<Stale>) {
     let mut world = World::with_history();
     world.forget("1");
     world.forget("3t");
-    let stale = Arc::new(Stale::new(Arc::clone(&world.memory), world.time(), LAG));
-    (world, stale)
+    let stale = Stale::new(Arc::clone(&world.memory), world.time(), LAG);
+    (world, Arc::new(stale.from_far(far)))
 }
 
 fn open(world: &World, storage: Arc<dyn Storage>) -> Arc<Repository> {
@@ -74,10 +74,19 @@ fn long_after(world: &World, what: &str) {
 
 #[test]
 fn a_commit_at_any_operation_of_a_sweep_is_whole_or_fails_although_lists_are_old() {
+    commits_at_any_operation(false);
+}
+
+#[test]
+fn the_same_where_both_ask_for_several_things_at_once() {
+    commits_at_any_operation(true);
+}
+
+fn commits_at_any_operation(far: bool) {
     let bytes = disk(1, 7);
     let (mut kept, mut failed) = (0, 0);
     for at in 0.. {
-        let (mut world, stale) = world();
+        let (mut world, stale) = world(far);
         // Its own clock stands still, as that of a machine that was paused.
         let writer = world.open_on(Arc::clone(&stale) as _).unwrap();
         let (writer, record) = begin(&writer, None, &bytes).unwrap();

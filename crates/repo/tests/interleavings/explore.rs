@@ -66,6 +66,7 @@ fn play(scene: &Scene, order: &[usize], fault: Option<(usize, Fault)>) -> Played
             actor,
             fault: fault.and_then(|(who, fault)| (who == actor).then_some(fault)),
             count: Mutex::new(0),
+            far: scene.far,
         })
     };
     let gates: Vec<_> = (0..scene.deeds.len()).map(gate).collect();
@@ -91,12 +92,10 @@ fn play(scene: &Scene, order: &[usize], fault: Option<(usize, Fault)>) -> Played
             let runs = last
                 .map(|choice| choice.given)
                 .filter(|i| among.contains(i));
-            let Some(given) = order
-                .get(choices.len())
-                .copied()
-                .or(runs)
-                .or(among.first().copied())
-            else {
+            // Of two threads of an actor either may be the first, each time.
+            let wanted = order.get(choices.len()).copied();
+            let wanted = wanted.filter(|i| !scene.far || among.contains(i));
+            let Some(given) = wanted.or(runs).or(among.first().copied()) else {
                 break;
             };
             let interruptions = before + usize::from(runs.is_some_and(|runs| runs != given));

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use snapkeep_repo::{
-    Clock, Copier, CopyOutcome, Error, ErrorKind, KeyFile, MemoryStorage, Protect, PruneOptions,
-    Random, Repository, Result, SnapshotName, Storage, Unlock, prune, verify,
+    AttributeChange, Clock, Copier, CopyOutcome, Error, ErrorKind, KeyFile, MemoryStorage, Protect,
+    PruneOptions, Random, Repository, Result, SnapshotName, Storage, Unlock, prune, verify,
 };
 
 use super::support::{CHUNK, backup, disk, name, restore};
@@ -75,6 +75,8 @@ pub(crate) struct Scene {
     pub(crate) deeds: Vec<Deed>,
     /// How many seconds sweeps wait.
     settle: u64,
+    /// Whether the storage is a journey away.
+    pub(crate) far: bool,
 }
 
 fn content(archive: &str) -> Vec<u8> {
@@ -110,6 +112,8 @@ pub(crate) enum Before {
     /// The archives were not backed up, but copied from the other repository.
     Copied,
     CopiedAndMarked,
+    /// Nothing; archives of the other repository have notes.
+    Noted,
 }
 
 /// An empty repository.
@@ -152,6 +156,13 @@ impl Scene {
                 None,
                 &content(archive),
             )?;
+            if before == Before::Noted {
+                let notes = AttributeChange {
+                    notes: Some("kept".to_owned()),
+                    ..AttributeChange::default()
+                };
+                open(&source, number + 50)?.change_attributes(&name(archive), &notes)?;
+            }
         }
         let mut scene = Self {
             name: scene,
@@ -160,6 +171,7 @@ impl Scene {
             there: there.to_vec(),
             deeds: deeds.to_vec(),
             settle: 0,
+            far: false,
         };
         for (number, archive) in (101..).zip(there.iter().chain(forgotten)) {
             let copies = matches!(before, Before::Copied | Before::CopiedAndMarked);
@@ -180,6 +192,11 @@ impl Scene {
     pub(crate) fn with_waits(self) -> Self {
         let settle = 120;
         Self { settle, ..self }
+    }
+
+    /// The same on a storage that is far: actors ask for several things at once.
+    pub(crate) fn from_far(self) -> Self {
+        Self { far: true, ..self }
     }
 
     /// The archives that must be there after what was said.
@@ -240,6 +257,7 @@ impl Scene {
             }
         }
         for archive in &listed {
+            repository.attributes(archive).map_err(|e| e.chain())?;
             let bytes = restore(&repository, archive).map_err(|e| e.chain())?;
             if bytes != content(last_part(archive)) {
                 return Err(format!("{archive} restores wrong"));

@@ -142,6 +142,8 @@ pub(crate) struct Gate {
     pub(crate) actor: usize,
     pub(crate) fault: Option<Fault>,
     pub(crate) count: Mutex<u64>,
+    /// Whether what does not depend on each other is asked for at once.
+    pub(crate) far: bool,
 }
 
 impl Gate {
@@ -168,8 +170,16 @@ impl Gate {
 }
 
 impl Storage for Gate {
+    fn is_far(&self) -> bool {
+        self.far
+    }
+
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
         self.run(name, || self.inner.put(name, bytes))
+    }
+
+    fn put_new(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
+        self.run(name, || self.inner.put_new(name, bytes))
     }
 
     fn settle(&self, name: &FileName) -> Result<()> {

@@ -17,6 +17,7 @@ pub(crate) struct Stale {
     /// Seconds until a list shows what was done.
     lag: i64,
     changes: Mutex<Changes>,
+    far: bool,
 }
 
 impl fmt::Debug for Stale {
@@ -50,7 +51,13 @@ impl Stale {
             time,
             lag,
             changes: Mutex::new(changes),
+            far: false,
         }
+    }
+
+    /// The same at the end of a journey: several things are asked for at once.
+    pub(crate) fn from_far(self, far: bool) -> Self {
+        Self { far, ..self }
     }
 
     fn change(&self, name: &FileName, length: Option<u64>) {
@@ -61,6 +68,10 @@ impl Stale {
 }
 
 impl Storage for Stale {
+    fn is_far(&self) -> bool {
+        self.far
+    }
+
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
         self.inner.put(name, bytes)?;
         self.change(name, Some(bytes.len() as u64));
