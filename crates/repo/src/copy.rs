@@ -115,9 +115,12 @@ impl Copier {
         })?;
         // Somebody else may copy it at the same time, and have been told that it is there.
         self.check_absent(name)?;
-        let made = writer.commit_new(name, made).map_err(|e| match e.kind() {
-            ErrorKind::Exists => meanwhile(name),
-            _ => e,
+        let made = writer.commit_new(name, made).map_err(|e| {
+            if e.kind() == ErrorKind::Exists {
+                meanwhile(name)
+            } else {
+                e
+            }
         })?;
         if let Err(error) = self.check_unnamed(name) {
             if error.kind() == ErrorKind::Swept {

@@ -30,7 +30,7 @@ fn world(far: bool) -> (World, Arc<Stale>) {
     world.forget("1");
     world.forget("3t");
     let stale = Stale::new(Arc::clone(&world.memory), world.time(), LAG);
-    (world, Arc::new(stale.from_far(far)))
+    (world, Arc::new(stale.at_distance(far)))
 }
 
 fn open(world: &World, storage: Arc<dyn Storage>) -> Arc<Repository> {

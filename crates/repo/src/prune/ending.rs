@@ -103,7 +103,7 @@ impl Run<'_> {
                 return Ok(());
             }
             // Another one has deleted what the marker names, and only a generation tells why.
-            for name in left.iter().flat_map(|due| &due.generation.archives) {
+            for name in watch.due.iter().flat_map(|due| &due.generation.archives) {
                 let names = watch
                     .markers
                     .iter()

@@ -131,7 +131,7 @@ fn far_prunings() -> Vec<Scene> {
     use Before::{Copied, Marked, Nothing};
     use Deed::{BackUp, BackUpOn, Copy, Forget, Prune, PruneTwice, Restore};
     let scene = |name, before, deeds: &[Deed]| {
-        (Scene::new(name, &["a1"], &["f1"], before, deeds).unwrap()).from_far()
+        (Scene::new(name, &["a1"], &["f1"], before, deeds).unwrap()).at_distance()
     };
     vec![
         scene(

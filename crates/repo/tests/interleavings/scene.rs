@@ -195,7 +195,7 @@ impl Scene {
     }
 
     /// The same on a storage that is far: actors ask for several things at once.
-    pub(crate) fn from_far(self) -> Self {
+    pub(crate) fn at_distance(self) -> Self {
         Self { far: true, ..self }
     }
 

@@ -56,7 +56,7 @@ impl Stale {
     }
 
     /// The same at the end of a journey: several things are asked for at once.
-    pub(crate) fn from_far(self, far: bool) -> Self {
+    pub(crate) fn at_distance(self, far: bool) -> Self {
         Self { far, ..self }
     }
 
