@@ -63,7 +63,7 @@ impl Run<'_> {
     /// Removes the generations that were swept, and markers of earlier sweeps, unless another sweep may
     /// be about to delete an archive that one of them names. `kept` is the lowest number of a
     /// generation that names an archive which is kept after all: no other sweep may go on then.
-    pub(super) fn end(&self, watch: &Watch<'_>, kept: Option<u32>, deleted: bool) -> Result<()> {
+    pub(super) fn end(&self, watch: &Watch<'_>, kept: Option<u32>) -> Result<()> {
         let storage = &self.repository.storage;
         let Some(own) = watch.markers.first() else {
             return Ok(());
@@ -90,10 +90,9 @@ impl Run<'_> {
         for file in lower {
             storage.remove(file)?;
         }
-        if deleted || archives {
-            // Whoever finds the generations gone must not be shown their packs, either.
-            self.settle()?;
-        }
+        // Whoever finds the generations gone must not be shown their packs, either: another sweep may
+        // have deleted them just now.
+        self.settle()?;
         let is_new = |file: &FileName| !watch.is_own(file) && !known.contains(file);
         let (mut left, mut lists) = (watch.due, 0);
         while !left.is_empty() {

@@ -129,6 +129,7 @@ impl Run<'_> {
             writers: HashSet::new(),
         };
         self.check_index()?;
+        self.check_lost(survey)?;
         let mut objects = HashSet::new();
         repository.storage.list(&"index".parse()?, &mut |file, _| {
             objects.insert(file.clone());
@@ -152,6 +153,29 @@ impl Run<'_> {
             }
         }
         Ok(kept)
+    }
+
+    /// Fails if an archive that was lost is not, by lists that are read now: then one of them is wrong.
+    fn check_lost(&self, survey: &Survey) -> Result<()> {
+        for name in &survey.lost {
+            let snapshot = match self.repository.listed_snapshot(name) {
+                Ok(snapshot) => snapshot,
+                Err(e) if e.kind().is_of_storage() => return Err(e),
+                Err(_) => continue,
+            };
+            match Needs::of_all(self.repository).are_met(&snapshot) {
+                Ok(true) => {
+                    let what = format!(
+                        "archive {name} lacked something, and now it does not: lists contradict each \
+                         other, so nothing is pruned; prune again"
+                    );
+                    return Err(Error::new(ErrorKind::Io, what));
+                }
+                Err(e) if e.kind().is_of_storage() => return Err(e),
+                Ok(false) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Fails if a file of packs or index could not be read for reasons that may pass.

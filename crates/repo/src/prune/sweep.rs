@@ -102,7 +102,7 @@ impl Run<'_> {
         all_gone &= self.delete_packs(&condemned, &kept, latest, &mut swept)?;
         if all_gone {
             let kept = kept_after_all(&due, &survey.names, &goes);
-            self.end(&watch, kept, swept.deleted.number > 0)?;
+            self.end(&watch, kept)?;
         }
         if last.is_some() {
             self.repository.storage.remove(&begun.file)?;
