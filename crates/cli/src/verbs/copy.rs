@@ -83,7 +83,8 @@ pub(super) fn run(settings: &Settings, wanted: &Copy, json: bool) -> Result<Exit
     let ask = || Ok(Unlock::Passphrase(secrets::ask()?));
     let target = session::repository(&storage, secret.as_ref(), ask)
         .with_context(|| format!("cannot open the repository {place}"))?;
-    let mut copier = Copier::new(Arc::clone(&session.repository), Arc::new(target))?;
+    let target = Arc::new(target);
+    let mut copier = Copier::new(Arc::clone(&session.repository), Arc::clone(&target))?;
     let clock = Arc::clone(&session.clock);
     let progress = Arc::new(Progress::start("copying", None, settings.quiet, clock));
     let bar = Arc::clone(&progress);
@@ -96,7 +97,13 @@ pub(super) fn run(settings: &Settings, wanted: &Copy, json: bool) -> Result<Exit
         failed: Vec::new(),
     };
     for name in &archives {
-        let outcome = copier.copy(name);
+        let outcome = match copier.copy(name) {
+            // Another `copy` may have put it there meanwhile: then it is looked at as one that was there.
+            Err(error) if error.kind() == ErrorKind::Io && target.any_snapshot(name).is_ok() => {
+                copier.copy(name)
+            }
+            outcome => outcome,
+        };
         session.stop.cancel.check()?;
         match outcome {
             Ok(outcome) => copied.archives.push(told(name, outcome)),

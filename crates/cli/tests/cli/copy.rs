@@ -122,3 +122,42 @@ fn an_archive_that_is_forgotten_while_others_are_copied_is_skipped() {
     assert_eq!(copied["archives"].as_array().unwrap().len(), 1, "{copied}");
     assert_eq!(copied["archives"][0]["skipped"], false, "{copied}");
 }
+
+#[test]
+fn of_copies_at_once_to_one_target_each_ends_well_with_all_archives() {
+    let (folder, _) = with_archive();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("tree")).unwrap();
+    for guest in ["one", "two", "three"] {
+        fs::write(at("tree/file"), guest.repeat(100_000)).unwrap();
+        let backup = ["-r", "repo", "--state", "state", "backup", "container"];
+        let what = ["--directory", "tree", "--guest", guest];
+        run(&folder, &[&backup[..], &what].concat());
+    }
+    let init = ["-r", "other", "init", "--no-encryption"];
+    run(
+        &folder,
+        &[&init[..], &["--write-recovery-kit", "kit2"]].concat(),
+    );
+    let copies: Vec<_> = (0..4)
+        .map(|_| {
+            Command::new(env!("CARGO_BIN_EXE_snapkeep"))
+                .args(["-r", "repo", "copy", "--to", "other", "--all", "--json"])
+                .current_dir(folder.path())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for copy in copies {
+        let output = copy.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let copied: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(copied["archives"].as_array().unwrap().len(), 4, "{copied}");
+    }
+    let list = run(&folder, &["-r", "other", "list"]);
+    assert_eq!(list["archives"].as_array().unwrap().len(), 4, "{list}");
+    let found = run(&folder, &["-r", "other", "verify"]);
+    assert_eq!(found["damage"], Value::Array(Vec::new()));
+}
