@@ -12,6 +12,10 @@ mod explore;
 mod scene;
 mod turns;
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
 use scene::{Before, Deed, Scene};
 
 /// Who is at work at once. Archives `a…` are there, `f…` is forgotten.
@@ -186,8 +190,12 @@ fn no_order_of_the_real_operations_loses_anything() {
 #[test]
 fn no_order_of_the_real_operations_with_a_pruning_loses_anything() {
     let most: usize = if asked("large") { 2 } else { 1 };
-    let mut tried = 0;
-    for scene in prunings() {
+    let scenes = Mutex::new(prunings().into_iter());
+    let tried = AtomicUsize::new(0);
+    let work = || loop {
+        let Some(scene) = scenes.lock().unwrap().next() else {
+            return;
+        };
         // A third makes so many more orders.
         let most = (most + 2).saturating_sub(scene.deeds.len()).max(1);
         let orders = explore::orders(&scene, most, None);
@@ -199,8 +207,15 @@ fn no_order_of_the_real_operations_with_a_pruning_loses_anything() {
             0
         };
         println!("{}: {orders} orders, {faults} with a fault", scene.name);
-        tried += orders + faults;
-    }
+        tried.fetch_add(orders + faults, Ordering::Relaxed);
+    };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(work);
+        }
+    });
+    let tried = tried.into_inner();
     println!("interleavings: with a pruning: {tried} schedules, losses 0");
 }
 
