@@ -382,9 +382,7 @@ impl S3Storage {
         let key = self.location.key(prefix);
         (self.subject(Deed::List, &key)).error(ErrorKind::Io, &format!("the list {why}"))
     }
-}
 
-impl S3Storage {
     fn remove_object(&self, name: &FileName, bound: Option<Duration>) -> Result<()> {
         let path = self.path(name)?;
         let subject = self.subject(Deed::Remove, path.as_ref());

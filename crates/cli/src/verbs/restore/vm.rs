@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use snapkeep_api::{ArchiveName, DeviceName, Provider, VmRestore};
 use snapkeep_host::restore::{RestoreOptions, Restored, convert, restore_raw};
+use snapkeep_repo::Storage as _;
 
 use crate::args::RestoreVm;
 use crate::durable;
@@ -85,7 +86,7 @@ pub(super) fn run(settings: &Settings, wanted: &RestoreVm, json: bool) -> Result
     };
     let mut vm = archive.restore_vm()?;
     let plan = plan(wanted, &name, vm.as_ref(), &configs)?;
-    let far = session.storage.bucket.is_some();
+    let far = session.storage.is_far();
     let options = RestoreOptions {
         workers: if far {
             settings.workers.min(FAR_WORKERS)
