@@ -36,7 +36,8 @@ pub enum ErrorKind {
     Cancelled,
     /// The archive is protected, or may be.
     Protected,
-    /// What an archive relies on was pruned while it was made: made again, it is whole.
+    /// A pruning was at work meanwhile: what an archive relies on was pruned while it was made, and
+    /// made again, it is whole; or another pruning did what this one was to, and the next goes on.
     Swept,
     /// A name, option or size that cannot be used.
     Invalid,

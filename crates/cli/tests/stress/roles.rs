@@ -75,7 +75,7 @@ pub(crate) fn prune_once(host: &mut Host<'_>, grace: &str, unused: &str, figures
         return;
     };
     // Another one is at work, or has ended this one and removed its marker.
-    let busy = ended.said.contains("another pruning is at work");
+    let busy = ended.said.contains("another pruning");
     if busy || ended.code == 5 && ended.said.contains("-swept") {
         return;
     }

@@ -188,5 +188,5 @@ pub(super) fn kept_after_all(
 pub(super) fn ended() -> Error {
     let what =
         "another pruning has swept what this one was to; what is left is pruned the next time";
-    Error::new(ErrorKind::Io, what)
+    Error::new(ErrorKind::Swept, what)
 }

@@ -69,7 +69,7 @@ impl<'r> Needs<'r> {
             return Ok(());
         }
         let what = "nothing is pruned: another pruning is at work; try again later";
-        Err(Error::new(ErrorKind::Io, what))
+        Err(Error::new(ErrorKind::Swept, what))
     }
 
     /// Marks what a snapshot needs. It fails with what cannot be found or read, but for what no

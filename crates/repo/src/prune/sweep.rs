@@ -207,8 +207,7 @@ impl Run<'_> {
             self.settle()?;
             let folder = Folder::list(&*self.repository.storage)?;
             if !due.iter().all(|due| due.is_in(&folder)) {
-                let what = "nothing is deleted: another pruning has swept what this one was to";
-                return Err(Error::new(ErrorKind::Io, what));
+                return Err(ended());
             }
             self.check_still_going(going)?;
         }
@@ -242,7 +241,7 @@ impl Run<'_> {
                 let what = format!(
                     "nothing is deleted: archive {name} was taken back meanwhile; prune again"
                 );
-                Err(Error::new(ErrorKind::Io, what))
+                Err(Error::new(ErrorKind::Swept, what))
             }
         }
     }

@@ -122,9 +122,8 @@ fn sweep(folder: &Path, grace: u64, tell: Tell<'_>) -> Result<()> {
             }
             Ok(())
         }
-        Err(e) if e.to_string().contains("another pruning is at work") => Ok(()),
-        // Another sweep has ended this one, and removed its marker.
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        // Another one was at work, or has ended this one, maybe removed its marker.
+        Err(e) if matches!(e.kind(), ErrorKind::Swept | ErrorKind::NotFound) => Ok(()),
         Err(e) => Err(e),
     }
 }
