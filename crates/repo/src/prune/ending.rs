@@ -103,10 +103,7 @@ impl Run<'_> {
             }
             // Another one has deleted what the marker names, and only a generation tells why.
             for name in watch.due.iter().flat_map(|due| &due.generation.archives) {
-                let names = watch
-                    .markers
-                    .iter()
-                    .any(|begun| begun.survivors.contains(name));
+                let names = watch.markers.iter().any(|begun| begun.names.contains(name));
                 if names && self.is_absent(&name.file())? {
                     return Ok(());
                 }

@@ -41,6 +41,8 @@ pub(crate) enum Deed {
     /// On the first, incrementally.
     BackUpOn(&'static str, &'static str),
     Forget(&'static str),
+    /// And then it prunes.
+    ForgetAndPrune(&'static str),
     TakeBack(&'static str),
     Protect(&'static str),
     Restore(&'static str),
@@ -109,6 +111,8 @@ pub(crate) enum Before {
     Nothing,
     /// What only forgotten archives need was condemned.
     Marked,
+    /// The same, and then what was forgotten was taken back.
+    TakenBack,
     /// The archives were not backed up, but copied from the other repository.
     Copied,
     CopiedAndMarked,
@@ -181,8 +185,14 @@ impl Scene {
                 open(&storage, number + 50)?.forget(&name(archive))?;
             }
         }
-        if matches!(before, Before::Marked | Before::CopiedAndMarked) {
+        if matches!(
+            before,
+            Before::Marked | Before::TakenBack | Before::CopiedAndMarked
+        ) {
             scene.act(&storage, 99, Deed::Prune, None)?;
+        }
+        for archive in forgotten.iter().filter(|_| before == Before::TakenBack) {
+            scene.act(&storage, 98, Deed::TakeBack(archive), None)?;
         }
         scene.start = start.fork();
         Ok(scene)
@@ -210,7 +220,9 @@ impl Scene {
         }
         // Who forgot something may have been told nothing.
         wanted.retain(|archive| {
-            let forgets = |deed: &Deed| matches!(deed, Deed::Forget(other) if other == archive);
+            let forgets = |deed: &Deed| {
+                matches!(deed, Deed::Forget(other) | Deed::ForgetAndPrune(other) if other == archive)
+            };
             !self.deeds.iter().any(forgets)
         });
         wanted
@@ -226,7 +238,7 @@ impl Scene {
         for (deed, said) in self.deeds.iter().zip(said) {
             // A storage that fails is not damaged, and whoever gives way loses nothing.
             let mut gave_way = vec![ErrorKind::Io, ErrorKind::NotFound, ErrorKind::Swept];
-            if matches!(deed, Deed::Forget(_)) {
+            if matches!(deed, Deed::Forget(_) | Deed::ForgetAndPrune(_)) {
                 gave_way.push(ErrorKind::Protected);
             }
             if let Err(e) = said
@@ -237,9 +249,15 @@ impl Scene {
         }
         let storage = Arc::new(storage.fork()) as Arc<dyn Storage>;
         self.holds(&storage, said)?;
-        let prunes = |deed: &Deed| matches!(deed, Deed::Prune | Deed::PruneTwice);
+        let prunes = |deed: &Deed| {
+            matches!(
+                deed,
+                Deed::Prune | Deed::PruneTwice | Deed::ForgetAndPrune(_)
+            )
+        };
         if self.deeds.iter().any(prunes) {
-            for number in 201..204 {
+            misses_nothing(&storage)?;
+            for number in 201..203 {
                 self.act(&storage, number, Deed::Prune, None)
                     .map_err(|e| format!("afterwards: {}", e.chain()))?;
             }
@@ -306,6 +324,10 @@ impl Scene {
                 repository.forget(&name(archive))?;
                 Ok(Said::Forgotten(archive))
             }
+            Deed::ForgetAndPrune(archive) => {
+                repository.forget(&name(archive))?;
+                self.act(storage, actor + 50, Deed::Prune, clock)
+            }
             Deed::TakeBack(archive) => {
                 repository.take_back(&name(archive))?;
                 Ok(Said::TakenBack(archive))
@@ -342,6 +364,22 @@ impl Scene {
             }
         }
     }
+}
+
+/// A pruning that asks where something is to be confirmed misses no archive that is rightly gone. It
+/// may ask whether more than half of all is to go.
+fn misses_nothing(storage: &Arc<dyn Storage>) -> Result<(), String> {
+    let options = PruneOptions {
+        grace: 0,
+        settle: 0,
+        max_unused: 0,
+        ..PruneOptions::default()
+    };
+    let pruned = open(storage, 205).and_then(|repository| prune(&repository, &options));
+    let missed = pruned
+        .err()
+        .filter(|e| e.chain().contains("not listed, though"));
+    missed.map_or(Ok(()), |e| Err(format!("afterwards: {}", e.chain())))
 }
 
 fn last_part(archive: &SnapshotName) -> &str {
