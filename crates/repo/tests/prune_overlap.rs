@@ -11,10 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use snapkeep_repo::{ErrorKind, PruneOptions, PruneReport, Result, Storage, prune};
 
 use support::between::{Between, Moment, Step};
-use support::disk;
-use support::name;
 use support::pruning::{Content, DAY, World, options};
 use support::stale::Stale;
+use support::{disk, name};
 
 /// A pruning that asks where it is to be confirmed.
 fn asking() -> PruneOptions {
@@ -159,6 +158,18 @@ fn what_all_markers_name_is_missed_until_it_is_confirmed() {
     // Nobody is asked twice.
     world.prune().unwrap();
     is_at_peace(&world, "confirmed");
+}
+
+#[test]
+fn what_a_sweep_names_and_its_writer_removes_is_not_missed_later() {
+    let mut world = due();
+    world.back_up("5", &disk(5, 7));
+    let report = prune_with(&world, &asking(), puts_marker, |world| {
+        world.memory.remove(&record("5")).unwrap();
+    });
+    assert!(report.unwrap().swept.unwrap().deleted.number > 0);
+    world.archives.remove(&name("5"));
+    is_at_peace(&world, "swept");
 }
 
 #[test]

@@ -227,8 +227,9 @@ impl Run<'_> {
     }
 
     /// Before anything is deleted: if archives stay that the marker does not name, since they were
-    /// committed after it or were late, or if it was put long ago, another one of the same number
-    /// takes its place. All of them have homes by now.
+    /// committed after it or were late, if it names some that do not, which later prunings would
+    /// miss, or if it was put long ago, another one of the same number takes its place. All that stay
+    /// have homes by now.
     fn go_on(
         &self,
         begun: &Begun,
@@ -237,7 +238,7 @@ impl Run<'_> {
         going: &[SnapshotName],
     ) -> Result<Option<Begun>> {
         let slow = self.took(begun, limits::SWEEP_SECONDS_MAX / 2)?;
-        if !slow && stay.is_subset(&begun.names) {
+        if !slow && stay == begun.names {
             return Ok(None);
         }
         let last = self.put_survivors(begun.number, self.settled(begun, stay)?)?;
