@@ -8,12 +8,12 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use snapkeep_repo::{ErrorKind, PruneOptions, PruneReport, Result, Storage, prune};
+use snapkeep_repo::{ErrorKind, FileName, PruneOptions, PruneReport, Result, Storage, prune};
 
 use support::between::{Between, Moment, Step};
 use support::pruning::{Content, DAY, World, options};
 use support::stale::Stale;
-use support::{disk, name};
+use support::{begin, disk, name, snapshot};
 
 /// A pruning that asks where it is to be confirmed.
 fn asking() -> PruneOptions {
@@ -57,7 +57,7 @@ fn markers(world: &World) -> usize {
     files.filter(|file| file.ends_with("-swept")).count()
 }
 
-fn record(text: &str) -> snapkeep_repo::FileName {
+fn record(text: &str) -> FileName {
     format!("snapshots/{}", name(text)).parse().unwrap()
 }
 
@@ -199,4 +199,69 @@ fn a_sweep_whose_lists_lack_what_is_there_deletes_nothing() {
     assert!(error.to_string().contains("contradict"), "{error}");
     assert_eq!(world.files("packs"), packs);
     world.holds().unwrap();
+}
+
+/// Commits an archive, which may be one that a sweep misses, while this happens at each
+/// step after its snapshot was put.
+fn commit_late(
+    world: &World,
+    mut then: impl FnMut(&World, Step<'_>) + Send + 'static,
+) -> Result<()> {
+    let writes = Arc::new(Between::new(world.storage(), |_| {}));
+    let repository = world
+        .open_on_with_its_clock(Arc::clone(&writes) as _)
+        .unwrap();
+    let (writer, record) = begin(&repository, None, &disk(5, 7)).unwrap();
+    let (others, mut put) = (world.same(), false);
+    writes.hook(move |step| {
+        let (moment, operation, file) = step;
+        let puts = operation == "put" && file.starts_with("snapshots/");
+        if puts && moment == Moment::Before {
+            dies_after_its_marker(&others);
+        }
+        put |= puts && moment == Moment::After;
+        if put {
+            then(&others, step);
+        }
+    });
+    let committed = writer.commit(&name("5"), snapshot(vec![record]));
+    committed.map(drop)
+}
+
+#[test]
+fn a_writer_does_not_remove_what_a_sweep_has_come_upon_while_it_proved_it() {
+    let mut world = due();
+    let before = world.files("packs");
+    let mut kept = None;
+    let committed = commit_late(&world, move |world, (moment, operation, file)| {
+        if (moment, operation, file) == (Moment::After, "list", "prune") && kept.is_none() {
+            // One of its packs is not there for a while.
+            let own = world.files("packs").into_iter();
+            let pack = own.into_iter().find(|pack| !before.contains(pack)).unwrap();
+            let pack = pack.parse().unwrap();
+            let length = world.memory.length(&pack).unwrap();
+            kept = Some((pack.clone(), world.memory.read(&pack, 0..length).unwrap()));
+            world.memory.remove(&pack).unwrap();
+        }
+        if (moment, operation, file) != (Moment::Before, "length", "config") {
+            return;
+        }
+        let Some((pack, bytes)) = &kept else {
+            return;
+        };
+        if world.memory.length(pack).is_err() && !world.files("prune")[0].ends_with("-swept") {
+            // It is back when another one sweeps, and gone again.
+            world.memory.put(pack, bytes).unwrap();
+            world.prune().unwrap();
+            world.memory.remove(pack).unwrap();
+            world.pass(60);
+        }
+    });
+    committed.unwrap();
+    assert!(world.memory.length(&record("5")).is_ok(), "it was removed");
+    (world.misses_nothing()).unwrap();
+    // Its damage is told.
+    world.archives.insert(name("5"), Content::Disk(disk(5, 7)));
+    let damaged = world.holds().unwrap_err();
+    assert!(damaged.contains("in no pack"), "{damaged}");
 }

@@ -54,18 +54,6 @@ pub(crate) fn look_again(
     snapshot: &Snapshot,
     begun: Moment,
 ) -> Result<()> {
-    let folder = Folder::list(&*repository.storage)?;
-    if !begun.is_before(&*repository.clock, limits::WRITER_SECONDS_MAX) {
-        if folder.newest_marker() <= snapshot.generation {
-            return Ok(());
-        }
-        let markers = repository.markers(&folder)?;
-        // One that vanished meanwhile was replaced by one that this has not seen.
-        let all = markers.len() == folder.markers.len();
-        if all && !is_late(&markers, name, snapshot, false) {
-            return Ok(());
-        }
-    }
     let file = name.file();
     let proven = || {
         prove(repository, name, snapshot)
@@ -74,6 +62,11 @@ pub(crate) fn look_again(
     };
     let error = loop {
         let at = Moment::now(&*repository.clock);
+        // Each time: a sweep that came upon it since names it.
+        let slept = begun.is_before(&*repository.clock, limits::WRITER_SECONDS_MAX);
+        if !slept && !is_missed(repository, name, snapshot)? {
+            return Ok(());
+        }
         match proven() {
             Ok(()) => return Ok(()),
             // A sweep may have come upon it since, and count on it.
@@ -100,6 +93,18 @@ pub(crate) fn take_away(repository: &Repository, name: &SnapshotName, snapshot: 
     if there.is_ok_and(|there| there.id == snapshot.id) {
         drop(repository.storage.remove(&name.file()));
     }
+}
+
+/// Whether a sweep may have missed an archive that was just put, by what is in `prune/` now.
+fn is_missed(repository: &Repository, name: &SnapshotName, snapshot: &Snapshot) -> Result<bool> {
+    let folder = Folder::list(&*repository.storage)?;
+    if folder.newest_marker() <= snapshot.generation {
+        return Ok(false);
+    }
+    let markers = repository.markers(&folder)?;
+    // One that vanished meanwhile was replaced by one that this has not seen.
+    let all = markers.len() == folder.markers.len();
+    Ok(!all || is_late(&markers, name, snapshot, false))
 }
 
 /// Whether a sweep may have missed an archive: its writer had not seen what was condemned, and it
