@@ -8,7 +8,9 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use snapkeep_repo::{ErrorKind, FileName, PruneOptions, PruneReport, Result, Storage, prune};
+use snapkeep_repo::{
+    ErrorKind, FileName, PruneOptions, PruneReport, Result, Storage, limits, prune,
+};
 
 use support::between::{Between, Moment, Step};
 use support::pruning::{Content, DAY, World, options};
@@ -205,6 +207,7 @@ fn a_sweep_whose_lists_lack_what_is_there_deletes_nothing() {
 /// step after its snapshot was put.
 fn commit_late(
     world: &World,
+    miss: bool,
     mut then: impl FnMut(&World, Step<'_>) + Send + 'static,
 ) -> Result<()> {
     let writes = Arc::new(Between::new(world.storage(), |_| {}));
@@ -216,7 +219,7 @@ fn commit_late(
     writes.hook(move |step| {
         let (moment, operation, file) = step;
         let puts = operation == "put" && file.starts_with("snapshots/");
-        if puts && moment == Moment::Before {
+        if miss && puts && moment == Moment::Before {
             dies_after_its_marker(&others);
         }
         put |= puts && moment == Moment::After;
@@ -233,7 +236,7 @@ fn a_writer_does_not_remove_what_a_sweep_has_come_upon_while_it_proved_it() {
     let mut world = due();
     let before = world.files("packs");
     let mut kept = None;
-    let committed = commit_late(&world, move |world, (moment, operation, file)| {
+    let committed = commit_late(&world, true, move |world, (moment, operation, file)| {
         if (moment, operation, file) == (Moment::After, "list", "prune") && kept.is_none() {
             // One of its packs is not there for a while.
             let own = world.files("packs").into_iter();
@@ -264,4 +267,56 @@ fn a_writer_does_not_remove_what_a_sweep_has_come_upon_while_it_proved_it() {
     world.archives.insert(name("5"), Content::Disk(disk(5, 7)));
     let damaged = world.holds().unwrap_err();
     assert!(damaged.contains("in no pack"), "{damaged}");
+}
+
+/// Commits an archive while lists of `prune/` show a generation that is gone, in a world that goes on
+/// for so many seconds; whether it is there afterwards.
+fn commit_while_lists_are_old(world: &World, miss: bool, seconds: i64) -> bool {
+    let generation = world.files("prune").remove(0);
+    let file: FileName = generation.parse().unwrap();
+    let length = world.memory.length(&file).unwrap();
+    let bytes = world.memory.read(&file, 0..length).unwrap();
+    let mut slept = false;
+    let committed = commit_late(world, miss, move |world, (moment, operation, folder)| {
+        if !std::mem::replace(&mut slept, true) {
+            world.pass(seconds);
+        }
+        if (operation, folder) == ("list", "prune") {
+            match moment {
+                Moment::Before => world.memory.put(&file, &bytes).unwrap(),
+                Moment::After => world.memory.remove(&file).unwrap(),
+            }
+        }
+    });
+    assert_eq!(committed.unwrap_err().kind(), ErrorKind::Swept);
+    world.memory.length(&record("5")).is_ok()
+}
+
+#[test]
+fn an_archive_that_cannot_be_proven_is_not_removed_if_it_is_late() {
+    let mut world = due();
+    assert!(
+        commit_while_lists_are_old(&world, true, 0),
+        "it was removed"
+    );
+    // It is whole, so it is listed.
+    world.archives.insert(name("5"), Content::Disk(disk(5, 7)));
+    world.holds().unwrap();
+    world.prune_all();
+    world.holds().unwrap();
+    // If it is not whole, nobody is shown it.
+    let world = due();
+    let before = world.files("packs");
+    assert!(commit_while_lists_are_old(&world, true, 0));
+    for pack in world.files("packs") {
+        if !before.contains(&pack) {
+            world.memory.remove(&pack.parse().unwrap()).unwrap();
+        }
+    }
+    world.holds().unwrap();
+    // No marker tells that it is late.
+    let world = due();
+    let seconds = i64::try_from(limits::WRITER_SECONDS_MAX).unwrap() + 1;
+    assert!(!commit_while_lists_are_old(&world, false, seconds));
+    world.holds().unwrap();
 }
