@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::deliver::{Take, in_order};
 use crate::tree::TreeReader;
 use crate::{DeviceName, Error, ErrorKind, GuestKind, Region, Result, VolumeInfo};
 
@@ -44,6 +45,12 @@ pub trait VolumeReader: Send + Sync {
     /// The next run of data at or after this offset; holes, which read as zeroes, lie between.
     /// Answered from the archive's metadata.
     fn next_data(&self, offset: u64) -> Result<Option<Region>>;
+    /// Tells every part of this range once, by at most so many threads and in whatever order it is
+    /// cheapest to read: for restores to places that can be written anywhere. Ends at the first
+    /// error, of the volume or of `take`. Without a way of its own it is read in order.
+    fn deliver(&self, range: Region, threads: usize, take: Take<'_>) -> Result<()> {
+        in_order(self, range, threads, take)
+    }
 }
 
 /// A container being restored. Serving the tree is not the provider's work.

@@ -21,6 +21,7 @@ mod cancel;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod container;
+mod deliver;
 mod error;
 mod idmap;
 mod log;
@@ -40,6 +41,7 @@ mod vm;
 pub use archive::{Archive, ContainerRestore, VmRestore, VolumeReader};
 pub use cancel::Cancel;
 pub use container::{ContainerBackup, ContainerSource};
+pub use deliver::{Part, Take, next_data};
 pub use error::{Error, ErrorKind, Result};
 pub use idmap::{IdKind, IdMap, IdRange, add_lxc_range};
 pub use log::{Level, TaskLog, TaskLogFile};

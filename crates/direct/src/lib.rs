@@ -15,7 +15,7 @@ use rustix::io::Errno;
 const ALIGN: usize = 64 << 10;
 /// Alignment in memory.
 const MEMORY_ALIGN: usize = 4096;
-/// Bytes of one system call, which are copied to where they are aligned first.
+/// Bytes of one system call, if they are copied to where they are aligned first.
 const PIECE: usize = 2 << 20;
 
 /// A file, and the same file opened for writing past the cache, where that can be had.
@@ -76,6 +76,9 @@ fn cut(length: usize, offset: u64) -> (usize, usize) {
 }
 
 fn past_the_cache(direct: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    if bytes.as_ptr().align_offset(MEMORY_ALIGN) == 0 {
+        return direct.write_all_at(bytes, offset);
+    }
     let mut space = vec![0; bytes.len().min(PIECE) + MEMORY_ALIGN];
     let start = space.as_ptr().align_offset(MEMORY_ALIGN);
     let mut at = offset;

@@ -29,9 +29,6 @@ pub use export::VolumeExport;
 pub struct RestoreOptions {
     /// Threads that read and write at once, from 1 to 64.
     pub workers: usize,
-    /// Bytes of the disk that each reads at once, from 4 to 64 MiB: the more, the fewer journeys to an
-    /// archive that is far away. Only for raw disks.
-    pub piece: u64,
     /// Replace what is there: an existing file, or what a block device holds.
     pub overwrite: bool,
     /// Bytes per second that are read from the archive; `None` is no limit.

@@ -11,7 +11,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use disk::{Disk, MIB, User, options, run, tool};
-use snapkeep_api::{Cancel, Clock, ErrorKind, SystemClock, Throttle, VolumeReader};
+use snapkeep_api::{
+    Cancel, Clock, ErrorKind, Part, Region, SystemClock, Take, Throttle, VolumeReader,
+};
 use snapkeep_host::restore::{RestoreOptions, VolumeExport, convert, restore_raw};
 use snapkeep_nbd::{Address, Export, Server, ServerOptions};
 use tempfile::TempDir;
@@ -48,19 +50,15 @@ fn is_empty(folder: &TempDir) -> bool {
 
 #[test]
 fn a_raw_file_has_the_disks_bytes_and_holes() {
-    // Also where one piece has several runs of data, and holes between them.
-    for piece in [4 * MIB, 64 * MIB] {
-        let folder = TempDir::new().unwrap();
-        let disk = Disk::new();
-        let target = folder.path().join("disk.raw");
-        let options = RestoreOptions { piece, ..options() };
-        raw(&disk, &target, &options).unwrap();
-        assert!(fs::read(&target).unwrap() == disk.bytes);
-        let found = fs::metadata(&target).unwrap();
-        assert!(found.blocks() * 512 < found.len(), "it has no holes");
-        assert_eq!(found.mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
+    let folder = TempDir::new().unwrap();
+    let disk = Disk::new();
+    let target = folder.path().join("disk.raw");
+    raw(&disk, &target, &options()).unwrap();
+    assert!(fs::read(&target).unwrap() == disk.bytes);
+    let found = fs::metadata(&target).unwrap();
+    assert!(found.blocks() * 512 < found.len(), "it has no holes");
+    assert_eq!(found.mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 #[test]
@@ -149,6 +147,56 @@ fn a_restore_that_fails_leaves_what_was_there() {
     raw(&Disk::damaged(), &target, &overwrite).unwrap_err();
     assert_eq!(fs::read(&target).unwrap(), b"precious");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// A disk of which a part is not delivered, or a part that nobody asked for.
+struct Delivered {
+    disk: Disk,
+    left_out: bool,
+}
+
+impl VolumeReader for Delivered {
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> snapkeep_api::Result<()> {
+        self.disk.read_at(offset, buffer)
+    }
+
+    fn next_data(&self, offset: u64) -> snapkeep_api::Result<Option<Region>> {
+        self.disk.next_data(offset)
+    }
+
+    fn deliver(&self, range: Region, threads: usize, take: Take<'_>) -> snapkeep_api::Result<()> {
+        if !self.left_out {
+            let (offset, bytes) = (self.size() - 1, &[1; 2][..]);
+            return take(Part::Data { offset, bytes });
+        }
+        let some = |part: Part<'_>| {
+            if matches!(part, Part::Data { offset, .. } if offset > 0) {
+                return Ok(());
+            }
+            take(part)
+        };
+        self.disk.deliver(range, threads, &some)
+    }
+}
+
+#[test]
+fn a_disk_that_is_delivered_in_part_or_too_far_is_no_restored_disk() {
+    for left_out in [true, false] {
+        let folder = TempDir::new().unwrap();
+        let target = folder.path().join("disk.raw");
+        let disk = Delivered {
+            disk: Disk::new(),
+            left_out,
+        };
+        let (options, clock) = (options(), SystemClock::new());
+        let error = restore_raw(&disk, &target, &options, &clock, &|_| {}).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+        assert!(is_empty(&folder));
+    }
 }
 
 #[test]

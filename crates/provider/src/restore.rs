@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use snapkeep_api::{
-    Archive, ArchiveName, ContainerRestore, DeviceName, Error, ErrorKind, GuestKind, Region,
-    Result, VmRestore, VolumeInfo, VolumeReader,
+    Archive, ArchiveName, ContainerRestore, DeviceName, Error, ErrorKind, GuestKind, Part, Region,
+    Result, Take, VmRestore, VolumeInfo, VolumeReader,
 };
-use snapkeep_repo::{DiskReader, DiskRecord, Repository, Snapshot, SnapshotName};
+use snapkeep_repo::{
+    DeliverError, DiskPart, DiskReader, DiskRecord, Repository, Snapshot, SnapshotName,
+};
 
 use crate::container::StoredContainer;
 use crate::error;
@@ -171,6 +173,13 @@ struct StoredVolume {
     reader: DiskReader,
 }
 
+impl StoredVolume {
+    fn unreadable(&self, error: snapkeep_repo::Error) -> Error {
+        let what = format!("cannot read device {} of the archive", self.device);
+        error::of_archive(&self.repository, &self.name, what, error)
+    }
+}
+
 impl VolumeReader for StoredVolume {
     fn size(&self) -> u64 {
         self.reader.size()
@@ -187,14 +196,7 @@ impl VolumeReader for StoredVolume {
             );
             return Err(Error::new(ErrorKind::Protocol, what));
         }
-        (self.reader.read_at(offset, buffer)).map_err(|e| {
-            error::of_archive(
-                &self.repository,
-                &self.name,
-                format!("cannot read device {} of the archive", self.device),
-                e,
-            )
-        })
+        (self.reader.read_at(offset, buffer)).map_err(|e| self.unreadable(e))
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Region>> {
@@ -205,5 +207,17 @@ impl VolumeReader for StoredVolume {
         found
             .map(|(offset, length)| Region::new(offset, length))
             .transpose()
+    }
+
+    fn deliver(&self, range: Region, threads: usize, take: Take<'_>) -> Result<()> {
+        let tell = |part: DiskPart<'_>| match part {
+            DiskPart::Zeroes { offset, length } => take(Part::Zeroes(Region::new(offset, length)?)),
+            DiskPart::Data { offset, bytes } => take(Part::Data { offset, bytes }),
+        };
+        let delivered = (self.reader).deliver(range.offset()..range.end(), threads, &tell);
+        delivered.map_err(|error| match error {
+            DeliverError::Read(error) => self.unreadable(error),
+            DeliverError::Taken(error) => error,
+        })
     }
 }

@@ -10,6 +10,7 @@ mod attributes;
 mod buffers;
 mod clock;
 mod copy;
+mod deliver;
 mod error;
 mod format;
 mod heads;
@@ -39,6 +40,7 @@ mod writer;
 pub use attributes::ArchiveAttributes;
 pub use clock::{Clock, MachineClock};
 pub use copy::{Copier, CopyOutcome};
+pub use deliver::{DeliverError, DiskPart};
 pub use error::{Error, ErrorKind, Result};
 pub use format::attributes::{
     AttributeChange, TaskLogRecord, Verification, VerificationMode, VerificationState,

@@ -122,6 +122,12 @@ pub const ARGON2_PASSES_MAX: u32 = 16;
 pub const ARGON2_LANES_MAX: u32 = 16;
 /// Decoded chunks that a disk reader keeps.
 pub const CHUNK_CACHE: usize = 32;
+/// Chunks of a disk whose delivery is planned at once.
+pub const DELIVER_CHUNKS: usize = 65_536;
+/// Bytes that are told at once when a disk is delivered, unless a chunk has more.
+pub const DELIVER_BLOCK: usize = 2 << 20;
+/// The alignment in memory of what is delivered: a page's.
+pub const PAGE: usize = 4096;
 /// Map nodes that a disk reader keeps.
 pub const NODE_CACHE: usize = 4096;
 /// Opened pack keys that a repository keeps.
@@ -145,6 +151,9 @@ pub const NODE_RUN: usize = 1 << 20;
 pub const NODE_GAP: usize = 16 << 10;
 /// The same between two chunks or nodes of a storage that is far.
 pub const FAR_GAP: usize = 1 << 20;
+/// The most that each thread reads at once of a pack of data that is far when a disk is delivered: all
+/// of it, as a writer makes it.
+pub const FAR_RUN: usize = 20 << 20;
 /// The most files below one folder of a repository, `packs` above all: 256 TiB of them.
 pub const FILES_MAX: usize = 16_777_216;
 /// The most names that a local storage tries for a temporary file before it gives up: those that

@@ -27,6 +27,46 @@ pub(crate) fn both<A, B: Send>(
     })
 }
 
+/// Does this to every item with so many threads, this one among them, until something fails. Each
+/// thread has something of its own.
+pub(crate) fn work_off<T: Send, S, E: Send>(
+    threads: usize,
+    items: Vec<T>,
+    own: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, T) -> Result<(), E> + Sync,
+) -> Result<(), E> {
+    let threads = threads.clamp(1, items.len().max(1));
+    let (queue, failure) = (Mutex::new(items.into_iter()), Mutex::new(None));
+    let next = || {
+        let failed = failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.next().filter(|_| failed.is_none())
+    };
+    let run = || {
+        let mut own = own();
+        while let Some(item) = next() {
+            if let Err(error) = work(&mut own, item) {
+                let mut failed = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.get_or_insert(error);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        // This thread is the only one if the machine has no more to give.
+        for _ in 1..threads {
+            if std::thread::Builder::new()
+                .spawn_scoped(scope, run)
+                .is_err()
+            {
+                break;
+            }
+        }
+        run();
+    });
+    let failed = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failed.map_or(Ok(()), Err)
+}
+
 /// Does this to every item with several threads. What failed, by its number, in order.
 pub(crate) fn in_parallel<T: Sync>(
     items: &[T],

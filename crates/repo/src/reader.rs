@@ -192,6 +192,23 @@ impl Repository {
         lock(&self.pack_keys).remove(id);
     }
 
+    pub(crate) fn knows_pack_key(&self, id: &PackId) -> bool {
+        lock(&self.pack_keys).contains_key(id)
+    }
+
+    /// Takes a pack's key from its first bytes, if they open: whoever needs it reads them otherwise.
+    pub(crate) fn learn_pack_key(&self, id: &PackId, bytes: &[u8]) {
+        let opened = bytes
+            .first_chunk::<HEADER>()
+            .and_then(|header| pack::open_header(&self.keys, header));
+        let Some((_, cipher)) = opened else { return };
+        let mut keys = lock(&self.pack_keys);
+        if keys.len() < limits::PACK_KEY_CACHE {
+            let key = Arc::new(Mutex::new(Some(Ok(Arc::new(cipher)))));
+            keys.entry(*id).or_insert(key);
+        }
+    }
+
     fn pack_cipher(&self, id: &PackId) -> Result<Arc<Cipher>> {
         let key = {
             let mut keys = lock(&self.pack_keys);
@@ -307,7 +324,7 @@ impl DiskReader {
     }
 
     /// The lowest node, or the number of leaves from here on that are surely zeroes.
-    fn descend(&self, leaf: u64) -> Result<std::result::Result<Arc<Children>, u64>> {
+    pub(crate) fn descend(&self, leaf: u64) -> Result<std::result::Result<Arc<Children>, u64>> {
         let mut next = self.record.root;
         for level in (0..self.levels).rev() {
             let below = map::span(level);
@@ -327,19 +344,28 @@ impl DiskReader {
         Ok(Err(1))
     }
 
+    pub(crate) fn chunk_size(&self) -> u32 {
+        self.record.chunk_size
+    }
+
+    pub(crate) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Fails with `Invalid` if these bytes pass the end of the disk.
+    pub(crate) fn check_end(&self, offset: u64, length: u64) -> Result<()> {
+        let end = offset.checked_add(length);
+        if end.is_some_and(|end| end <= self.size()) {
+            return Ok(());
+        }
+        let size = self.size();
+        let what = format!("cannot read {length} bytes at offset {offset} of a disk of {size}");
+        Err(Error::new(ErrorKind::Invalid, what))
+    }
+
     /// Fills the buffer from this offset; an error of kind `Invalid` past the end.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let end = offset
-            .checked_add(buffer.len() as u64)
-            .filter(|end| *end <= self.size());
-        if end.is_none() {
-            let what = format!(
-                "cannot read {} bytes at offset {offset} of a disk of {}",
-                buffer.len(),
-                self.size()
-            );
-            return Err(Error::new(ErrorKind::Invalid, what));
-        }
+        self.check_end(offset, buffer.len() as u64)?;
         let chunk_size = u64::from(self.record.chunk_size);
         let (mut rest, mut position) = (buffer, offset);
         let mut wanted = Vec::new();

@@ -2,14 +2,13 @@
 //! cost a journey. Where much is wanted, several such reads are under way.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use crate::format::id::ChunkId;
 use crate::format::pack::Class;
 use crate::index::{Location, pack_file};
+use crate::parallel::work_off;
 use crate::repository::Repository;
-use crate::{Error, Result, limits};
+use crate::{Result, limits};
 
 /// A chunk, and where it is wanted, which has its length.
 #[derive(Debug)]
@@ -34,14 +33,20 @@ impl Repository {
         let mut runs = Vec::new();
         let mut rest = &mut placed[..];
         while !rest.is_empty() {
-            let (run, after) = rest.split_at_mut(run_length(rest, gap));
+            let (run, after) =
+                rest.split_at_mut(run_length(rest, limits::CHUNK_RUN, gap, |(place, _)| place));
             runs.push(run);
             rest = after;
         }
-        if bytes > limits::CHUNK_RUN as u64 {
-            return self.read_chunk_runs(class, runs);
-        }
-        (runs.into_iter()).try_for_each(|run| self.read_chunk_run(class, run))
+        let threads = if bytes > limits::CHUNK_RUN as u64 {
+            limits::RUN_THREADS
+        } else {
+            1
+        };
+        let none = || ();
+        work_off(threads, runs, none, |(), run| {
+            self.read_chunk_run(class, run)
+        })
     }
 
     /// So many bytes that are not wanted are read with what is.
@@ -54,38 +59,17 @@ impl Repository {
         }) as u64
     }
 
-    /// Reads runs with several threads.
-    fn read_chunk_runs(&self, class: Class, runs: Vec<Run<'_, '_>>) -> Result<()> {
-        let threads = runs.len().min(limits::RUN_THREADS);
-        let (queue, failure) = (Mutex::new(runs.into_iter()), Mutex::new(None::<Error>));
-        let next = || {
-            let failed = failure.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.next().filter(|_| failed.is_none())
-        };
-        let work = || {
-            while let Some(run) = next() {
-                if let Err(error) = self.read_chunk_run(class, run) {
-                    let mut failed = failure.lock().unwrap_or_else(PoisonError::into_inner);
-                    failed.get_or_insert(error);
-                }
-            }
-        };
-        thread::scope(|scope| {
-            // This thread is one of them, and the only one if the machine has no more to give.
-            for _ in 1..threads {
-                if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                    break;
-                }
-            }
-            work();
-        });
-        let failed = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
-        failed.map_or(Ok(()), Err)
+    /// The most bytes that are read at once of a pack, where much is wanted.
+    pub(crate) fn run_max(&self) -> usize {
+        if self.storage.is_far() {
+            limits::FAR_RUN
+        } else {
+            limits::CHUNK_RUN
+        }
     }
 
     fn read_chunk_run(&self, class: Class, run: &mut [(Location, Wanted<'_>)]) -> Result<()> {
-        let mut read = self.read_together(run);
+        let mut read = self.read_together(run.iter().map(|(place, chunk)| (place, &chunk.id)));
         for number in 0..run.len() {
             let (before, after) = run.split_at_mut(number);
             let Some((place, chunk)) = after.first_mut() else {
@@ -98,51 +82,89 @@ impl Repository {
                 chunk.target.copy_from_slice(same.target);
                 continue;
             }
-            let together = read.as_mut().is_some_and(|(start, bytes)| {
-                let from = (place.offset - *start) as usize;
-                let sealed = bytes.get_mut(from..from + place.stored as usize);
-                let pack = self.pack_of(&chunk.id, place).ok();
-                sealed.zip(pack).is_some_and(|(sealed, pack)| {
-                    let opened =
-                        self.open_copy(class, &chunk.id, place, &pack, sealed, chunk.target);
-                    opened.is_ok()
-                })
-            });
-            if !together {
-                self.read_chunk_to(class, &chunk.id, chunk.target)?;
-            }
+            self.open_together(&mut read, class, &chunk.id, place, chunk.target)?;
         }
         Ok(())
     }
 
-    /// What all of a run lies in, and where in the pack that begins.
-    fn read_together(&self, run: &[(Location, Wanted<'_>)]) -> Option<(u32, Vec<u8>)> {
-        let [(first, chunk), _, ..] = run else {
+    /// What all of a run lies in; nothing if that is one chunk, or cannot be read.
+    pub(crate) fn read_together<'p>(
+        &self,
+        run: impl ExactSizeIterator<Item = (&'p Location, &'p ChunkId)>,
+    ) -> Option<Together> {
+        if run.len() < 2 {
             return None;
-        };
-        let file = pack_file(&self.pack_of(&chunk.id, first).ok()?.id);
-        let end = run.iter().map(|(place, _)| end(place)).max()?;
-        let range: Range<u64> = u64::from(first.offset)..end;
-        Some((first.offset, self.storage.read(&file, range).ok()?))
+        }
+        let (mut first, mut reached) = (None, 0);
+        for (place, id) in run {
+            first = first.or(Some((place, id)));
+            reached = reached.max(end(place));
+        }
+        let (first, id) = first?;
+        let pack = self.pack_of(id, first).ok()?;
+        // Its header, too, if that is near and needed.
+        let with_header = u64::from(first.offset) <= self.gap() && !self.knows_pack_key(&pack.id);
+        let start = if with_header { 0 } else { first.offset };
+        let range: Range<u64> = u64::from(start)..reached;
+        let bytes = self.storage.read(&pack_file(&pack.id), range).ok()?;
+        if with_header {
+            self.learn_pack_key(&pack.id, &bytes);
+        }
+        Some(Together { start, bytes })
+    }
+
+    /// Opens a chunk of what was read together, once; or reads it alone.
+    pub(crate) fn open_together(
+        &self,
+        read: &mut Option<Together>,
+        class: Class,
+        id: &ChunkId,
+        place: &Location,
+        target: &mut [u8],
+    ) -> Result<()> {
+        let opened = read.as_mut().is_some_and(|Together { start, bytes }| {
+            let from = (place.offset - *start) as usize;
+            let sealed = bytes.get_mut(from..from + place.stored as usize);
+            let pack = self.pack_of(id, place).ok();
+            sealed.zip(pack).is_some_and(|(sealed, pack)| {
+                (self.open_copy(class, id, place, &pack, sealed, target)).is_ok()
+            })
+        });
+        if opened {
+            return Ok(());
+        }
+        self.read_chunk_to(class, id, target)
     }
 }
 
-/// Chunks that are read together.
-type Run<'r, 't> = &'r mut [(Location, Wanted<'t>)];
+/// A part of a pack that several chunks lie in, and where in the pack it begins.
+#[derive(Debug)]
+pub(crate) struct Together {
+    start: u32,
+    bytes: Vec<u8>,
+}
 
-fn end(place: &Location) -> u64 {
+pub(crate) fn end(place: &Location) -> u64 {
     u64::from(place.offset) + u64::from(place.stored)
 }
 
 /// How many of these chunks, which are in the order of their places, are read together.
-fn run_length(placed: &[(Location, Wanted<'_>)], gap_max: u64) -> usize {
-    let first = placed[0].0;
-    let mut reached = end(&first);
+pub(crate) fn run_length<T>(
+    placed: &[T],
+    most: usize,
+    gap_max: u64,
+    place: impl Fn(&T) -> &Location,
+) -> usize {
+    let mut places = placed.iter().map(place);
+    let Some(first) = places.next() else {
+        return 0;
+    };
+    let mut reached = end(first);
     let mut length = 1;
-    for (place, _) in &placed[1..] {
+    for place in places {
         let gap = u64::from(place.offset).saturating_sub(reached);
         let together = end(place).max(reached) - u64::from(first.offset);
-        let fits = together <= limits::CHUNK_RUN as u64 && gap <= gap_max;
+        let fits = together <= most as u64 && gap <= gap_max;
         if place.pack != first.pack || !fits {
             break;
         }

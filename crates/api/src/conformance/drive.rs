@@ -1,14 +1,15 @@
 //! Drives a provider through a backup and a restore, as a host does.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use super::Check;
 use super::disk::{Disk, Fault, Trap};
 use super::export::Exports;
 use crate::{
     ArchiveName, BackupJob, BackupStats, BitmapInfo, BitmapMode, BitmapName, BitmapRequest,
-    DeviceName, Error, GuestId, Incarnation, Outcome, Provider, Result, SnapshotAccess, UnixTime,
-    VmBackup, VmMechanism, VmSource, Volume, VolumeInfo,
+    DeviceName, Error, ErrorKind, GuestId, Incarnation, Outcome, Part, Provider, Region, Result,
+    SnapshotAccess, UnixTime, VmBackup, VmMechanism, VmSource, Volume, VolumeInfo, VolumeReader,
 };
 
 /// When all backups of the kit begin: in the same second.
@@ -265,11 +266,67 @@ pub(super) fn expect_disks(
             }
         }
         expect_holes_are_zero(&*volume, disk)?;
+        expect_all_is_delivered(&*volume, disk)?;
     }
     restore.finish().map_err(|e| text(&e))
 }
 
-fn expect_holes_are_zero(volume: &dyn crate::VolumeReader, disk: &Disk) -> Check {
+/// What is told part by part is the disk, each byte of it once: of all, and of what lies within.
+fn expect_all_is_delivered(volume: &dyn VolumeReader, disk: &Disk) -> Check {
+    let size = disk.size();
+    let (from, to) = (size / 3, size - size / 5);
+    for (from, to) in [(0, size), (from, to)] {
+        if from == to {
+            continue;
+        }
+        let range = Region::new(from, to - from).map_err(|e| text(&e))?;
+        let told = Mutex::new(vec![None; disk.content.len()]);
+        let take = |part: Part<'_>| {
+            let start = match part {
+                Part::Zeroes(region) => region.offset(),
+                Part::Data { offset, .. } => offset,
+            };
+            let places = usize::try_from(start).ok().and_then(|start| {
+                let end = start.checked_add(usize::try_from(part.length()).ok()?)?;
+                Some(start..end)
+            });
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            let places = places.and_then(|places| told.get_mut(places));
+            let wrong = |what: &str| {
+                let what = format!("{} bytes from {start} on were told {what}", part.length());
+                Error::new(ErrorKind::Protocol, what)
+            };
+            for (number, place) in places
+                .ok_or_else(|| wrong("past the end"))?
+                .iter_mut()
+                .enumerate()
+            {
+                let byte = match part {
+                    Part::Zeroes(_) => 0,
+                    Part::Data { bytes, .. } => bytes.get(number).copied().unwrap_or_default(),
+                };
+                if place.replace(byte).is_some() {
+                    return Err(wrong("twice"));
+                }
+            }
+            Ok(())
+        };
+        volume.deliver(range, 2, &take).map_err(|e| text(&e))?;
+        let told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for (at, (told, byte)) in (0u64..).zip(told.iter().zip(&disk.content)) {
+            let wanted = (from..to).contains(&at).then_some(*byte);
+            if *told != wanted {
+                let device = disk.device;
+                return Err(format!(
+                    "device {device}: {told:?} was delivered at offset {at}, and not {wanted:?}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn expect_holes_are_zero(volume: &dyn VolumeReader, disk: &Disk) -> Check {
     let mut offset = 0;
     while offset < disk.size() {
         let data = volume.next_data(offset).map_err(|e| text(&e))?;

@@ -1,19 +1,14 @@
-//! Raw disks, written by our own threads: each takes the next piece, reads it from the archive and
-//! writes it.
+//! Raw disks, written by our own threads, in the order in which the archive is read at least cost.
 
 use std::fs::File;
-use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 
-use snapkeep_api::{Clock, Error, ErrorKind, Result, Throttle, VolumeReader};
+use snapkeep_api::{Clock, Error, ErrorKind, Part, Region, Result, Throttle, VolumeReader};
 use snapkeep_direct::BulkFile;
 
 use super::device::Device;
-use super::export::next_data;
 use super::target::{Target, failed};
 use super::{Observer, RestoreOptions, Restored, limits};
 
@@ -88,19 +83,6 @@ struct Run<'a> {
     data: AtomicU64,
 }
 
-/// What the threads take from.
-struct Queue {
-    position: u64,
-    failure: Option<Error>,
-}
-
-/// A part of the disk: what of it is data, in order; the rest are zeroes.
-struct Piece {
-    from: u64,
-    to: u64,
-    data: Vec<Range<u64>>,
-}
-
 impl Run<'_> {
     /// Everything but the device's head, then the head.
     fn device(&self, device: &Device) -> Result<()> {
@@ -118,99 +100,53 @@ impl Run<'_> {
     }
 
     fn range(&self, sink: &Sink<'_>, from: u64, to: u64) -> Result<()> {
-        let queue = Mutex::new(Queue {
-            position: from,
-            failure: None,
-        });
-        thread::scope(|scope| {
-            // This thread is one of them, and the only one if the machine has no more to give.
-            for _ in 1..self.options.workers.clamp(1, limits::WORKERS_MAX) {
-                let work = || self.work(sink, &queue, to);
-                if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                    break;
-                }
-            }
-            self.work(sink, &queue, to);
-        });
-        let queue = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
-        queue.failure.map_or(Ok(()), Err)
+        if from >= to {
+            return Ok(());
+        }
+        let range = Region::new(from, to - from)?;
+        let before = self.done.load(Ordering::Relaxed);
+        let workers = self.options.workers.clamp(1, limits::WORKERS_MAX);
+        let take = |part: Part<'_>| self.part(sink, range, part);
+        self.volume.deliver(range, workers, &take)?;
+        let told = self.done.load(Ordering::Relaxed) - before;
+        if told != range.length() {
+            // What nobody wrote would be taken for zeroes.
+            let what = format!(
+                "the provider gave {told} bytes of the {} from offset {from} on",
+                range.length()
+            );
+            return Err(Error::new(ErrorKind::Protocol, what));
+        }
+        Ok(())
     }
 
-    fn work(&self, sink: &Sink<'_>, queue: &Mutex<Queue>, to: u64) {
-        let mut buffer = Vec::new();
-        loop {
-            let next = self.next(&mut lock(queue), to);
-            let worked = match next {
-                Ok(None) => return,
-                Ok(Some(piece)) => self.piece(sink, &piece, &mut buffer),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = worked {
-                lock(queue).failure.get_or_insert(error);
-                return;
-            }
-        }
-    }
-
-    fn next(&self, queue: &mut Queue, to: u64) -> Result<Option<Piece>> {
-        let from = queue.position;
-        if queue.failure.is_some() || from >= to {
-            return Ok(None);
-        }
-        let size = (self.options.piece).clamp(limits::PIECE_MIN, limits::PIECE_MAX);
-        let (mut at, mut border, mut data) = (from, None, Vec::new());
-        loop {
-            let found = next_data(self.volume, at)?.filter(|region| region.offset() < to);
-            let Some(region) = found else {
-                // Zeroes to the end, which need no reading.
-                at = to;
-                break;
-            };
-            let start = region.offset();
-            let border = *border.get_or_insert((start / size + 1).saturating_mul(size).min(to));
-            if start >= border {
-                break;
-            }
-            at = region.end().min(border).max(start);
-            data.push(start..at);
-            if at >= border {
-                break;
-            }
-        }
-        queue.position = at;
-        Ok(Some(Piece { from, to: at, data }))
-    }
-
-    fn piece(&self, sink: &Sink<'_>, piece: &Piece, buffer: &mut Vec<u8>) -> Result<()> {
-        let cancel = &self.options.cancel;
+    fn part(&self, sink: &Sink<'_>, range: Region, part: Part<'_>) -> Result<()> {
+        let (cancel, length) = (&self.options.cancel, part.length());
         cancel.check()?;
-        if let Sink::Device(device) = sink {
-            let ends = piece.data.iter().map(|part| part.end);
-            let starts = piece.data.iter().map(|part| part.start);
-            let holes = std::iter::once(piece.from).chain(ends);
-            for (from, to) in holes.zip(starts.chain(std::iter::once(piece.to))) {
-                self.zero(device, from, to)?;
-            }
-        }
-        if let (Some(first), Some(last)) = (piece.data.first(), piece.data.last()) {
-            let start = first.start;
-            let length: u64 = piece.data.iter().map(|part| part.end - part.start).sum();
-            self.throttle.take(self.clock, cancel, length);
-            cancel.check()?;
-            buffer.resize(index(last.end - start)?, 0);
-            self.volume.read_at(start, buffer)?;
-            for part in &piece.data {
-                let bytes = &buffer[index(part.start - start)?..index(part.end - start)?];
+        let offset = match part {
+            Part::Zeroes(region) => region.offset(),
+            Part::Data { offset, .. } => offset,
+        };
+        let end = offset.checked_add(length).filter(|end| *end <= range.end());
+        let Some(end) = end.filter(|_| offset >= range.offset()) else {
+            let what = format!("the provider gave {length} bytes at offset {offset} unasked");
+            return Err(Error::new(ErrorKind::Protocol, what));
+        };
+        match (part, sink) {
+            (Part::Zeroes(_), Sink::File(..)) => {}
+            (Part::Zeroes(_), Sink::Device(device)) => self.zero(device, offset, end)?,
+            (Part::Data { bytes, .. }, sink) => {
+                self.throttle.take(self.clock, cancel, length);
+                cancel.check()?;
                 match sink {
-                    Sink::File(file, name) => (file.write_all_at(bytes, part.start))
+                    Sink::File(file, name) => (file.write_all_at(bytes, offset))
                         .map_err(|e| failed("cannot write", name, e))?,
-                    Sink::Device(device) => device.write_at(part.start, bytes)?,
+                    Sink::Device(device) => device.write_at(offset, bytes)?,
                 }
+                self.data.fetch_add(length, Ordering::Relaxed);
             }
-            self.data.fetch_add(length, Ordering::Relaxed);
         }
-        let more = piece.to - piece.from;
-        let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
+        let done = self.done.fetch_add(length, Ordering::Relaxed) + length;
         (self.observer)(done);
         Ok(())
     }
@@ -225,14 +161,4 @@ impl Run<'_> {
         }
         Ok(())
     }
-}
-
-/// A place in a buffer.
-fn index(bytes: u64) -> Result<usize> {
-    usize::try_from(bytes)
-        .map_err(|e| Error::with_source(ErrorKind::Invalid, "a piece is too long", e))
-}
-
-fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
 }

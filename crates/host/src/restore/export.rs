@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use snapkeep_api::{Cancel, Clock, Error, ErrorKind, Region, Throttle, VolumeReader};
+use snapkeep_api::{Cancel, Clock, Error, Throttle, VolumeReader, next_data};
 use snapkeep_nbd::{Errno, Export, ExportError, Extent};
 
 /// Read-only; its block status comes from the archive's metadata.
@@ -71,26 +71,6 @@ impl VolumeExport {
         failure.get_or_insert(error);
         ExportError::new(Errno::Io, chain)
     }
-}
-
-/// The next run of data at or after `offset`, checked: inside the volume and not before it.
-pub(super) fn next_data(
-    volume: &dyn VolumeReader,
-    offset: u64,
-) -> snapkeep_api::Result<Option<Region>> {
-    let found = volume.next_data(offset)?;
-    if let Some(region) = found
-        && (region.offset() < offset || region.end() > volume.size())
-    {
-        let what = format!(
-            "the provider says that {} to {} is data when asked from {offset} on in a disk of {} bytes",
-            region.offset(),
-            region.end(),
-            volume.size()
-        );
-        return Err(Error::new(ErrorKind::Protocol, what));
-    }
-    Ok(found)
 }
 
 impl Export for VolumeExport {

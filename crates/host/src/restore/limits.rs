@@ -2,10 +2,6 @@
 
 use std::time::Duration;
 
-/// Bytes that a thread reads and writes at once: the largest chunk, …
-pub(super) const PIECE_MIN: u64 = 4 << 20;
-/// … and the most that may be asked for.
-pub(super) const PIECE_MAX: u64 = 64 << 20;
 /// Threads that read and write at once.
 pub(super) const WORKERS_MAX: usize = 64;
 /// The first bytes of a block device, written last: until then there is no partition table nor

@@ -100,7 +100,6 @@ fn at(offset: u64) -> usize {
 pub(crate) fn options() -> RestoreOptions {
     RestoreOptions {
         workers: 3,
-        piece: 4 << 20,
         overwrite: false,
         bandwidth_limit: None,
         cancel: Cancel::new(),

@@ -91,11 +91,15 @@ impl Cached {
         (self.doubted.lock().unwrap_or_else(PoisonError::into_inner)).contains(name)
     }
 
-    /// Whether a pack holds metadata. Its header, which tells that, is needed later anyway.
-    fn is_metadata(&self, name: &FileName) -> Result<bool> {
+    /// Whether a range of a pack is of metadata. Its header, which tells that, is needed later anyway;
+    /// of what is longer than nodes are read it is not asked for first.
+    fn is_metadata(&self, name: &FileName, range: &Range<u64>) -> Result<bool> {
         let known = || self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(is) = known().get(name) {
             return Ok(*is);
+        }
+        if range.end - range.start > limits::NODE_RUN as u64 {
+            return Ok(false);
         }
         let header = 0..HEADER as u64;
         let bytes = self.kept(name, &header, || self.inner.read(name, header.clone()))?;
@@ -166,6 +170,13 @@ impl Storage for Cached {
         Ok(())
     }
 
+    fn put_buffer(&self, name: &FileName, bytes: &mut Vec<u8>) -> Result<()> {
+        if WHOLE.iter().any(|folder| name.as_str().starts_with(folder)) {
+            return self.put(name, bytes);
+        }
+        self.inner.put_buffer(name, bytes)
+    }
+
     fn put_new(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
         self.inner.put_new(name, bytes)
     }
@@ -185,7 +196,7 @@ impl Storage for Cached {
             Some(_) if range.end <= HEADER as u64 => {
                 self.kept(name, &range, || self.inner.read(name, range.clone()))
             }
-            Some(length) if self.is_metadata(name)? => self.blocks(name, &range, length),
+            Some(length) if self.is_metadata(name, &range)? => self.blocks(name, &range, length),
             Some(_) | None => self.inner.read(name, range),
         }
     }

@@ -4,11 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use snapkeep_repo::{
-    BlobRef, Class, DiskReader, DiskRecord, KeyFile, Lineage, MAP_FAN_OUT, Protect, Repository,
-    Result, Snapshot, SnapshotName, Stats, Storage, SystemRandom, Unlock, Writer, update_map,
+    BlobRef, Class, DeliverError, DiskPart, DiskReader, DiskRecord, KeyFile, Lineage, MAP_FAN_OUT,
+    Protect, Repository, Result, Snapshot, SnapshotName, Stats, Storage, SystemRandom, Unlock,
+    Writer, update_map,
 };
 
 pub(crate) mod between;
@@ -142,8 +143,31 @@ pub(crate) fn restore(repository: &Arc<Repository>, name: &SnapshotName) -> Resu
         reader.read_at(start, &mut by_extent[range])?;
         offset = start + length;
     }
-    assert_eq!(bytes, by_extent, "holes are what reads as zeroes");
+    assert!(bytes == by_extent, "holes are what reads as zeroes");
+    assert!(bytes == delivered(&reader)?, "it is told as it is read");
     Ok(bytes)
+}
+
+fn delivered(reader: &DiskReader) -> Result<Vec<u8>> {
+    let bytes = Mutex::new(vec![0xee; usize::try_from(reader.size()).unwrap()]);
+    let take = |part: DiskPart<'_>| -> Result<()> {
+        let mut all = bytes.lock().unwrap();
+        let (offset, length) = match part {
+            DiskPart::Zeroes { offset, length } => (offset, usize::try_from(length).unwrap()),
+            DiskPart::Data { offset, bytes } => (offset, bytes.len()),
+        };
+        let start = usize::try_from(offset).unwrap();
+        let place = &mut all[start..start + length];
+        match part {
+            DiskPart::Zeroes { .. } => place.fill(0),
+            DiskPart::Data { bytes, .. } => place.copy_from_slice(bytes),
+        }
+        Ok(())
+    };
+    (reader.deliver(0..reader.size(), 2, &take)).map_err(|error| match error {
+        DeliverError::Read(error) | DeliverError::Taken(error) => error,
+    })?;
+    Ok(bytes.into_inner().unwrap())
 }
 
 pub(crate) fn name(text: &str) -> SnapshotName {

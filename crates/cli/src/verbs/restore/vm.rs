@@ -9,7 +9,6 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use snapkeep_api::{ArchiveName, DeviceName, Provider, VmRestore};
 use snapkeep_host::restore::{RestoreOptions, Restored, convert, restore_raw};
-use snapkeep_repo::Storage as _;
 
 use crate::args::RestoreVm;
 use crate::durable;
@@ -58,13 +57,6 @@ impl Report for Done {
     }
 }
 
-/// Bytes that are read of a disk at once.
-const PIECE: u64 = 4 << 20;
-/// The same from a bucket, where what lies side by side comes by one journey, and several are under
-/// way for each of few threads.
-const FAR_PIECE: u64 = 32 << 20;
-const FAR_WORKERS: usize = 4;
-
 pub(super) fn run(settings: &Settings, wanted: &RestoreVm, json: bool) -> Result<()> {
     let session = Session::open_to_read(settings)?;
     let (name, _) = session.archive(settings, &wanted.archive, VM)?;
@@ -86,14 +78,8 @@ pub(super) fn run(settings: &Settings, wanted: &RestoreVm, json: bool) -> Result
     };
     let mut vm = archive.restore_vm()?;
     let plan = plan(wanted, &name, vm.as_ref(), &configs)?;
-    let far = session.storage.is_far();
     let options = RestoreOptions {
-        workers: if far {
-            settings.workers.min(FAR_WORKERS)
-        } else {
-            settings.workers
-        },
-        piece: if far { FAR_PIECE } else { PIECE },
+        workers: settings.workers,
         overwrite: wanted.overwrite,
         bandwidth_limit: wanted.bandwidth_limit.or(settings.config.bandwidth_limit),
         cancel: session.stop.cancel.clone(),
