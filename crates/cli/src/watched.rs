@@ -100,6 +100,11 @@ impl Storage for Watched {
         self.storage.put(name, bytes)
     }
 
+    fn put_buffer(&self, name: &FileName, bytes: &mut Vec<u8>) -> Result<()> {
+        self.check()?;
+        self.storage.put_buffer(name, bytes)
+    }
+
     fn put_new(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
         self.check()?;
         self.storage.put_new(name, bytes)

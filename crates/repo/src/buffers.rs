@@ -40,9 +40,11 @@ impl Buffers {
 }
 
 impl Room {
-    /// Gives back the room with what it was used for.
+    /// Gives back the room with what it was used for, unless that is still in use.
     pub(crate) fn give_back(self, buffer: Vec<u8>) {
-        self.0.state().spare.push(buffer);
+        if buffer.capacity() > 0 {
+            self.0.state().spare.push(buffer);
+        }
     }
 }
 

@@ -31,7 +31,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Writes `name` with these bytes, durably, or leaves nothing a reader could see. A name's
     /// content never differs, so writing the same again is harmless.
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()>;
-    /// The same of a name that nobody has yet: `Exists` if somebody has it, which may be this one, whose
+    /// The same of much, which need not be copied to be sent. Afterwards the buffer is as it was, or
+    /// empty if something still uses what was in it.
+    fn put_buffer(&self, name: &FileName, bytes: &mut Vec<u8>) -> Result<()> {
+        self.put(name, bytes)
+    }
+    /// The same as [`put`](Self::put) of a name that nobody has yet: `Exists` if somebody has it, which may be this one, whose
     /// own success was not told. Of two that do so at once one may replace what the other put,
     /// unless the storage can do better: whoever must know reads what is there then.
     fn put_new(&self, name: &FileName, bytes: &[u8]) -> Result<()> {

@@ -372,27 +372,28 @@ impl Writer {
         done.waiting.push(pack);
     }
 
-    fn put(&self, file: &FileName, bytes: &[u8]) -> Result<()> {
-        self.repository.storage.put(file, bytes)?;
+    /// Remembers what was put first, and last.
+    fn has_put(&self, file: &FileName) {
         let mut ends = lock(&self.ends);
         let first = ends.take().map_or_else(|| file.clone(), |(first, _)| first);
         *ends = Some((first, file.clone()));
-        Ok(())
     }
 
     fn put_pack(&self, room: Room, pack: SealedPack) -> Result<()> {
         let SealedPack {
             id,
             class,
-            bytes,
+            mut bytes,
             entries,
         } = pack;
-        self.put(&pack_file(&id), &bytes)?;
-        self.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let (file, length) = (pack_file(&id), bytes.len());
+        self.repository.storage.put_buffer(&file, &mut bytes)?;
+        self.has_put(&file);
+        self.stored.fetch_add(length as u64, Ordering::Relaxed);
         self.indexed(IndexedPack {
             id,
             class,
-            length: length_u32(bytes.len()),
+            length: length_u32(length),
             entries,
         });
         room.give_back(bytes);
@@ -411,7 +412,8 @@ impl Writer {
         done.objects += 1;
         let (keys, random) = (&self.repository.keys, &*self.repository.random);
         let sealed = envelope::seal(keys, random, Kind::Index, &name, &index::encode(&packs))?;
-        self.put(&name, &sealed)?;
+        self.repository.storage.put(&name, &sealed)?;
+        self.has_put(&name);
         self.stored
             .fetch_add(sealed.len() as u64, Ordering::Relaxed);
         let mut index = self

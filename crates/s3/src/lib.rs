@@ -14,6 +14,7 @@ mod clock;
 mod credentials;
 mod environment;
 mod fault;
+mod lent;
 pub mod limits;
 mod listing;
 mod location;

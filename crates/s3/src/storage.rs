@@ -22,6 +22,7 @@ use crate::attempt::{ATTEMPT, Attempt};
 use crate::build;
 use crate::clock::StorageClock;
 use crate::fault::{Deed, Subject, Trouble};
+use crate::lent::lend;
 use crate::limits;
 use crate::listing::Listing;
 use crate::location::Location;
@@ -383,6 +384,17 @@ impl S3Storage {
         (self.subject(Deed::List, &key)).error(ErrorKind::Io, &format!("the list {why}"))
     }
 
+    fn put_bytes(&self, name: &FileName, bytes: Bytes) -> Result<()> {
+        let length = bytes.len() as u64;
+        self.put_object(name, bytes, false)?;
+        let mut put = self.puts();
+        if put.len() >= limits::PUT_NAMES_MAX {
+            put.clear();
+        }
+        put.insert(name.clone(), length);
+        Ok(())
+    }
+
     fn remove_object(&self, name: &FileName, bound: Option<Duration>) -> Result<()> {
         let path = self.path(name)?;
         let subject = self.subject(Deed::Remove, path.as_ref());
@@ -434,13 +446,11 @@ impl Storage for S3Storage {
     }
 
     fn put(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
-        self.put_object(name, Bytes::copy_from_slice(bytes), false)?;
-        let mut put = self.puts();
-        if put.len() >= limits::PUT_NAMES_MAX {
-            put.clear();
-        }
-        put.insert(name.clone(), bytes.len() as u64);
-        Ok(())
+        self.put_bytes(name, Bytes::copy_from_slice(bytes))
+    }
+
+    fn put_buffer(&self, name: &FileName, bytes: &mut Vec<u8>) -> Result<()> {
+        lend(bytes, |bytes| self.put_bytes(name, bytes))
     }
 
     /// Endpoints that know no conditions ignore them, or refuse.
