@@ -147,18 +147,27 @@ fn what_one_marker_of_two_names_is_not_missed() {
 }
 
 #[test]
-fn what_all_markers_name_is_missed_until_it_is_confirmed() {
+fn what_all_markers_name_is_missed_until_a_confirmed_sweep_names_it_no_more() {
     let mut world = due();
     world.back_up("5", &disk(5, 7));
     dies_after_its_marker(&world);
     world.prune_all();
+    let length = world.memory.length(&record("5")).unwrap();
+    let bytes = world.memory.read(&record("5"), 0..length).unwrap();
     world.memory.remove(&record("5")).unwrap();
     world.archives.remove(&name("5"));
     let error = prune(&world.open(), &asking()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("not listed"), "{error}");
-    // Nobody is asked twice.
+    // Until then it may come back, and is no late archive.
+    world.pass(2 * DAY);
     world.prune().unwrap();
+    let back = world.fork();
+    back.memory.put(&record("5"), &bytes).unwrap();
+    assert!(back.open().snapshots().unwrap().contains(&name("5")));
+    world.pass(2 * DAY);
+    assert!(world.misses_nothing().is_err());
+    world.prune_all();
     is_at_peace(&world, "confirmed");
 }
 

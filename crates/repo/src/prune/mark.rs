@@ -78,8 +78,8 @@ impl Run<'_> {
 
     /// Removes what sweeps left that were killed at their end, or swept at once: of their markers
     /// the newest says all that is to be said, and no archive waits to be deleted. If it names what is
-    /// gone, and only another one tells that this is right, or the user, the `rest` of it takes its
-    /// place, or nobody could tell from then on.
+    /// gone, and only another one tells that this is right, the `rest` of it takes its place, or nobody
+    /// could tell from then on.
     fn remove_old_markers(&self, folder: &Folder, rest: Option<(u32, Survivors)>) -> Result<bool> {
         if self.options.dry_run || !folder.generations.is_empty() {
             return Ok(false);

@@ -82,8 +82,8 @@ impl Run<'_> {
 
     /// Fails, unless it was confirmed, if archives are missing that were there at the last sweep,
     /// or all of them are. One is missed if all markers name it: of two sweeps at once, one may have
-    /// named what the other deleted, or what its writer removed. The newest marker, if it names what
-    /// is gone, without that.
+    /// named what the other deleted, or what its writer removed. The newest marker without what is
+    /// gone, if others explain that.
     pub(super) fn check_list(
         &self,
         survey: &Survey,
@@ -117,6 +117,8 @@ impl Run<'_> {
                 survivors.len()
             );
             self.ask(&why)?;
+            // It may be back tomorrow.
+            return Ok(None);
         }
         if gone().next().is_none() {
             return Ok(None);
