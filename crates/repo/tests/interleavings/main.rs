@@ -54,7 +54,8 @@ fn scenes() -> Vec<Scene> {
 fn prunings() -> Vec<Scene> {
     use Before::{Marked, Nothing, TakenBack};
     use Deed::{
-        BackUp, BackUpOn, Forget, ForgetAndPrune, Protect, Prune, PruneTwice, Restore, TakeBack,
+        BackUp, BackUpOn, Forget, ForgetAndPrune, Protect, Prune, PruneAndAsk, PruneTwice, Restore,
+        TakeBack,
     };
     let scene =
         |name, before, deeds: &[Deed]| Scene::new(name, &["a1"], &["f1"], before, deeds).unwrap();
@@ -95,7 +96,7 @@ fn prunings() -> Vec<Scene> {
         scene(
             "taken back, and forgotten again between two sweeps",
             TakenBack,
-            &[Prune, ForgetAndPrune("f1")],
+            &[PruneAndAsk, ForgetAndPrune("f1")],
         ),
         scene(
             "a mark, and a mark and a sweep",

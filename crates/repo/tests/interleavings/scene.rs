@@ -41,7 +41,7 @@ pub(crate) enum Deed {
     /// On the first, incrementally.
     BackUpOn(&'static str, &'static str),
     Forget(&'static str),
-    /// And then it prunes.
+    /// And then it prunes, and asks.
     ForgetAndPrune(&'static str),
     TakeBack(&'static str),
     Protect(&'static str),
@@ -50,6 +50,8 @@ pub(crate) enum Deed {
     Copy(&'static str),
     /// Sweeps what is condemned, and then marks.
     Prune,
+    /// The same, and asks.
+    PruneAndAsk,
     /// Twice, as by two processes: what the first condemns, the second sweeps.
     PruneTwice,
 }
@@ -252,11 +254,11 @@ impl Scene {
         let prunes = |deed: &Deed| {
             matches!(
                 deed,
-                Deed::Prune | Deed::PruneTwice | Deed::ForgetAndPrune(_)
+                Deed::Prune | Deed::PruneAndAsk | Deed::PruneTwice | Deed::ForgetAndPrune(_)
             )
         };
         if self.deeds.iter().any(prunes) {
-            misses_nothing(&storage)?;
+            ask(&storage, 205, None).map_err(|e| format!("afterwards: {}", e.chain()))?;
             for number in 201..203 {
                 self.act(&storage, number, Deed::Prune, None)
                     .map_err(|e| format!("afterwards: {}", e.chain()))?;
@@ -326,7 +328,7 @@ impl Scene {
             }
             Deed::ForgetAndPrune(archive) => {
                 repository.forget(&name(archive))?;
-                self.act(storage, actor + 50, Deed::Prune, clock)
+                ask(storage, actor + 50, clock)
             }
             Deed::TakeBack(archive) => {
                 repository.take_back(&name(archive))?;
@@ -346,6 +348,7 @@ impl Scene {
                     _ => Err(e),
                 },
             },
+            Deed::PruneAndAsk => ask(storage, actor + 50, clock),
             Deed::Prune | Deed::PruneTwice => {
                 // Safety does not depend on the grace period, and lists of this storage are never old.
                 // Whoever is put to sleep with the turn of an operation wakes before others waited.
@@ -366,20 +369,28 @@ impl Scene {
     }
 }
 
-/// A pruning that asks where something is to be confirmed misses no archive that is rightly gone. It
-/// may ask whether more than half of all is to go.
-fn misses_nothing(storage: &Arc<dyn Storage>) -> Result<(), String> {
+/// A pruning that asks where something is to be confirmed. It may ask whether more than half of all is
+/// to go, but misses no archive that is rightly gone.
+fn ask(storage: &Arc<dyn Storage>, number: u64, clock: Option<Arc<dyn Clock>>) -> Result<Said> {
     let options = PruneOptions {
         grace: 0,
         settle: 0,
         max_unused: 0,
         ..PruneOptions::default()
     };
-    let pruned = open(storage, 205).and_then(|repository| prune(&repository, &options));
-    let missed = pruned
-        .err()
-        .filter(|e| e.chain().contains("not listed, though"));
-    missed.map_or(Ok(()), |e| Err(format!("afterwards: {}", e.chain())))
+    let pruned =
+        open_by(storage, number, clock).and_then(|repository| prune(&repository, &options));
+    let refused = match pruned {
+        Ok(report) => report
+            .refused
+            .map(|why| Error::new(ErrorKind::Invalid, why)),
+        Err(e) => Some(e),
+    };
+    let missed = |e: &Error| e.chain().contains("not listed, though");
+    match refused.filter(|e| e.kind() != ErrorKind::Invalid || missed(e)) {
+        None => Ok(Said::Pruned),
+        Some(e) => Err(e),
+    }
 }
 
 fn last_part(archive: &SnapshotName) -> &str {
