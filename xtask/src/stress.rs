@@ -33,7 +33,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         shell::cargo()
             .args(["test", "--locked", "--package", package, "--test", "stress"])
             .args(["--", "--nocapture"])
-            .env("SNAPKEEP_STRESS_SECONDS", (minutes * 60).to_string()),
+            .env("SNAPKEEP_STRESS_SECONDS", (minutes * 60).to_string())
+            // One that is skipped for want of moto must not look like one that passed.
+            .env("CI", "true"),
     )
 }
 
