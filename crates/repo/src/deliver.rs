@@ -162,6 +162,12 @@ impl<E: Send> Delivery<'_, E> {
             rest = after;
         }
         runs.sort_unstable_by_key(|(first, _)| *first);
+        // Each of them holds a pack.
+        let threads = if repository.is_far() {
+            threads.min(limits::FAR_THREADS)
+        } else {
+            threads
+        };
         let own = || Block::new(self.reader.chunk_size() as usize);
         work_off(threads, runs, own, |block, (_, run)| {
             self.run(run, &wanted, block)

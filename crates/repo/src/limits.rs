@@ -154,6 +154,8 @@ pub const FAR_GAP: usize = 1 << 20;
 /// The most that each thread reads at once of a pack of data that is far when a disk is delivered: all
 /// of it, as a writer makes it.
 pub const FAR_RUN: usize = 20 << 20;
+/// The most threads to which a disk is delivered from a storage that is far.
+pub const FAR_THREADS: usize = 8;
 /// The most files below one folder of a repository, `packs` above all: 256 TiB of them.
 pub const FILES_MAX: usize = 16_777_216;
 /// The most names that a local storage tries for a temporary file before it gives up: those that

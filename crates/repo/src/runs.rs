@@ -51,17 +51,20 @@ impl Repository {
 
     /// So many bytes that are not wanted are read with what is.
     pub(crate) fn gap(&self) -> u64 {
-        let far = self.storage.is_far();
-        (if far {
+        (if self.is_far() {
             limits::FAR_GAP
         } else {
             limits::NODE_GAP
         }) as u64
     }
 
+    pub(crate) fn is_far(&self) -> bool {
+        self.storage.is_far()
+    }
+
     /// The most bytes that are read at once of a pack, where much is wanted.
     pub(crate) fn run_max(&self) -> usize {
-        if self.storage.is_far() {
+        if self.is_far() {
             limits::FAR_RUN
         } else {
             limits::CHUNK_RUN

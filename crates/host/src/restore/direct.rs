@@ -110,7 +110,8 @@ impl Run<'_> {
         self.volume.deliver(range, workers, &take)?;
         let told = self.done.load(Ordering::Relaxed) - before;
         if told != range.length() {
-            // What nobody wrote would be taken for zeroes.
+            // What nobody wrote would be taken for zeroes. That each part is told once is the
+            // provider's promise, which the conformance kit tries.
             let what = format!(
                 "the provider gave {told} bytes of the {} from offset {from} on",
                 range.length()
