@@ -147,7 +147,7 @@ pub(crate) struct Together {
     bytes: Vec<u8>,
 }
 
-pub(crate) fn end(place: &Location) -> u64 {
+fn end(place: &Location) -> u64 {
     u64::from(place.offset) + u64::from(place.stored)
 }
 

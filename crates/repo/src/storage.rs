@@ -36,9 +36,9 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn put_buffer(&self, name: &FileName, bytes: &mut Vec<u8>) -> Result<()> {
         self.put(name, bytes)
     }
-    /// The same as [`put`](Self::put) of a name that nobody has yet: `Exists` if somebody has it, which may be this one, whose
-    /// own success was not told. Of two that do so at once one may replace what the other put,
-    /// unless the storage can do better: whoever must know reads what is there then.
+    /// The same as [`put`](Self::put) of a name that nobody has yet: `Exists` if somebody has it, which
+    /// may be this one, whose own success was not told. Of two that do so at once one may replace what
+    /// the other put, unless the storage can do better: whoever must know reads what is there then.
     fn put_new(&self, name: &FileName, bytes: &[u8]) -> Result<()> {
         match self.length(name) {
             Err(e) if e.kind() == ErrorKind::NotFound => self.put(name, bytes),

@@ -29,6 +29,14 @@ fn repeating() -> Vec<u8> {
 /// What was told of a disk; `None` where nothing was.
 type Told = Mutex<Vec<Option<u8>>>;
 
+/// Takes every part, and notes it.
+fn noting(told: &Told) -> impl Fn(DiskPart<'_>) -> Result<(), ()> + Sync {
+    |part| {
+        note(told, part);
+        Ok(())
+    }
+}
+
 fn note(told: &Told, part: DiskPart<'_>) {
     let (offset, bytes) = match part {
         DiskPart::Zeroes { offset, length } => (offset, vec![0; usize::try_from(length).unwrap()]),
@@ -43,12 +51,8 @@ fn note(told: &Told, part: DiskPart<'_>) {
 
 fn check(reader: &DiskReader, disk: &[u8], range: Range<usize>, threads: usize) {
     let told = Mutex::new(vec![None; disk.len()]);
-    let take = |part: DiskPart<'_>| -> Result<(), ()> {
-        note(&told, part);
-        Ok(())
-    };
     let wanted = range.start as u64..range.end as u64;
-    reader.deliver(wanted, threads, &take).unwrap();
+    reader.deliver(wanted, threads, &noting(&told)).unwrap();
     let told = told.into_inner().unwrap();
     for (at, told) in told.into_iter().enumerate() {
         let wanted = range.contains(&at).then(|| disk[at]);
@@ -130,11 +134,9 @@ fn damage_ends_it_and_another_copy_does_instead() {
     bad[usize::try_from(length / 2).unwrap()] ^= 1;
     storage.put(&file, &bad).unwrap();
     let told = Mutex::new(vec![None; disk.len()]);
-    let take = |part: DiskPart<'_>| -> Result<(), ()> {
-        note(&told, part);
-        Ok(())
-    };
-    let error = reader.deliver(0..disk.len() as u64, 2, &take).unwrap_err();
+    let error = reader
+        .deliver(0..disk.len() as u64, 2, &noting(&told))
+        .unwrap_err();
     let DeliverError::Read(error) = error else {
         panic!("{error:?}");
     };
@@ -182,13 +184,7 @@ fn large(repository: &Arc<Repository>) -> DiskRecord {
     let nodes: BTreeMap<_, _> = (0..leaves).map(|number| (number, leaf)).collect();
     let root = update_map(repository, &mut worker, size, chunk_size, None, nodes).unwrap();
     drop(worker);
-    let disk = DiskRecord {
-        device: "drive-scsi0".to_owned(),
-        size,
-        chunk_size,
-        root,
-        lineage: snapkeep_repo::Lineage::default(),
-    };
+    let disk = support::record(size, root);
     let snapshot = support::snapshot(vec![disk]);
     writer.commit(&name("1"), snapshot).unwrap().disks[0].clone()
 }

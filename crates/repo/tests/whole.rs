@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use snapkeep_repo::{
-    BlobRef, ChunkId, Class, Counted, DiskRecord, ErrorKind, FileName, KeyFile, Lineage,
-    MAP_FAN_OUT, MemoryStorage, Repository, Snapshot, Stats, Storage, Writer, update_map,
+    ChunkId, Class, Counted, DiskRecord, ErrorKind, FileName, KeyFile, MAP_FAN_OUT, MemoryStorage,
+    Repository, Storage, Writer, update_map,
 };
 
 use support::{CHUNK, init, key, name, open};
@@ -47,32 +47,7 @@ fn disk(repository: &Arc<Repository>, archive: &str, other: Option<ChunkId>) -> 
     let (size, chunk_size) = (LEAVES * (64 * CHUNK as u64), u32::try_from(CHUNK).unwrap());
     let root = update_map(repository, &mut worker, size, chunk_size, None, leaves).unwrap();
     drop(worker);
-    let record = DiskRecord {
-        device: "drive-scsi0".to_owned(),
-        size,
-        chunk_size,
-        root,
-        lineage: Lineage::default(),
-    };
-    let snapshot = Snapshot {
-        id: String::new(),
-        repository: String::new(),
-        needs: Vec::new(),
-        time: 0,
-        disks: vec![record],
-        tree: None,
-        guest_config: BlobRef {
-            chunk: None,
-            length: 0,
-        },
-        firewall_config: None,
-        writer: String::new(),
-        index_objects: 0,
-        origin: None,
-        generation: 0,
-        stats: Stats::default(),
-        program: "test".to_owned(),
-    };
+    let snapshot = support::snapshot(vec![support::record(size, root)]);
     let done = writer.commit(&name(archive), snapshot).unwrap();
     done.disks[0].clone()
 }

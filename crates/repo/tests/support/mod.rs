@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use snapkeep_repo::{
-    BlobRef, Class, DeliverError, DiskPart, DiskReader, DiskRecord, KeyFile, Lineage, MAP_FAN_OUT,
-    Protect, Repository, Result, Snapshot, SnapshotName, Stats, Storage, SystemRandom, Unlock,
-    Writer, update_map,
+    BlobRef, ChunkId, Class, DeliverError, DiskPart, DiskReader, DiskRecord, KeyFile, Lineage,
+    MAP_FAN_OUT, Protect, Repository, Result, Snapshot, SnapshotName, Stats, Storage, SystemRandom,
+    Unlock, Writer, update_map,
 };
 
 pub(crate) mod between;
@@ -94,15 +94,18 @@ pub(crate) fn begin(
     let root = base.and_then(|(record, _)| record.root);
     let root = update_map(repository, &mut worker, size, chunk_size, root, leaves)?;
     drop(worker);
-    let device = "drive-scsi0".to_owned();
-    let disk = DiskRecord {
-        device,
+    Ok((writer, record(size, root)))
+}
+
+/// A disk of this size, with the root of its map.
+pub(crate) fn record(size: u64, root: Option<ChunkId>) -> DiskRecord {
+    DiskRecord {
+        device: "drive-scsi0".to_owned(),
         size,
-        chunk_size,
+        chunk_size: u32::try_from(CHUNK).unwrap(),
         root,
         lineage: Lineage::default(),
-    };
-    Ok((writer, disk))
+    }
 }
 
 /// A snapshot of these disks.
