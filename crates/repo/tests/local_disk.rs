@@ -13,7 +13,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
-use snapkeep_repo::{Error, ErrorKind, PruneOptions, Repository, SystemFiles, prune, verify};
+use snapkeep_repo::{
+    Error, ErrorKind, Files, LocalStorage, PruneOptions, Repository, SystemFiles, prune, verify,
+};
 
 use support::history::Process;
 use support::hooked::{Call, Hooked};
@@ -23,6 +25,7 @@ use support::{backup, disk, name, restore};
 const FOLDER: &str = "SNAPKEEP_TEST_FOLDER";
 
 const EIO: i32 = 5;
+const EINVAL: i32 = 22;
 const ESTALE: i32 = 116;
 const EDQUOT: i32 = 122;
 
@@ -352,6 +355,57 @@ fn an_error_that_a_sync_tells_once_fails_the_backup_although_the_next_sync_succe
         assert_eq!(open(&root, 3).snapshots().unwrap(), [name("1")]);
         all_is_well(&root, "3");
     }
+}
+
+/// Whether a call is about a name that has a colon.
+fn has_colon(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.contains(':'))
+}
+
+#[test]
+fn a_file_system_without_colons_in_names_is_refused_before_there_is_a_repository() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("repository");
+    // As FAT and exFAT do, and as a share on which a colon begins the name of a stream.
+    let refuses = |call: Call, path: &Path| {
+        if has_colon(path) && (call == Call::Write || call == Call::Rename) {
+            return Err(io::Error::from_raw_os_error(EINVAL));
+        }
+        Ok(())
+    };
+    let hides = |call: Call, folder: &Path| {
+        if call == Call::Names {
+            let entries = fs::read_dir(folder)?.map(|entry| entry.unwrap().path());
+            entries.filter(|path| has_colon(path)).for_each(|path| {
+                let hidden = path.with_file_name(".put-1-stream");
+                SystemFiles.rename(&path, &hidden).unwrap();
+            });
+        }
+        Ok(())
+    };
+    for (files, why) in [
+        (Hooked::new(refuses), "Invalid argument"),
+        (Hooked::new(hides), "lists another name"),
+    ] {
+        let error = LocalStorage::create_on(Arc::new(files), &root).expect_err("no colons");
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{}", error.chain());
+        told(&error, &root, why);
+        assert!(error.to_string().contains("put the repository on another"));
+    }
+    fs::remove_dir_all(&root).unwrap();
+    // Where nothing can be written, colons are not blamed.
+    let full = Hooked::new(|call, _| {
+        if call == Call::Write {
+            return Err(io::Error::from_raw_os_error(EDQUOT));
+        }
+        Ok(())
+    });
+    let error = LocalStorage::create_on(Arc::new(full), &root).expect_err("no room");
+    assert_eq!(error.kind(), ErrorKind::Full, "{}", error.chain());
+    told(&error, &root, "quota");
+    LocalStorage::create(&root).unwrap();
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "a trial is left");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::local::TEMPORARY;
+use super::local::{LIKE_AN_ARCHIVE, TEMPORARY};
 use crate::{Error, ErrorKind, Result, limits};
 
 /// Where a writer puts files: the repository's folder, and all that is below these.
@@ -112,7 +112,9 @@ fn about(entry: &DirEntry, process: u32, now: i64) -> io::Result<LeftFile> {
 
 /// The process whose temporary file has this name.
 fn writer(name: &str) -> Option<u32> {
-    let (process, number) = name.strip_prefix(TEMPORARY)?.split_once('-')?;
+    let rest = name.strip_prefix(TEMPORARY)?;
+    let rest = rest.strip_suffix(LIKE_AN_ARCHIVE).unwrap_or(rest);
+    let (process, number) = rest.split_once('-')?;
     number.parse::<u64>().ok()?;
     process.parse().ok()
 }
@@ -140,6 +142,7 @@ mod tests {
         for (name, bytes) in [
             ("config", 1),
             (".put-7-0", 5),
+            (".put-7-1-2001-01-01T00:00:00Z-0000000000000000", 0),
             ("packs/ab/.put-8-12", 0),
             ("snapshots/main/vm/web/.put-9-1", 3),
             ("packs/ab/.put-8", 1),
@@ -154,6 +157,7 @@ mod tests {
         let found = names(root);
         let wanted = [
             ".put-7-0",
+            ".put-7-1-2001-01-01T00:00:00Z-0000000000000000",
             "packs/ab/.put-8-12",
             "snapshots/main/vm/web/.put-9-1",
         ];
@@ -166,7 +170,7 @@ mod tests {
         remove_left_file(&found[0]).expect_err("another file");
         remove_left_file(&found[1]).expect("the same file");
         remove_left_file(&found[1]).expect("gone is gone");
-        assert_eq!(names(root).len(), 2);
+        assert_eq!(names(root).len(), 3);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::{Error, ErrorKind, Result, limits};
 /// Temporary names begin with this; a name of a repository never begins with a dot, so no listing
 /// shows them.
 pub(super) const TEMPORARY: &str = ".put-";
+/// Ends the name of a temporary file that is there to see whether archives can have their names.
+pub(super) const LIKE_AN_ARCHIVE: &str = "-2001-01-01T00:00:00Z-0000000000000000";
 
 /// A storage in a folder.
 #[derive(Debug)]
@@ -88,7 +90,44 @@ impl LocalStorage {
                 Ok(()) | Err(_) => Ok(()),
             }?;
         }
-        Self::open_on(files, root)
+        let storage = Self::open_on(files, root)?;
+        storage.check_names()?;
+        Ok(storage)
+    }
+
+    /// Names of archives have colons, which not every file system takes: where none does, a backup
+    /// would fail at its very end. Some make another file of such a name, and list none.
+    fn check_names(&self) -> Result<()> {
+        let root = self.root.display();
+        let written = |e| Error::io(format!("cannot write into the folder {root}"), e);
+        let useless = |why: io::Error| {
+            let what = format!(
+                "the file system of {root} does not keep file names with a colon, which archives \
+                 have (as those of FAT, exFAT and some network shares): put the repository on \
+                 another, such as ext4 or XFS, or mount the share so that it keeps them (CIFS: \
+                 `mapposix`)"
+            );
+            Error::with_source(ErrorKind::Invalid, what, why)
+        };
+        let probe = match self.write_temporary(&self.root, LIKE_AN_ARCHIVE, &[]) {
+            Ok(probe) => probe,
+            Err(why) => {
+                // Where no other name is taken either, the colon is not the reason.
+                let plain = self.write_temporary(&self.root, "", &[]).map_err(written)?;
+                drop(self.files.remove(&plain));
+                return Err(useless(why));
+            }
+        };
+        let listed = self.files.names(&self.root);
+        match self.files.remove(&probe) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(written(e)),
+            Ok(()) | Err(_) => Ok(()),
+        }?;
+        let name = probe.file_name().and_then(|name| name.to_str());
+        if listed.map_err(written)?.iter().any(|n| Some(&**n) == name) {
+            return Ok(());
+        }
+        Err(useless(io::Error::other("it lists another name")))
     }
 
     fn path(&self, name: &FileName) -> PathBuf {
@@ -121,10 +160,11 @@ impl LocalStorage {
     }
 
     /// Writes under a name that nobody has: another machine's process may have our number.
-    fn write_temporary(&self, folder: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+    fn write_temporary(&self, folder: &Path, end: &str, bytes: &[u8]) -> io::Result<PathBuf> {
         for _ in 0..limits::TEMPORARY_NAMES_MAX {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let path = folder.join(format!("{TEMPORARY}{}-{number}", std::process::id()));
+            let process = std::process::id();
+            let path = folder.join(format!("{TEMPORARY}{process}-{number}{end}"));
             match self.files.write_new(&path, bytes) {
                 Ok(()) => return Ok(path),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -151,7 +191,7 @@ impl LocalStorage {
         self.check_mounted()?;
         let folder = self.folder(path);
         self.make_folder(folder)?;
-        let temporary = self.write_temporary(folder, bytes)?;
+        let temporary = self.write_temporary(folder, "", bytes)?;
         let renamed = if new {
             self.files.rename_new(&temporary, path)
         } else {
