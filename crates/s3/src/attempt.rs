@@ -1,6 +1,7 @@
 //! What was seen of one try of a deed, noted where the replies pass by.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use snapkeep_repo::Error;
 
@@ -42,8 +43,12 @@ pub(crate) struct Refusal {
 }
 
 /// One try.
-#[derive(Debug, Default)]
-pub(crate) struct Attempt(Mutex<Option<Problem>>);
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    problem: Mutex<Option<Problem>>,
+    /// When all tries of the deed should have ended.
+    until: Option<Instant>,
+}
 
 tokio::task_local! {
     /// The try that this task makes.
@@ -51,23 +56,48 @@ tokio::task_local! {
 }
 
 impl Attempt {
-    pub(crate) fn take(&self) -> Option<Problem> {
-        (self.0.lock().unwrap_or_else(PoisonError::into_inner)).take()
+    pub(crate) fn new(until: Option<Instant>) -> Self {
+        Self {
+            problem: Mutex::default(),
+            until,
+        }
     }
+
+    pub(crate) fn take(&self) -> Option<Problem> {
+        (self.problem.lock().unwrap_or_else(PoisonError::into_inner)).take()
+    }
+}
+
+/// How much time is left until the deadline of the deed that is being tried.
+pub(crate) fn left() -> Duration {
+    let left = |attempt: &Arc<Attempt>| {
+        let until = attempt.until?;
+        Some(until.saturating_duration_since(Instant::now()))
+    };
+    ATTEMPT
+        .try_with(left)
+        .ok()
+        .flatten()
+        .unwrap_or(Duration::MAX)
 }
 
 /// Notes what went wrong with the try that is being made.
 pub(crate) fn note(problem: Problem) {
     let noted = ATTEMPT.try_with(|attempt| {
-        *(attempt.0.lock()).unwrap_or_else(PoisonError::into_inner) = Some(problem);
+        *(attempt.problem.lock()).unwrap_or_else(PoisonError::into_inner) = Some(problem);
     });
     debug_assert!(noted.is_ok(), "requests are made by tries alone");
 }
 
 /// What was noted last of the try that is being made.
 pub(crate) fn noted() -> Option<Problem> {
-    let noted =
-        |attempt: &Arc<Attempt>| (attempt.0.lock().unwrap_or_else(PoisonError::into_inner)).clone();
+    let noted = |attempt: &Arc<Attempt>| {
+        (attempt
+            .problem
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner))
+        .clone()
+    };
     ATTEMPT.try_with(noted).ok().flatten()
 }
 

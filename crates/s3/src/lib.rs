@@ -22,6 +22,7 @@ mod lock;
 mod pace;
 mod probe;
 mod reading;
+mod sending;
 mod service;
 mod side;
 mod signed;

@@ -35,10 +35,15 @@ pub const WRONG_REPLIES_MAX: u32 = 6;
 pub const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 /// How long nothing may come.
 pub const IDLE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a try may be silent in any case, also one that begins just before the deadline, or goes on
+/// after it because something still moves.
+pub const LATE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a machine or a container may take to hand out its credentials: it is next door.
 pub const NEIGHBOUR_PATIENCE: Duration = Duration::from_secs(3);
 /// The slowest upload or download that is waited for, in bytes a second.
 pub const SLOWEST: u64 = 32 << 10;
+/// The most of a body that is given to a connection at once, in bytes.
+pub const PIECE: usize = 256 << 10;
 /// How often somebody is asked whether the end is wanted.
 pub const CANCEL_POLL: Duration = Duration::from_millis(200);
 /// The most names of a list that are put into order here; a longer one must come in order.

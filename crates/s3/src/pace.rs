@@ -1,7 +1,9 @@
-//! How long the parts of a reply may take: none for long, and all of them together not for ever.
+//! How long the parts of a message may take: none for long, all of them together not for ever, and
+//! none much past the deadline of the deed.
 
 use std::time::{Duration, Instant};
 
+use crate::attempt::left;
 use crate::limits;
 
 /// The pace of one reply's body.
@@ -25,13 +27,22 @@ impl Pace {
 
     /// How long the next part may take.
     pub(crate) fn patience(&self) -> Duration {
-        patience(self.got, self.begun.elapsed())
+        in_time(patience(self.got, self.begun.elapsed()))
     }
 }
 
 fn patience(got: u64, spent: Duration) -> Duration {
     let whole = limits::IDLE_PATIENCE + Duration::from_secs(got / limits::SLOWEST);
     limits::IDLE_PATIENCE.min(whole.saturating_sub(spent))
+}
+
+/// As much of a patience as the deadline leaves.
+pub(crate) fn in_time(patience: Duration) -> Duration {
+    within(patience, left())
+}
+
+fn within(patience: Duration, left: Duration) -> Duration {
+    patience.min(left.max(limits::LATE_PATIENCE))
 }
 
 #[cfg(test)]
@@ -51,5 +62,14 @@ mod tests {
         let flowed = 3600 * limits::SLOWEST;
         assert_eq!(patience(flowed, hour), limits::IDLE_PATIENCE);
         assert_eq!(patience(0, Duration::ZERO), limits::IDLE_PATIENCE);
+    }
+
+    #[test]
+    fn silence_is_waited_for_until_the_deadline_and_what_begins_late_has_a_little_time() {
+        let (idle, late) = (limits::IDLE_PATIENCE, limits::LATE_PATIENCE);
+        assert_eq!(within(idle, Duration::MAX), idle);
+        assert_eq!(within(idle, 3 * late), 3 * late);
+        assert_eq!(within(idle, Duration::ZERO), late);
+        assert_eq!(within(Duration::ZERO, Duration::ZERO), Duration::ZERO);
     }
 }

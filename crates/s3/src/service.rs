@@ -15,7 +15,7 @@ use object_store::client::{
     HttpResponseBody, HttpService,
 };
 use object_store::{ClientConfigKey, ClientOptions};
-use reqwest::Certificate;
+use reqwest::{Certificate, Client};
 use tokio::time::timeout;
 
 use crate::account::{Account, Request};
@@ -24,6 +24,7 @@ use crate::client::client;
 use crate::clock::StorageClock;
 use crate::limits;
 use crate::pace::Pace;
+use crate::sending::{Outcome, send};
 use crate::xml;
 
 /// Makes clients that count.
@@ -48,7 +49,7 @@ impl HttpConnector for Connector {
                 source: Box::new(e),
             })?;
         Ok(HttpClient::new(Service {
-            client: HttpClient::new(client),
+            client,
             account: Arc::clone(&self.account),
             clock: Arc::clone(&self.clock),
             host: self.host.clone(),
@@ -58,7 +59,7 @@ impl HttpConnector for Connector {
 
 #[derive(Debug)]
 struct Service {
-    client: HttpClient,
+    client: Client,
     account: Arc<Account>,
     clock: Arc<StorageClock>,
     host: String,
@@ -209,9 +210,11 @@ impl HttpService for Service {
             (true, false) => limits::CONNECT_PATIENCE,
             (false, _) => limits::IDLE_PATIENCE + Duration::from_secs(length / limits::SLOWEST),
         };
-        let reply = (timeout(patience, self.client.execute(request)).await)
-            .map_err(|_elapsed| silent(kind))?
-            .map_err(|e| failed(&e, kind))?;
+        let reply = match send(&self.client, request, patience).await {
+            Outcome::Answered(reply) => reply,
+            Outcome::Broke(error) => return Err(failed(&error, kind)),
+            Outcome::Silent => return Err(silent(kind)),
+        };
         let (parts, body) = reply.into_parts();
         if kind != Request::Credentials {
             self.clock.note(&parts.headers);

@@ -194,12 +194,13 @@ impl S3Storage {
             bound.saturating_sub(begun.elapsed().max(slept))
         };
         let deadline = self.options.retry_deadline;
-        let mut tries = Tries::new(bound.map_or(deadline, |bound| bound.min(deadline)));
+        let deadline = bound.map_or(deadline, |bound| bound.min(deadline));
+        let mut tries = Tries::new(deadline);
         let runtime = self.runtime.as_ref();
         let runtime = runtime.ok_or_else(|| Error::new(ErrorKind::Io, "the storage was closed"))?;
         runtime.block_on(async {
             loop {
-                let attempt = Arc::new(Attempt::default());
+                let attempt = Arc::new(Attempt::new(begun.checked_add(deadline)));
                 let left = bound.map(left);
                 let trying = async {
                     let trying = ATTEMPT.scope(Arc::clone(&attempt), deed(tries.wrong()));

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use snapkeep_repo::{ErrorKind, Storage};
+use snapkeep_repo::{ErrorKind, Result, Storage};
 use snapkeep_s3::Options;
 
-use crate::support::proxy::{ALWAYS, Fault};
+use crate::support::proxy::{ALWAYS, Fault, HELD};
 use crate::support::{Bucket, name};
 
 /// Bytes of which each place is known.
@@ -93,6 +93,42 @@ fn an_endpoint_that_stays_broken_is_given_up_at_the_deadline_and_the_error_says_
         assert!(text.contains(word), "{text}");
     }
     assert!(bucket.proxy.log().len() >= 2);
+}
+
+#[test]
+fn an_endpoint_that_answers_nothing_is_given_up_at_the_deadline_and_not_a_minute_later() {
+    let test =
+        "an_endpoint_that_answers_nothing_is_given_up_at_the_deadline_and_not_a_minute_later";
+    let Some((bucket, bytes)) = with_object(test) else {
+        return;
+    };
+    let options = Options {
+        retry_deadline: Duration::from_secs(1),
+        ..bucket.options()
+    };
+    let storage = bucket.storage_with("a", options);
+    bucket
+        .proxy
+        .add("GET", "packs/1", ALWAYS, Fault::Hold(Some(1000)));
+    bucket.proxy.add("", "", ALWAYS, Fault::Hold(None));
+    let deeds: [&(dyn Fn() -> Result<()> + Sync); 5] = [
+        &|| storage.read(&name("packs/1"), 0..1 << 20).map(drop),
+        &|| storage.length(&name("packs/1")).map(drop),
+        &|| storage.list(&name("packs"), &mut |_, _| Ok(())),
+        &|| storage.put(&name("packs/2"), &bytes),
+        &|| storage.remove(&name("packs/1")),
+    ];
+    std::thread::scope(|scope| {
+        for deed in deeds {
+            scope.spawn(move || {
+                let error = deed().unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+                assert!(error.to_string().contains("tried 1 times"), "{error}");
+            });
+        }
+    });
+    let log = bucket.proxy.log();
+    assert!(!log.contains(&HELD.to_owned()), "{log:?}");
 }
 
 #[test]

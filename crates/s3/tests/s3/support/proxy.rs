@@ -5,9 +5,14 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use super::sign::Unsigned;
 
+/// How long a reply is held back if nobody gives it up.
+const HOLD: Duration = Duration::from_secs(40);
+/// What the log says of a reply that nobody gave up.
+pub(crate) const HELD: &str = "held to the end";
 /// The most bytes of one message.
 const MESSAGE_MAX: u64 = 128 << 20;
 
@@ -150,6 +155,8 @@ pub(crate) enum Fault {
     LoseReply,
     /// After so many bytes of the reply's body the connection is closed.
     Cut(usize),
+    /// After so many bytes of the reply's body, or without any of the reply, nothing comes any more.
+    Hold(Option<usize>),
     /// The server does not see it; this status, code and words are the answer.
     Answer(u16, &'static str, &'static str),
     /// The server does not see it; a page for people is the answer, with the status of success.
@@ -316,13 +323,17 @@ fn serve(client: &TcpStream, server: &str, state: &Mutex<State>) {
             send(client, &mut reply, None);
             return;
         }
-        Some(Fault::LoseReply | Fault::Reply(_)) | None => {}
+        Some(Fault::LoseReply | Fault::Hold(_) | Fault::Reply(_)) | None => {}
     }
     let Some(mut reply) = forward(&mut request, server) else {
         return;
     };
     match &fault {
         Some(Fault::LoseReply) => return,
+        Some(Fault::Hold(bytes)) => {
+            hold(client, &reply, *bytes, state);
+            return;
+        }
         Some(Fault::Reply(edit) | Fault::Both(_, edit)) => {
             edit(&mut reply);
             if !request.line.starts_with("HEAD") {
@@ -332,6 +343,25 @@ fn serve(client: &TcpStream, server: &str, state: &Mutex<State>) {
         _ => {}
     }
     send(client, &mut reply, cut);
+}
+
+fn hold(mut client: &TcpStream, reply: &Message, bytes: Option<usize>, state: &Mutex<State>) {
+    if let Some(bytes) = bytes {
+        client.write_all(&reply.head()).ok();
+        client.write_all(&reply.body[..bytes]).ok();
+    }
+    client.set_read_timeout(Some(HOLD)).ok();
+    // It ends when the other side has gone.
+    if client.read(&mut [0]).is_err_and(|e| is_timeout(&e)) {
+        lock(state).log.push(HELD.to_owned());
+    }
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+    )
 }
 
 fn forward(request: &mut Message, server: &str) -> Option<Message> {
