@@ -73,14 +73,26 @@ fn tool(words: &[&str]) {
 /// Runs a test with an ext4 of so many MiB in its folder, which nobody else sees and which is gone
 /// with the process.
 fn on_an_ext4(test: &str, mebibytes: u64) {
+    let make = format!("truncate -s {mebibytes}M image && mkfs.ext4 -q -m 0 image");
+    where_this_is_mounted(test, &format!("{make} && mount -o loop image place"));
+}
+
+/// The same on a disk that says to be larger than what it has room for, the room being a tmpfs beside
+/// it. Without a journal the ext4 goes on when the disk fails.
+fn on_a_thin_disk(test: &str) {
+    let make = "mount -t tmpfs -o size=24m none thin && truncate -s 64M thin/image && \
+                mkfs.ext4 -q -m 0 -b 4096 -O ^has_journal thin/image && mount -o loop thin/image place";
+    where_this_is_mounted(test, make);
+}
+
+/// Runs a test where these commands have mounted something at `place`.
+fn where_this_is_mounted(test: &str, commands: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let (image, place) = (folder.path().join("image"), folder.path().join("place"));
+    let place = folder.path().join("place");
     fs::create_dir(&place).unwrap();
-    let file = fs::File::create(&image).unwrap();
-    file.set_len(mebibytes << 20).unwrap();
-    let (image, place) = (image.to_str().unwrap(), place.to_str().unwrap());
-    tool(&["mkfs.ext4", "-q", "-m", "0", image]);
-    let mount = format!("mount --make-rprivate / && mount -o loop '{image}' '{place}'");
+    fs::create_dir(folder.path().join("thin")).unwrap();
+    let own = folder.path().display();
+    let mount = format!("cd '{own}' && mount --make-rprivate / && {commands} && cd /");
     let tried = Command::new("unshare")
         .args(["-m", "sh", "-c", &mount])
         .output();
@@ -106,6 +118,14 @@ fn on_an_ext4(test: &str, mebibytes: u64) {
 fn skip(test: &str) {
     // docs/TESTING.md lists this suite: a container may not let it mount.
     eprintln!("SKIP: local_disk::{test}: needs name spaces in which it may mount loop devices");
+}
+
+/// Takes all room of a thin disk, but for what its file system has in use.
+fn use_up(ballast: &Path) {
+    let place = inside().unwrap();
+    tool(&["fstrim", place.to_str().unwrap()]);
+    let mut file = fs::File::create(ballast).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
 }
 
 /// Takes all room but so many bytes.
@@ -341,6 +361,76 @@ fn failing(call: Call, errno: i32) -> impl Fn(Call, &Path) -> io::Result<()> {
             return Err(io::Error::from_raw_os_error(errno));
         }
         Ok(())
+    }
+}
+
+#[test]
+fn a_sync_that_fails_on_a_thin_disk_is_never_asked_again_and_nothing_relies_on_the_file() {
+    const TEST: &str =
+        "a_sync_that_fails_on_a_thin_disk_is_never_asked_again_and_nothing_relies_on_the_file";
+    let Some(folder) = inside() else {
+        return on_a_thin_disk(TEST);
+    };
+    let thin = folder.with_file_name("thin");
+    let (root, ballast, image) = (
+        folder.join("repository"),
+        thin.join("ballast"),
+        thin.join("image"),
+    );
+    one_archive(&root);
+    tool(&["sync"]);
+    // The kernel tells such an error once, and forgets what it could not write: afterwards syncs
+    // succeed, and bytes are right until the cache is dropped.
+    let lost = folder.join("lost");
+    use_up(&ballast);
+    fs::write(&lost, [1; 100]).unwrap();
+    let file = fs::File::open(&lost).unwrap();
+    file.sync_all().expect_err("no room");
+    fs::remove_file(&ballast).unwrap();
+    file.sync_all().expect("it was told already");
+    drop(file);
+    for (number, kind) in (2..).zip(["/packs/", "/index/", "/snapshots/"]) {
+        let (full, calls) = (ballast.clone(), Arc::new(Mutex::new(Vec::new())));
+        let seen = Arc::clone(&calls);
+        let repository = hooked(&root, number, move |call, path| {
+            let mut seen = seen.lock().unwrap();
+            let text = path.to_str().unwrap();
+            if seen.is_empty() && call == Call::Write && text.contains(kind) {
+                use_up(&full);
+            } else if seen.is_empty() || call == Call::Read || call == Call::Entry {
+                return Ok(());
+            } else if seen.len() == 1 {
+                fs::remove_file(&full).unwrap();
+            }
+            seen.push((call, path.to_owned()));
+            Ok(())
+        });
+        let text = format!("{number}");
+        // Of a few hundred bytes, which go through the cache.
+        let content = disk(10 * u8::try_from(number).unwrap(), 1);
+        let error = backup(&repository, &name(&text), None, &content).expect_err("a failed sync");
+        assert_eq!(error.kind(), ErrorKind::Full, "{}", error.chain());
+        told(&error, &root, kind);
+        // All that came after the write is that the file went.
+        let calls = calls.lock().unwrap().clone();
+        let (write, remove) = (&calls[0], &calls[1]);
+        assert_eq!(
+            (write.0, remove.0, &write.1),
+            (Call::Write, Call::Remove, &remove.1)
+        );
+        assert_eq!(calls.len(), 2, "{calls:?}");
+        // The same process does it again, with room, and all of it is on the disk.
+        backup(&repository, &name(&format!("{text}-again")), None, &content).unwrap();
+        drop(repository);
+        let (place, device) = (folder.to_str().unwrap(), image.to_str().unwrap());
+        tool(&["umount", place]);
+        tool(&["mount", "-o", "loop", device, place]);
+        assert_eq!(fs::read(&lost).unwrap(), [0; 100]);
+        let listed = open(&root, 20 + number).snapshots().unwrap();
+        assert!(!listed.contains(&name(&text)), "{listed:?}");
+        let again = restore(&open(&root, 30), &name(&format!("{text}-again"))).unwrap();
+        assert!(again == content, "{kind}");
+        all_is_well(&root, &format!("3-{number}"));
     }
 }
 

@@ -191,6 +191,30 @@ fn one_failed_call_is_told_and_loses_nothing() {
     assert!(losses.is_empty(), "{}", losses.join("\n"));
 }
 
+#[test]
+fn one_failed_call_of_who_relies_on_what_a_killed_one_left_is_told_and_loses_nothing() {
+    let (count, failures) = (Count::default(), AtomicUsize::new(0));
+    each(steps(), |stop| {
+        let (machine, mut told) = stopped(stop, Without::Nothing);
+        let failing = stop * 13 % 60;
+        let machine = Arc::new(machine.after_a_kill_until(Stop::Failing(failing)));
+        let tries_again = process(&machine, 2).unwrap();
+        if let Err(error) = second(&tries_again, &mut told) {
+            failures.fetch_add(1, Ordering::Relaxed);
+            assert!(error.chain().ends_with("the disk failed"), "{error:?}");
+            second(&tries_again, &mut told).unwrap_or_else(|e| {
+                panic!("after a kill at {stop} and a failure: {}", e.chain());
+            });
+        }
+        let what = format!("kill at step {stop}, failure of step {failing}, a commit, power cut");
+        count.cut(&machine, &told, &what);
+    });
+    let losses = count.losses();
+    assert!(losses.is_empty(), "{}", losses.join("\n"));
+    let failures = failures.into_inner();
+    assert!(failures > 50, "{failures}");
+}
+
 /// Forgets the first archive, condemns what only that one needs, and deletes it three days later.
 fn forget_and_prune(machine: &Arc<Power>) -> Result<()> {
     let repository = process(machine, 5)?.open()?;
