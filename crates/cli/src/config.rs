@@ -5,12 +5,12 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::args::forget::Keep;
 use crate::failure::usage;
 use crate::place::{self, S3Settings};
-use crate::units::parse_size;
+use crate::units::size;
 
 /// Where it is looked for when none is named.
 const DEFAULT: &str = "/etc/snapkeep/config.toml";
@@ -57,13 +57,6 @@ pub(crate) struct OfGuest {
     pub(crate) retention: Option<Keep>,
 }
 
-fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU64>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_size(&text)
-        .map(Some)
-        .map_err(serde::de::Error::custom)
-}
-
 impl Config {
     /// Reads the file that was named, or the one in the default place if it is there.
     pub(crate) fn load(named: Option<&Path>) -> Result<Self> {
@@ -97,8 +90,9 @@ impl Config {
                 .span()
                 .map_or("", |span| text.get(..span.start).unwrap_or(""));
             let line = before.matches('\n').count() + 1;
+            let key = key_of_value(before).map_or(String::new(), |key| format!("{key}: "));
             let message = e.message().replace('\n', " ");
-            usage(format!("{}: line {line}: {message}", path.display()))
+            usage(format!("{}: line {line}: {key}{message}", path.display()))
         })?;
         let wrong = |what: &str| Err(usage(format!("{}: {what}", path.display())));
         if config.key_file.is_some() && config.passphrase_file.is_some() {
@@ -151,6 +145,13 @@ impl Config {
     }
 }
 
+/// The key whose value begins after this text, if one does.
+fn key_of_value(before: &str) -> Option<&str> {
+    let text = before.trim_end().strip_suffix('=')?.trim_end();
+    let key = text.rsplit(|c: char| c.is_whitespace() || c == '{' || c == ',');
+    key.into_iter().next().filter(|key| !key.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +176,40 @@ mod tests {
         assert!(guest.contains("disk"), "{guest}");
         assert!(error("workers = 0").contains("workers"));
         assert!(error("key-file = \"a\"\npassphrase-file = \"b\"").contains("exclude"));
+    }
+
+    #[test]
+    fn a_size_is_a_number_of_bytes_or_a_text_with_a_unit() {
+        let parse = |text: &str| Config::parse(text, Path::new("c.toml"));
+        for text in ["1048576", "'1048576'", "'1MiB'"] {
+            let all = format!(
+                "bandwidth-limit = {text}\n[s3]\nbudget-bytes = {text}\ncache-size = {text}\n\
+                 [guests.web]\nbandwidth-limit = {text}"
+            );
+            let config = parse(&all).unwrap();
+            let limits = [
+                config.bandwidth_limit,
+                config.s3.budget_bytes,
+                config.guests["web"].bandwidth_limit,
+            ];
+            assert_eq!(limits, [NonZeroU64::new(1 << 20); 3], "{text}");
+        }
+        for text in ["0", "'0'"] {
+            parse(&format!("[s3]\ncache-size = {text}")).unwrap();
+        }
+        for bad in ["0", "'0'", "-1", "1.5", "true", "'50MB'", "[1]", "''"] {
+            for text in [
+                format!("[s3]\nbudget-bytes = {bad}"),
+                format!("\ns3 = {{ region = 'a', budget-bytes = {bad} }}"),
+            ] {
+                let error = parse(&text).unwrap_err().to_string();
+                let named = error.starts_with("c.toml: line 2: budget-bytes: ");
+                assert!(named, "{bad}: {error}");
+            }
+        }
+        let requests = parse("[s3]\nbudget-requests = 0").unwrap_err();
+        let named = requests.to_string().contains("line 2: budget-requests: ");
+        assert!(named, "{requests}");
     }
 
     #[test]

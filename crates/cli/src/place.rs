@@ -12,7 +12,7 @@ use snapkeep_repo::{Cached, FileName, LocalStorage, Storage};
 use snapkeep_s3::{Account, Budget, Location, Options, S3Storage};
 
 use crate::failure::{Code, fault, usage};
-use crate::units::parse_size;
+use crate::units::{size, size_or_zero};
 use crate::watched::Watched;
 
 /// What the configuration may say below `[s3]`.
@@ -29,7 +29,7 @@ pub(crate) struct S3Settings {
     #[serde(default, deserialize_with = "size")]
     pub(crate) budget_bytes: Option<NonZeroU64>,
     pub(crate) cache: Option<PathBuf>,
-    #[serde(default, deserialize_with = "size_or_none")]
+    #[serde(default, deserialize_with = "cache_size")]
     pub(crate) cache_size: CacheSize,
     /// Of the command line.
     #[serde(skip)]
@@ -49,20 +49,8 @@ impl Default for CacheSize {
 /// Where the cache is if no place is named.
 const CACHE: &str = "/var/cache/snapkeep";
 
-fn size_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CacheSize, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text == "0" {
-        return Ok(CacheSize(0));
-    }
-    let size = parse_size(&text).map_err(serde::de::Error::custom)?;
-    Ok(CacheSize(size.get()))
-}
-
-fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU64>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_size(&text)
-        .map(Some)
-        .map_err(serde::de::Error::custom)
+fn cache_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CacheSize, D::Error> {
+    size_or_zero(deserializer).map(CacheSize)
 }
 
 /// Whether this names a bucket.

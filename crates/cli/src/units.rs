@@ -1,6 +1,10 @@
 //! Sizes in bytes as people write and read them.
 
+use std::fmt;
 use std::num::NonZeroU64;
+
+use serde::Deserializer;
+use serde::de::{Error, Visitor};
 
 const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
 
@@ -19,6 +23,43 @@ pub(crate) fn parse_size(text: &str) -> Result<NonZeroU64, String> {
         .and_then(|number| number.checked_mul(factor))
         .and_then(NonZeroU64::new)
         .ok_or_else(|| format!("{text:?} is not a size, such as 50MiB"))
+}
+
+/// A size in the configuration: a text that [`parse_size`] reads, or a number of bytes. None is 0.
+pub(crate) fn size_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    struct Size;
+    impl Visitor<'_> for Size {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a size: a number of bytes, or a text such as \"50MiB\"")
+        }
+
+        fn visit_i64<E: Error>(self, number: i64) -> Result<u64, E> {
+            u64::try_from(number).map_err(|_| E::custom(format!("{number} is not a size")))
+        }
+
+        fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
+            Ok(number)
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
+            if text == "0" {
+                return Ok(0);
+            }
+            parse_size(text).map(NonZeroU64::get).map_err(E::custom)
+        }
+    }
+    deserializer.deserialize_any(Size)
+}
+
+/// The same of a limit, which is not 0.
+pub(crate) fn size<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<NonZeroU64>, D::Error> {
+    let size = NonZeroU64::new(size_or_zero(deserializer)?);
+    let none = || D::Error::custom("0 is no limit: leave it out for none");
+    size.map(Some).ok_or_else(none)
 }
 
 /// A share in percent, 0 to 100 with at most one decimal, as parts of 1000.
