@@ -116,7 +116,7 @@ fn an_endpoint_that_answers_nothing_is_given_up_at_the_deadline_and_not_a_minute
         &|| storage.length(&name("packs/1")).map(drop),
         &|| storage.list(&name("packs"), &mut |_, _| Ok(())),
         &|| storage.put(&name("packs/2"), &bytes),
-        &|| storage.remove(&name("packs/1")),
+        &|| storage.remove(&name("packs/3")),
     ];
     std::thread::scope(|scope| {
         for deed in deeds {
