@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::header::ETAG;
-use http::{HeaderMap, Method};
+use http::header::{CONTENT_TYPE, ETAG};
+use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::BodyExt;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
@@ -64,6 +64,9 @@ struct Service {
     clock: Arc<StorageClock>,
     host: String,
 }
+
+/// How pages for people are called.
+const PAGES: [&str; 2] = ["text/html", "application/xhtml"];
 
 /// Marks a request whose reply is no object, and of bounded size.
 #[derive(Clone, Copy, Debug)]
@@ -171,10 +174,26 @@ fn unlike(kind: Request, of_lock: bool, headers: &HeaderMap, body: &[u8]) -> Opt
     let is_empty = body.trim_ascii().is_empty();
     match kind {
         Request::Put if of_lock => (!is_empty).then_some("has a body, and should have none"),
-        Request::Put | Request::Head => (!has_etag).then_some("names no object: it has no ETag"),
+        Request::Put => (!has_etag).then_some("is not of an S3 server: it has no ETag"),
         Request::Delete => (!is_empty).then_some("has a body, and should have none"),
+        Request::Head => no_object(headers),
+        // A whole one is judged by what it holds.
         Request::Get | Request::List | Request::Credentials => None,
     }
+}
+
+/// Why a reply cannot be about an object of ours: none was put as a page.
+fn no_object(headers: &HeaderMap) -> Option<&'static str> {
+    if !headers.contains_key(ETAG) {
+        return Some("is not of an S3 server: it has no ETag");
+    }
+    let is_page = (headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes))
+        .is_some_and(|of| PAGES.iter().any(|page| starts_with(of, page)));
+    is_page.then_some("is not of an S3 server: it is a page for people")
+}
+
+fn starts_with(text: &[u8], start: &str) -> bool {
+    (text.get(..start.len())).is_some_and(|text| text.eq_ignore_ascii_case(start.as_bytes()))
 }
 
 fn refusal(status: u16, region: Option<String>, body: &Bytes) -> Refusal {
@@ -233,6 +252,9 @@ impl HttpService for Service {
             return Ok(HttpResponse::from_parts(parts, body.into()));
         }
         if kind == Request::Get && !is_whole {
+            if let Some(why) = no_object(&parts.headers) {
+                return Err(noted(Problem::Wrong(why.to_owned())));
+            }
             let account = Arc::clone(&self.account);
             let body = body.map_frame(move |frame| {
                 let length = frame.data_ref().map_or(0, Bytes::len);

@@ -1,9 +1,12 @@
 //! Something before the storage says that all is well, and the storage has seen nothing: a page for people,
 //! with the status of success.
 
-use snapkeep_repo::{ErrorKind, FileName, Result, Storage};
+use std::sync::Arc;
+
+use snapkeep_repo::{ErrorKind, FileName, Repository, Result, Storage, SystemRandom, Unlock};
 
 use crate::locks::{in_year, retention, until};
+use crate::support::archive::make;
 use crate::support::proxy::{ALWAYS, Fault};
 use crate::support::{Bucket, name};
 
@@ -51,6 +54,45 @@ fn what_a_page_for_people_says_is_put_or_removed_is_not_believed() {
         direct.length(&file).unwrap_err().kind(),
         ErrorKind::NotFound
     );
+}
+
+#[test]
+fn a_page_for_people_instead_of_an_object_is_an_error_of_the_way_and_no_damage() {
+    let test = "a_page_for_people_instead_of_an_object_is_an_error_of_the_way_and_no_damage";
+    let Some(bucket) = Bucket::new(test) else {
+        return;
+    };
+    drop(make(bucket.direct("a")).unwrap());
+    bucket.direct("a").put(&name("packs/1"), b"bytes").unwrap();
+    // Also one that looks like the object in all but what it is.
+    let disguised = Fault::reply(|reply| {
+        reply.set("Content-Type", "Text/HTML; charset=utf-8");
+        reply.body.fill(b'<');
+    });
+    for fault in [Fault::Page, disguised] {
+        for method in ["GET", "HEAD"] {
+            bucket.proxy.add(method, "/a/", ALWAYS, fault.clone());
+        }
+        let storage = bucket.storage("a");
+        let opened = Repository::open(
+            Arc::new(bucket.storage("a")),
+            Arc::new(SystemRandom),
+            &Unlock::Open,
+        );
+        for error in [
+            storage.read(&name("packs/1"), 0..5).unwrap_err(),
+            storage.read_whole(&name("packs/1"), 100).unwrap_err(),
+            storage.length(&name("packs/1")).unwrap_err(),
+            opened.map(drop).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+            assert!(error.to_string().contains("not of an S3 server"), "{error}");
+        }
+        bucket.proxy.heal();
+        bucket.proxy.add("GET", "/a/", 2, fault);
+        assert_eq!(storage.read(&name("packs/1"), 0..5).unwrap(), b"bytes");
+        bucket.proxy.heal();
+    }
 }
 
 #[test]
