@@ -1,5 +1,7 @@
 //! Which packs go, and what of them is copied first.
 
+use std::cmp::Reverse;
+
 use crate::Result;
 use crate::index::{Index, Location, Pack, stands};
 use crate::marks::Marks;
@@ -16,12 +18,19 @@ pub(super) struct Usage {
 /// Gives each needed chunk that lies in several packs one of them as its home, which is marked
 /// instead of the place that stands for it; what each pack holds then, by the number of the pack.
 ///
-/// A home is best where most is needed anyway, so that other packs become free.
+/// A home is best where little is left that nothing needs: a pruning that was cut off has copied
+/// from packs of which much goes, and the next one is to rely on its copies, or it would never come
+/// to an end. Among those alike it is best where most is needed anyway, so that others become free.
 pub(super) fn choose_homes(index: &Index, marks: &mut Marks) -> Result<Vec<Usage>> {
     let mut packs = vec![Usage::default(); index.packs().len()];
+    let mut needed = vec![0u64; packs.len()];
     index.each(&mut |_, places| {
+        let is_needed = stands(places).is_some_and(|first| marks.contains(&first));
         for place in places {
             packs[place.pack as usize].total += u64::from(place.stored);
+            if is_needed {
+                needed[place.pack as usize] += u64::from(place.stored);
+            }
         }
         if let [only] = places
             && marks.contains(only)
@@ -30,6 +39,10 @@ pub(super) fn choose_homes(index: &Index, marks: &mut Marks) -> Result<Vec<Usage
         }
         Ok(())
     })?;
+    // Not all too exactly: for a few bytes no pack is to be copied.
+    let wasted: Vec<u64> = (packs.iter().zip(needed))
+        .map(|(pack, needed)| (pack.total - needed) / (pack.total / 10).max(1))
+        .collect();
     let is_home = |place: &&Location| index.pack(place.pack).is_some_and(Pack::is_home);
     index.each(&mut |_, places| {
         let first = stands(places).filter(|first| marks.contains(first));
@@ -37,8 +50,8 @@ pub(super) fn choose_homes(index: &Index, marks: &mut Marks) -> Result<Vec<Usage
             return Ok(());
         };
         let best = places.iter().filter(is_home).max_by_key(|place| {
-            let live = packs[place.pack as usize].live;
-            (live, std::cmp::Reverse(place.pack))
+            let pack = place.pack as usize;
+            (Reverse(wasted[pack]), packs[pack].live, Reverse(pack))
         });
         marks.remove(&first);
         // What has none lies in packs that are condemned: whoever sweeps them copies it.

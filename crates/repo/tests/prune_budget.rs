@@ -1,0 +1,74 @@
+//! Prunings that may each ask so much of the storage and no more: what one has copied the next need
+//! not copy, and so they come to an end.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::Arc;
+
+use snapkeep_repo::{FaultPoint, Faulty, limits, prune};
+
+use support::CHUNK;
+use support::pruning::{DAY, World, options};
+use support::tree::noise;
+
+/// Chunks that fill a pack.
+const IN_A_PACK: usize = limits::PACK_TARGET / CHUNK;
+
+#[test]
+fn prunings_that_are_cut_off_by_a_budget_come_to_an_end() {
+    let mut world = World::new();
+    // Packs of which a part is needed, enough that what is copied fills some.
+    let first = noise(1, 5 * IN_A_PACK * CHUNK);
+    world.back_up("1", &first);
+    let mut second = first;
+    for (number, chunk) in second.chunks_mut(CHUNK).enumerate() {
+        if number % 3 == 0 {
+            chunk.fill(u8::try_from(number % 251).unwrap());
+        }
+    }
+    world.back_up("2", &second);
+    drop(second);
+    world.forget("1");
+    world.pass(3 * DAY);
+
+    let asked = |world: &World, dry_run, point| {
+        let storage = Arc::new(Faulty::new(world.storage(), point));
+        let options = snapkeep_repo::PruneOptions {
+            dry_run,
+            ..options()
+        };
+        let opened = world.open_on(Arc::clone(&storage) as _);
+        let found = opened.and_then(|repository| prune(&repository, &options));
+        (found, storage.count())
+    };
+    let (found, looking) = asked(&world, true, FaultPoint::Never);
+    let all = found.unwrap().marked.unwrap().repacked.number;
+    let a_pack = u64::try_from(IN_A_PACK).unwrap();
+    assert!(all > 3 * a_pack, "{all}");
+    let mut copied = 0;
+    for run in 0.. {
+        assert!(run < 8, "they come to no end");
+        let stored = world.files("packs").len();
+        // A chunk that is copied is read, and with it the key of its pack at times.
+        let (found, _) = asked(
+            &world,
+            false,
+            FaultPoint::Before(looking + 2 * a_pack + 100),
+        );
+        match found {
+            Ok(report) => {
+                copied += report.marked.unwrap().repacked.number;
+                break;
+            }
+            Err(error) => assert!(error.chain().contains("at operation"), "{}", error.chain()),
+        }
+        copied += a_pack * u64::try_from(world.files("packs").len() - stored).unwrap();
+    }
+    assert!(copied < all + 2 * a_pack, "{copied} of {all}");
+    world.pass(2 * DAY);
+    world.prune_all();
+    world.holds().unwrap();
+    assert_eq!(world.leftovers(), [] as [String; 0]);
+}
