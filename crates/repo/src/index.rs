@@ -286,6 +286,11 @@ impl Index {
 
     /// Packs that no index object names: their writer was killed, or is at work. Nobody knows
     /// whether they are durable.
+    pub(crate) fn adopted(&self) -> &[PackId] {
+        &self.adopted
+    }
+
+    /// The same, for whoever makes them durable and names them.
     pub(crate) fn take_adopted(&mut self) -> Vec<PackId> {
         std::mem::take(&mut self.adopted)
     }

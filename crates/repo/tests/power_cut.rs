@@ -273,6 +273,30 @@ fn a_power_cut_at_any_step_of_a_pruning_loses_nothing() {
     assert!(losses.is_empty(), "{}", losses.join("\n"));
 }
 
+#[test]
+fn a_pruning_that_relies_on_the_copies_of_a_killed_one_loses_nothing_in_a_power_cut() {
+    let start = Arc::new(Power::new(Stop::Never, Without::Nothing));
+    let mut told = Told::default();
+    run_first(&start, &mut told).unwrap();
+    let start = start.after_power_cuts(1).swap_remove(0);
+    start.pass(3 * DAY);
+    told.archives.retain(|archive| *archive != name("1"));
+    let whole = Arc::new(start.after_a_kill_until(Stop::Never));
+    forget_and_prune(&whole).unwrap();
+    let count = Count::default();
+    each(whole.steps(), |stop| {
+        let killed = Arc::new(start.after_a_kill_until(Stop::At(stop)));
+        forget_and_prune(&killed).unwrap_err();
+        let again = Arc::new(killed.after_a_kill_until(Stop::Never));
+        again.pass(3 * DAY);
+        forget_and_prune(&again).unwrap();
+        let what = format!("pruning killed at step {stop}, another one, power cut");
+        count.cut(&again, &told, &what);
+    });
+    let losses = count.losses();
+    assert!(losses.is_empty(), "{}", losses.join("\n"));
+}
+
 /// Whether nothing but what the second archive needs is left.
 fn only_the_second(repository: &Arc<Repository>) -> Result<(), String> {
     let dry = PruneOptions {

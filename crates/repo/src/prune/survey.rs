@@ -9,6 +9,7 @@ use crate::attributes::ArchiveAttributes;
 use crate::format::id::ChunkId;
 use crate::format::prune::{Generation, Survivor};
 use crate::format::snapshot::{Snapshot, SnapshotName};
+use crate::index::pack_file;
 use crate::repair::put_empty;
 use crate::repository::Repository;
 use crate::storage::FileName;
@@ -124,6 +125,7 @@ impl Run<'_> {
         let repository: &Repository = self.repository;
         // What the archives need that were listed by now was stored before.
         repository.refresh()?;
+        self.settle_adopted()?;
         let mut kept = Kept {
             needs: Needs::of_all(repository),
             writers: HashSet::new(),
@@ -153,6 +155,22 @@ impl Run<'_> {
             }
         }
         Ok(kept)
+    }
+
+    /// Makes what a killed writer left durable: what other packs lose may have its home there from now on,
+    /// such as in the copies of a pruning that was cut off.
+    fn settle_adopted(&self) -> Result<()> {
+        if self.options.dry_run {
+            return Ok(());
+        }
+        let adopted = self.repository.index().adopted().to_vec();
+        for id in adopted {
+            match self.repository.storage.settle(&pack_file(&id)) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Fails if an archive that was lost is not, by lists that are read now: then one of them is wrong.
