@@ -1,8 +1,6 @@
 //! Prunings that may each ask so much of the storage and no more: what one has copied the next need
 //! not copy, and so they come to an end.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod support;
 
 use std::sync::Arc;
