@@ -12,7 +12,7 @@ use crate::format::features;
 use crate::format::pack::Class;
 use crate::format::snapshot::SnapshotName;
 use crate::repository::Repository;
-use crate::storage::{FileName, read_all};
+use crate::storage::{FileName, read_and_open};
 use crate::writer::Writer;
 use crate::{Error, ErrorKind, Result, limits, random};
 
@@ -453,9 +453,10 @@ impl Repository {
         ranked.sort_unstable();
         let mut together = Together::default();
         for (_, file) in ranked.into_iter().rev() {
-            let sealed = read_all(&*self.storage, &file, limits::ATTRIBUTE_MAX)?;
-            let body = envelope::open(&self.keys, Kind::Attributes, &file, &sealed)?;
-            let body = Body::decode(&file, &body)?;
+            let body = read_and_open(&*self.storage, &file, limits::ATTRIBUTE_MAX, |sealed| {
+                let body = envelope::open(&self.keys, Kind::Attributes, &file, sealed)?;
+                Body::decode(&file, &body)
+            })?;
             if body.snapshot == attributes::OF_DAMAGED {
                 if !self.is_damaged(archive, &mut together)? {
                     together.superseded.push(file);

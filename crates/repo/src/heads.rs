@@ -6,7 +6,7 @@ use crate::format::envelope::{self, Kind};
 use crate::format::head::{self, HeadName, HeadPlace};
 use crate::format::snapshot::SnapshotName;
 use crate::repository::Repository;
-use crate::storage::{FileName, read_all};
+use crate::storage::{FileName, read_all, read_and_open};
 use crate::{Error, ErrorKind, Result, limits, random};
 
 impl Repository {
@@ -30,9 +30,10 @@ impl Repository {
             let what = format!("two heads have the sequence of {newest}");
             return Err(Error::corrupt(what));
         }
-        let sealed = read_all(&*self.storage, &newest.file, limits::HEAD_MAX)?;
-        let body = envelope::open(&self.keys, Kind::Head, &newest.file, &sealed)?;
-        let archive = head::decode(place, newest, &self.config().repository, &body)?;
+        let archive = read_and_open(&*self.storage, &newest.file, limits::HEAD_MAX, |sealed| {
+            let body = envelope::open(&self.keys, Kind::Head, &newest.file, sealed)?;
+            head::decode(place, newest, &self.config().repository, &body)
+        })?;
         Ok(Some((newest.clone(), archive)))
     }
 

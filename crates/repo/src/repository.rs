@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, MachineClock};
-use crate::format::config::Config;
+use crate::format::config::{Config, Proof};
 use crate::format::envelope::{self, Kind};
 use crate::format::features;
 use crate::format::id::{ChunkId, PackId};
@@ -66,7 +66,8 @@ fn put_config(storage: &dyn Storage, config: &[u8]) -> Result<()> {
         Err(e) => return Err(e),
     };
     // Not every storage lets only one be the first, and a reply may be lost.
-    if read_all(storage, &config_file(), limits::CONFIG_MAX)? == config {
+    let is_ours = || Ok(read_all(storage, &config_file(), limits::CONFIG_MAX)? == config);
+    if is_ours()? || is_ours()? {
         // Whoever was not told that it is durable does not know.
         return if exists {
             storage.settle(&config_file())
@@ -81,8 +82,22 @@ fn put_config(storage: &dyn Storage, config: &[u8]) -> Result<()> {
 
 /// What a repository says of itself, without a key: nothing proves it.
 pub fn unproven_config(storage: &dyn Storage) -> Result<Config> {
-    let file = read_all(storage, &config_file(), limits::CONFIG_MAX)?;
-    Config::decode(&file).map(|(config, _)| config)
+    read_config(storage).map(|(config, _)| config)
+}
+
+fn read_config(storage: &dyn Storage) -> Result<(Config, Proof)> {
+    read_and_open(storage, &config_file(), limits::CONFIG_MAX, Config::decode)
+}
+
+/// Whether these are the keys of the `config` that this was read from. Its last line has no
+/// checksum: it is read once more before it is called wrong.
+fn proves(storage: &dyn Storage, proof: &Proof, keys: &Keys) -> Result<bool> {
+    if proof.holds(keys) {
+        return Ok(true);
+    }
+    storage.doubt(&config_file());
+    let (_, again) = read_config(storage)?;
+    Ok(again.is_of_the_same(proof) && again.holds(keys))
 }
 
 impl Repository {
@@ -191,15 +206,14 @@ impl Repository {
     ) -> Result<(Self, Folder)> {
         let ask = &*storage;
         let config = || {
-            let file = read_all(ask, &config_file(), limits::CONFIG_MAX).map_err(|e| {
+            read_config(ask).map_err(|e| {
                 if e.kind() == ErrorKind::NotFound {
                     let what =
                         "there is no repository here: no file config (is its storage mounted?)";
                     return Error::with_source(ErrorKind::NotFound, what, e);
                 }
                 e
-            })?;
-            Config::decode(&file)
+            })
         };
         let slots = || match unlock {
             Unlock::Recovery(_) => Ok((Slots::new(), None)),
@@ -211,7 +225,7 @@ impl Repository {
             both(ask, || Ok(features::added(ask)), rest)
         })?;
         let read_only = features::check(&config, &added?)?;
-        let (keys, opened_by) = unlock_keys(slots?, unlock, &proof)?;
+        let (keys, opened_by) = unlock_keys(slots?, unlock, |keys| proves(ask, &proof, keys))?;
         let repository = Self {
             storage,
             random,

@@ -3,13 +3,12 @@
 use zeroize::Zeroizing;
 
 use crate::format::bytes::{hex, unhex};
-use crate::format::config::Proof;
 use crate::format::envelope::{self, Kind};
 use crate::format::features;
 use crate::format::slot::{Slot, Stretch};
 use crate::keys::{KeyFile, Keys, Unlock};
 use crate::repository::Repository;
-use crate::storage::{FileName, Storage, read_all};
+use crate::storage::{FileName, Storage, read_all, read_and_open};
 use crate::{Error, ErrorKind, Random, Result, limits, random};
 
 /// The kind of slots that open nothing that guests hold.
@@ -293,28 +292,30 @@ pub(crate) fn read_slots(storage: &dyn Storage) -> Result<(Slots, Option<Error>)
 }
 
 fn read_slot(storage: &dyn Storage, name: &FileName) -> Result<Slot> {
-    let file = read_all(storage, name, limits::CONFIG_MAX)?;
-    let body = envelope::check(Kind::Slot, name, &file)?;
-    Slot::decode(body).map_err(|e| {
-        Error::with_source(
-            ErrorKind::Corrupt,
-            format!("key slot {name} is not readable"),
-            e,
-        )
+    read_and_open(storage, name, limits::CONFIG_MAX, |file| {
+        let body = envelope::check(Kind::Slot, name, file)?;
+        Slot::decode(body).map_err(|e| {
+            Error::with_source(
+                ErrorKind::Corrupt,
+                format!("key slot {name} is not readable"),
+                e,
+            )
+        })
     })
 }
 
 /// The keys that open a repository, of the slots that were read, and the slot that they came from.
+/// It is asked of keys whether they are the repository's.
 pub(crate) fn unlock_keys(
     read: (Slots, Option<Error>),
     unlock: &Unlock,
-    proof: &Proof,
+    proves: impl Fn(&Keys) -> Result<bool>,
 ) -> Result<(Keys, Option<FileName>)> {
     let wrong = |why: &str| Error::new(ErrorKind::WrongKey, why.to_owned());
     if let Unlock::Recovery(kit) = unlock {
         let keys = Keys::new(Zeroizing::new(kit.0));
         let why = "the recovery kit is of another repository, or config was changed";
-        return (proof.holds(&keys).then_some((keys, None))).ok_or_else(|| wrong(why));
+        return (proves(&keys)?.then_some((keys, None))).ok_or_else(|| wrong(why));
     }
     let (slots, mut damage) = read;
     if slots.is_empty() {
@@ -337,7 +338,7 @@ pub(crate) fn unlock_keys(
             None
         });
         if let Some(keys) = keys {
-            if proof.holds(&keys) {
+            if proves(&keys)? {
                 return Ok((keys, Some(name.clone())));
             }
             strange = Some(name);

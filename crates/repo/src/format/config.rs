@@ -139,4 +139,9 @@ impl Proof {
     pub(crate) fn holds(&self, keys: &Keys) -> bool {
         keys.config_mac(&self.covered) == self.mac
     }
+
+    /// Whether both are about the same words.
+    pub(crate) fn is_of_the_same(&self, other: &Self) -> bool {
+        self.covered == other.covered
+    }
 }

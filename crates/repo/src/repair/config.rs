@@ -10,7 +10,7 @@ use crate::format::envelope::{self, Kind};
 use crate::format::features;
 use crate::format::snapshot::{Snapshot, SnapshotName};
 use crate::keys::{Keys, RecoveryKit};
-use crate::storage::{FileName, Storage, read_all};
+use crate::storage::{FileName, Storage, read_and_open};
 use crate::{Error, ErrorKind, Result, limits};
 
 /// Makes the `config` of a repository again from its recovery kit and its snapshots, and puts it if
@@ -18,7 +18,7 @@ use crate::{Error, ErrorKind, Result, limits};
 /// Where no archive has a disk to tell it, the chunk size is the usual one.
 pub fn recover_config(storage: &Arc<dyn Storage>, kit: &RecoveryKit, put: bool) -> Result<Config> {
     let file: FileName = "config".parse()?;
-    match read_all(&**storage, &file, limits::CONFIG_MAX).and_then(|old| Config::decode(&old)) {
+    match read_and_open(&**storage, &file, limits::CONFIG_MAX, Config::decode) {
         Ok(_) => {
             let what = "there is a config, and it is whole";
             return Err(Error::new(ErrorKind::Exists, what));
@@ -36,8 +36,9 @@ pub fn recover_config(storage: &Arc<dyn Storage>, kit: &RecoveryKit, put: bool) 
     let mut said: Option<(String, Option<u32>)> = None;
     for name in &names {
         let file = name.file();
-        let opened = read_all(&**storage, &file, limits::SEALED_MAX)
-            .and_then(|sealed| envelope::open(&keys, Kind::Snapshot, &file, &sealed));
+        let opened = read_and_open(&**storage, &file, limits::SEALED_MAX, |sealed| {
+            envelope::open(&keys, Kind::Snapshot, &file, sealed)
+        });
         let snapshot = match opened {
             Ok(body) => serde_json::from_slice::<Snapshot>(&body),
             Err(error) if error.kind() == ErrorKind::Corrupt => continue,

@@ -1,8 +1,9 @@
 //! A whole repository on the storage: archives are what was backed up, whatever happens on the way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use snapkeep_repo::verify;
+use snapkeep_repo::{ErrorKind, Repository, SystemRandom, Unlock, verify};
 use snapkeep_s3::Options;
 
 use crate::support::Bucket;
@@ -61,7 +62,7 @@ fn bytes_that_were_changed_on_their_way_are_read_again_and_are_no_damage() {
     bucket.proxy.heal();
     bucket.proxy.add("GET", "/packs/", ALWAYS, flip);
     let error = read(&open(bucket.storage("a"))).unwrap_err();
-    assert_eq!(error.kind(), snapkeep_repo::ErrorKind::Corrupt, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
 }
 
 #[test]
@@ -78,7 +79,7 @@ fn a_repository_whose_replies_are_lost_while_it_is_made_is_made_once() {
     assert!(read(&open(bucket.direct("a"))).unwrap() == bytes);
     // There is no second one in its place.
     let error = make(bucket.storage("a")).unwrap_err();
-    assert_eq!(error.kind(), snapkeep_repo::ErrorKind::Exists, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Exists, "{error}");
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn what_was_moved_to_an_archive_or_never_comes_whole_is_unread_and_no_damage() {
         assert!(report.damage.is_empty(), "{:?}", report.damage);
         assert!(!report.unread.is_empty());
         let error = read(&repository).unwrap_err();
-        assert_ne!(error.kind(), snapkeep_repo::ErrorKind::Corrupt, "{error}");
+        assert_ne!(error.kind(), ErrorKind::Corrupt, "{error}");
         bucket.proxy.heal();
     }
 }
@@ -120,4 +121,36 @@ fn neighbouring_chunks_come_by_one_request() {
     let packs = packs.iter().filter(|line| line.contains("/packs/")).count();
     // Four MiB in a pack of data: one read, and its header; the map's node, and its header.
     assert!(packs <= 5, "{packs}");
+}
+
+#[test]
+fn a_bit_of_config_or_of_a_key_that_was_changed_on_its_way_is_no_damage() {
+    let test = "a_bit_of_config_or_of_a_key_that_was_changed_on_its_way_is_no_damage";
+    let Some(bucket) = Bucket::new(test) else {
+        return;
+    };
+    drop(make(bucket.direct("a")).unwrap());
+    for part in ["/a/config", "/a/keys/"] {
+        // The last line of config is proven by the key alone.
+        for from_end in [3, 80, 150] {
+            let flip = Fault::reply(move |reply| {
+                let at = reply.body.len().saturating_sub(from_end);
+                reply.body[at] ^= 1;
+            });
+            bucket.proxy.add("GET", part, 1, flip);
+            drop(open(bucket.storage("a")));
+            let asked = bucket.proxy.log();
+            let asked = asked.iter().filter(|line| line.contains(part));
+            assert_eq!(asked.count(), 2, "{part} was not read again");
+            bucket.proxy.heal();
+        }
+        // Where it never comes right, that is damage.
+        let flip = Fault::reply(|reply| reply.body[30] ^= 1);
+        bucket.proxy.add("GET", part, ALWAYS, flip);
+        let storage = Arc::new(bucket.storage("a"));
+        let opened = Repository::open(storage, Arc::new(SystemRandom), &Unlock::Open);
+        assert_eq!(opened.map(drop).unwrap_err().kind(), ErrorKind::Corrupt);
+        bucket.proxy.heal();
+        bucket.proxy.log();
+    }
 }
