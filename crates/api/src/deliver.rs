@@ -60,6 +60,17 @@ struct Queue {
     failure: Option<Error>,
 }
 
+/// Leaves the others nothing after a panic in this thread: it is told when all have ended.
+struct Alarm<'a>(&'a Mutex<Queue>);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            lock(self.0).position = u64::MAX;
+        }
+    }
+}
+
 /// Piece by piece in the order of the volume, by several threads.
 pub(crate) fn in_order<V: VolumeReader + ?Sized>(
     volume: &V,
@@ -72,6 +83,7 @@ pub(crate) fn in_order<V: VolumeReader + ?Sized>(
         failure: None,
     });
     let work = || {
+        let _alarm = Alarm(&queue);
         let mut buffer = Vec::new();
         loop {
             let next = next(volume, &mut lock(&queue), range.end(), take);
@@ -142,4 +154,63 @@ fn read<V: VolumeReader + ?Sized>(
 
 fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::cell::OnceCell;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::{Sender, channel};
+
+    /// A disk of many pieces.
+    #[derive(Debug)]
+    struct Full;
+
+    impl VolumeReader for Full {
+        fn size(&self) -> u64 {
+            1000 * PIECE
+        }
+
+        fn read_at(&self, _offset: u64, buffer: &mut [u8]) -> Result<()> {
+            buffer.fill(1);
+            Ok(())
+        }
+
+        fn next_data(&self, offset: u64) -> Result<Option<Region>> {
+            Region::new(offset, self.size() - offset).map(Some)
+        }
+    }
+
+    thread_local! {
+        /// Hung up when a thread has ended.
+        static ENDS: OnceCell<Sender<()>> = const { OnceCell::new() };
+    }
+
+    #[test]
+    fn after_a_panic_the_other_threads_read_nothing_more() {
+        let (ends, ended) = channel();
+        let (ends, ended) = (Mutex::new(Some(ends)), Mutex::new(ended));
+        let (caller, taken) = (thread::current().id(), AtomicUsize::new(0));
+        let whole = Region::new(0, Full.size()).expect("a region");
+        let delivered = catch_unwind(AssertUnwindSafe(|| {
+            in_order(&Full, whole, 2, &|_| {
+                if thread::current().id() == caller {
+                    taken.fetch_add(1, Ordering::SeqCst);
+                    let ended = ended.lock().expect("no panic with it");
+                    ended.recv().expect_err("it only hangs up");
+                    return Ok(());
+                }
+                let ends = ends.lock().expect("no panic with it").take();
+                ENDS.with(|cell| cell.set(ends.expect("one panics")))
+                    .expect("once");
+                panic!("on purpose");
+            })
+        }));
+        delivered.expect_err("it is told");
+        let taken = taken.into_inner();
+        assert!(taken <= 1, "{taken} were taken");
+    }
 }
