@@ -12,13 +12,23 @@ pub(crate) enum Problem {
     Refused(Refusal),
     /// There was no whole answer.
     Transport(String, Broken),
-    /// Whoever hands out credentials did not. True if that may pass: there was no whole answer, or
-    /// one that said that it failed.
-    Credentials(String, bool),
+    /// Whoever hands out credentials did not.
+    Credentials(String, Giver),
     /// The answer is not one to what was asked.
     Wrong(String),
     /// The request was not sent.
     Unsent(Error),
+}
+
+/// Who did not hand out credentials.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Giver {
+    /// One who said no.
+    Refused,
+    /// One of whom there was no whole answer, or one that said that it failed: that may pass.
+    Failed,
+    /// Nobody says that there is one: it was asked because there was no other.
+    Guessed,
 }
 
 /// What broke.

@@ -9,6 +9,7 @@ use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use snapkeep_repo::{Error, ErrorKind, Result};
 use std::time::Duration;
 
+use crate::attempt::Giver;
 use crate::client::certificates;
 use crate::clock::StorageClock;
 use crate::credentials::CredentialsFile;
@@ -36,11 +37,17 @@ pub(crate) fn store(
         let what = format!("the bucket {bucket} cannot be used");
         Error::with_source(ErrorKind::Invalid, what, e)
     };
+    let giver = if environment::names_role() {
+        Giver::Failed
+    } else {
+        Giver::Guessed
+    };
     let connector = Connector {
         account: Arc::clone(&options.account),
         clock: Arc::clone(clock),
         host: endpoint.host,
         authorities,
+        giver,
     };
     let asker = Asker {
         client: connector.connect(&client).map_err(unusable)?,
@@ -94,6 +101,13 @@ fn with_credentials(builder: AmazonS3Builder, options: &Options) -> Result<Amazo
     }
     if let Some(path) = environment::shared_file() {
         return of_file(builder, &path);
+    }
+    if environment::asks_no_machine() && !environment::names_role() {
+        let what = format!(
+            "{}; and the machine is not asked (AWS_EC2_METADATA_DISABLED)",
+            environment::no_credentials()
+        );
+        return Err(Error::new(ErrorKind::Denied, what));
     }
     Ok(environment::with_roles(builder))
 }

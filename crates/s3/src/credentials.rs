@@ -11,7 +11,7 @@ use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
 use zeroize::Zeroizing;
 
-use crate::attempt::{Problem, note};
+use crate::attempt::{Giver, Problem, note};
 use crate::limits;
 
 /// What tells one state of the file from another.
@@ -68,7 +68,7 @@ impl CredentialProvider for CredentialsFile {
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         self.read().map_err(|why| {
-            note(Problem::Credentials(why.clone(), false));
+            note(Problem::Credentials(why.clone(), Giver::Refused));
             object_store::Error::Generic {
                 store: "S3",
                 source: why.into(),

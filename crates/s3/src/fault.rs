@@ -2,7 +2,8 @@
 
 use snapkeep_repo::{Error, ErrorKind};
 
-use crate::attempt::{Broken, Problem, Refusal};
+use crate::attempt::{Broken, Giver, Problem, Refusal};
+use crate::environment;
 
 /// What is done to an object, or to all below a prefix.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -82,6 +83,9 @@ pub(crate) enum Verdict {
     Again(Error),
     /// Try again a few times: this ends by luck or not at all.
     Few(Error),
+    /// Try again a moment, unless the bucket has answered before: it is asked of somebody of whom
+    /// nobody says that he is there.
+    Guessed(Error),
     /// Try again until the deadline, but only a while if the bucket has never answered: then
     /// something is mistyped.
     Unlikely(Error),
@@ -128,16 +132,8 @@ impl Subject<'_> {
                     "the endpoint cannot be reached, or the connection broke ({why})"
                 ))),
             },
-            (Trouble::Library(_), Some(Problem::Credentials(why, true))) => {
-                let why =
-                    format!("the credentials cannot be had: whoever hands them out failed ({why})");
-                Verdict::Unlikely(self.error(ErrorKind::Denied, &why))
-            }
-            (Trouble::Library(_), Some(Problem::Credentials(why, false))) => {
-                let why = format!(
-                    "there are no credentials ({why}): name a credentials-file, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
-                );
-                Verdict::Few(self.error(ErrorKind::Denied, &why))
+            (Trouble::Library(_), Some(Problem::Credentials(why, giver))) => {
+                self.of_credentials(&why, giver)
             }
             (Trouble::Library(_), Some(Problem::Wrong(why))) => {
                 Verdict::Otherwise(io(&format!("the reply {why}")))
@@ -149,6 +145,22 @@ impl Subject<'_> {
                 let why = innermost(&error);
                 Verdict::Otherwise(io(&format!("the reply is not what was asked for ({why})")))
             }
+        }
+    }
+
+    fn of_credentials(&self, why: &str, giver: Giver) -> Verdict {
+        let denied = |what: &str| self.error(ErrorKind::Denied, what);
+        match giver {
+            Giver::Failed => Verdict::Unlikely(denied(&format!(
+                "the credentials cannot be had: whoever hands them out failed ({why})"
+            ))),
+            Giver::Refused => Verdict::Few(denied(&format!(
+                "there are no credentials ({why}): name a credentials-file, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
+            ))),
+            Giver::Guessed => Verdict::Guessed(denied(&format!(
+                "{}, and the machine has none to give ({why})",
+                environment::no_credentials()
+            ))),
         }
     }
 
@@ -409,13 +421,13 @@ mod tests {
 
     #[test]
     fn a_giver_of_credentials_that_failed_is_asked_longer_than_one_that_refused() {
-        let of = |passing| Some(Problem::Credentials("why".to_owned(), passing));
+        let of = |giver| Some(Problem::Credentials("why".to_owned(), giver));
         assert!(matches!(
-            SUBJECT.judge(library(), of(true)),
+            SUBJECT.judge(library(), of(Giver::Failed)),
             Verdict::Unlikely(_)
         ));
         assert!(matches!(
-            SUBJECT.judge(library(), of(false)),
+            SUBJECT.judge(library(), of(Giver::Refused)),
             Verdict::Few(_)
         ));
     }

@@ -29,6 +29,9 @@ pub const CREDENTIAL_PAUSE_FIRST: Duration = Duration::from_secs(3);
 /// How long a request is tried again that looks like a mistyped name, while the bucket has not
 /// answered yet.
 pub const UNANSWERED_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a machine is asked for credentials that nobody says it has, while the bucket has not
+/// answered yet.
+pub const GUESS_PATIENCE: Duration = Duration::from_secs(4);
 /// How often an object is read in whichever way until the reply is a wrong one for good.
 pub const WRONG_REPLIES_MAX: u32 = 6;
 /// How long a connection may take.

@@ -19,7 +19,7 @@ use reqwest::{Certificate, Client};
 use tokio::time::timeout;
 
 use crate::account::{Account, Request};
-use crate::attempt::{Broken, Problem, Refusal, note};
+use crate::attempt::{Broken, Giver, Problem, Refusal, note};
 use crate::client::client;
 use crate::clock::StorageClock;
 use crate::limits;
@@ -36,6 +36,8 @@ pub(crate) struct Connector {
     pub(crate) host: String,
     /// Who is trusted besides those that the machine trusts.
     pub(crate) authorities: Vec<Certificate>,
+    /// Who it is that fails to hand out credentials.
+    pub(crate) giver: Giver,
 }
 
 impl HttpConnector for Connector {
@@ -53,6 +55,7 @@ impl HttpConnector for Connector {
             account: Arc::clone(&self.account),
             clock: Arc::clone(&self.clock),
             host: self.host.clone(),
+            giver: self.giver,
         }))
     }
 }
@@ -63,6 +66,7 @@ struct Service {
     account: Arc<Account>,
     clock: Arc<StorageClock>,
     host: String,
+    giver: Giver,
 }
 
 /// How pages for people are called.
@@ -111,10 +115,10 @@ impl Service {
     async fn whole(&self, body: HttpResponseBody, kind: Request) -> Result<Bytes, HttpError> {
         let mut body = body;
         let (mut bytes, mut pace) = (BytesMut::new(), Pace::new());
-        while let Some(frame) =
-            (timeout(pace.patience(), body.frame()).await).map_err(|_elapsed| silent(kind))?
+        while let Some(frame) = (timeout(pace.patience(), body.frame()).await)
+            .map_err(|_elapsed| silent(kind, self.giver))?
         {
-            let frame = frame.map_err(|e| failed(&e, kind))?;
+            let frame = frame.map_err(|e| failed(&e, kind, self.giver))?;
             if let Some(data) = frame.data_ref() {
                 if bytes.len() + data.len() > limits::REPLY_MAX {
                     let what = "is longer than any reply may be".to_owned();
@@ -129,17 +133,17 @@ impl Service {
     }
 }
 
-fn silent(kind: Request) -> HttpError {
+fn silent(kind: Request, giver: Giver) -> HttpError {
     let what = "it did not answer in time".to_owned();
     noted(if kind == Request::Credentials {
-        Problem::Credentials(what, true)
+        Problem::Credentials(what, giver)
     } else {
         Problem::Transport(what, Broken::Connection)
     })
 }
 
 /// A failure of the connection, in one line.
-fn failed(error: &HttpError, kind: Request) -> HttpError {
+fn failed(error: &HttpError, kind: Request, giver: Giver) -> HttpError {
     let mut words = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -149,7 +153,7 @@ fn failed(error: &HttpError, kind: Request) -> HttpError {
     words.dedup();
     let line = words.join(": ").replace(['\n', '\r'], " ");
     noted(if kind == Request::Credentials {
-        Problem::Credentials(line, true)
+        Problem::Credentials(line, giver)
     } else {
         let broken = broken(&line);
         Problem::Transport(line, broken)
@@ -231,8 +235,8 @@ impl HttpService for Service {
         };
         let reply = match send(&self.client, request, patience).await {
             Outcome::Answered(reply) => reply,
-            Outcome::Broke(error) => return Err(failed(&error, kind)),
-            Outcome::Silent => return Err(silent(kind)),
+            Outcome::Broke(error) => return Err(failed(&error, kind, self.giver)),
+            Outcome::Silent => return Err(silent(kind, self.giver)),
         };
         let (parts, body) = reply.into_parts();
         if kind != Request::Credentials {
@@ -244,8 +248,11 @@ impl HttpService for Service {
             let body = self.whole(body, kind).await?;
             let status = parts.status.as_u16();
             note(if kind == Request::Credentials {
-                let passing = status == 429 || status >= 500;
-                Problem::Credentials(format!("the answer was the status {status}"), passing)
+                let giver = match self.giver {
+                    Giver::Failed if status != 429 && status < 500 => Giver::Refused,
+                    giver => giver,
+                };
+                Problem::Credentials(format!("the answer was the status {status}"), giver)
             } else {
                 Problem::Refused(refusal(status, region, &body))
             });

@@ -63,6 +63,12 @@ impl Tries {
                 }
                 (error, self.next_pause())
             }
+            Verdict::Guessed(error) => {
+                if !answered {
+                    deadline = deadline.min(limits::GUESS_PATIENCE);
+                }
+                (error, self.next_pause())
+            }
             Verdict::Unlikely(error) => {
                 if !answered {
                     deadline = deadline.min(limits::UNANSWERED_PATIENCE);
@@ -122,6 +128,17 @@ mod tests {
         }
         assert!(tries.failed(Verdict::Few(error()), spent, false).is_err());
         assert!(few <= Duration::from_secs(60));
+    }
+
+    #[test]
+    fn credentials_that_nobody_says_are_there_are_asked_for_a_moment_only() {
+        let (soon, late) = (Duration::from_secs(1), limits::GUESS_PATIENCE);
+        let mut tries = tries();
+        assert!(tries.failed(Verdict::Guessed(error()), soon, false).is_ok());
+        assert!(tries.failed(Verdict::Guessed(error()), late, true).is_ok());
+        let given_up = tries.failed(Verdict::Guessed(error()), late, false);
+        assert!(given_up.is_err());
+        assert!(limits::GUESS_PATIENCE + limits::NEIGHBOUR_PATIENCE < Duration::from_secs(10));
     }
 
     #[test]

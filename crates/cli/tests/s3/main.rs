@@ -12,6 +12,7 @@ mod moto;
 #[path = "../../../s3/tests/s3/support/sign.rs"]
 mod sign;
 
+mod credentials;
 mod locked;
 
 use std::fs;
