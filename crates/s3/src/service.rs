@@ -248,9 +248,11 @@ impl HttpService for Service {
             let body = self.whole(body, kind).await?;
             let status = parts.status.as_u16();
             note(if kind == Request::Credentials {
-                let giver = match self.giver {
-                    Giver::Failed if status != 429 && status < 500 => Giver::Refused,
-                    giver => giver,
+                let refused = status != 429 && status < 500;
+                let giver = if refused && self.giver == Giver::Failed {
+                    Giver::Refused
+                } else {
+                    self.giver
                 };
                 Problem::Credentials(format!("the answer was the status {status}"), giver)
             } else {
