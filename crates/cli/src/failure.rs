@@ -59,6 +59,21 @@ impl Code {
     }
 }
 
+/// What to do about a repository's storage that is full, if that is the error.
+pub(crate) fn advice(error: &Error) -> Option<&'static str> {
+    let mut causes = error.chain();
+    let full = causes.any(|cause| {
+        (cause.downcast_ref::<snapkeep_repo::Error>())
+            .is_some_and(|error| error.kind() == snapkeep_repo::ErrorKind::Full)
+    });
+    full.then_some(
+        "the storage of the repository is full. Nothing that was stored before is harmed: all archives \
+         can be listed and restored. Make room there (remove other files, or a reserve that is kept \
+         for this) and do it again. `snapkeep forget` and then `snapkeep prune` free room too, and \
+         need a little themselves, 128 KiB at least",
+    )
+}
+
 impl From<Code> for ExitCode {
     fn from(code: Code) -> Self {
         Self::from(code as u8)

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::failure::Code;
+use crate::failure::{Code, advice};
 use crate::place;
 use crate::units::human;
 
@@ -171,6 +171,9 @@ pub(crate) fn failure(error: &anyhow::Error, json: bool) -> ExitCode {
     let code = Code::of(error);
     let message = format!("{error:#}").replace('\n', " ");
     remark(&message);
+    if let Some(advice) = advice(error) {
+        remark(advice);
+    }
     if json {
         let mut object = json!({"error": {"code": code.word(), "message": message}});
         if let Some(usage) = usage_told() {

@@ -270,7 +270,9 @@ impl Repository {
             Err(e) if e.kind() == ErrorKind::Corrupt => {}
             Err(e) => return Err(e),
             Ok(_) => {
-                let what = format!("the record of archive {archive} is not damaged");
+                let what = format!(
+                    "the record of archive {archive} is not damaged: forget it as others, without --damaged"
+                );
                 return Err(Error::new(ErrorKind::Invalid, what));
             }
         }
@@ -281,8 +283,8 @@ impl Repository {
         };
         if forgotten && protected && !unprotect {
             let what = format!(
-                "archive {archive} is protected, or may be, and not forgotten; --unprotect does \
-                 that all the same"
+                "archive {archive} is not forgotten, for it is protected, or what says so is damaged \
+                 too: with --unprotect besides --damaged it is forgotten all the same"
             );
             return Err(Error::new(ErrorKind::Protected, what));
         }

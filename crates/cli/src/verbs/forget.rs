@@ -4,14 +4,16 @@ mod policy;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Error, Result};
 use serde::Serialize;
 use snapkeep_repo::SnapshotName;
 
 use crate::args::forget::Forget;
+use crate::failure::Code;
 use crate::report::{self, Report, remark};
 use crate::session::Session;
 use crate::settings::Settings;
+use crate::units::counted;
 
 #[derive(Serialize)]
 struct Forgotten {
@@ -48,18 +50,31 @@ fn by_name(settings: &Settings, wanted: &Forget, json: bool) -> Result<()> {
             if wanted.damaged {
                 session.name(settings, archive)
             } else {
-                session.named(settings, archive)
+                session
+                    .named(settings, archive)
+                    .map_err(|e| hint(archive, e))
             }
         })
         .collect::<Result<Vec<_>>>()?;
-    for name in &names {
-        if wanted.damaged {
-            (session.repository).forget_damaged(name, !wanted.undo, wanted.unprotect)?;
+    for (done, name) in (0u64..).zip(&names) {
+        let changed = if wanted.damaged {
+            (session.repository).forget_damaged(name, !wanted.undo, wanted.unprotect)
         } else if wanted.undo {
-            session.repository.take_back(name)?;
+            session.repository.take_back(name)
         } else {
-            session.repository.forget(name)?;
-        }
+            session.repository.forget(name)
+        };
+        changed.with_context(|| {
+            let verb = if wanted.undo { "take back" } else { "forget" };
+            let before = match done {
+                0 => String::new(),
+                number => format!(
+                    " (that was done to {} before it)",
+                    counted(number, "archive")
+                ),
+            };
+            format!("cannot {verb} archive {name}{before}")
+        })?;
     }
     session.remember_without(&names)?;
     if let (Some(retention), false) = (session.retention(), wanted.undo || settings.quiet) {
@@ -72,4 +87,15 @@ fn by_name(settings: &Settings, wanted: &Forget, json: bool) -> Result<()> {
         forgotten: !wanted.undo,
     };
     report::result(&done, json)
+}
+
+/// Says what forgets an archive whose record cannot be read.
+fn hint(archive: &str, error: Error) -> Error {
+    if Code::of(&error) != Code::Damaged {
+        return error;
+    }
+    error.context(format!(
+        "the record of archive {archive} is damaged, and nothing was forgotten: `snapkeep forget \
+         --damaged` forgets such a one"
+    ))
 }

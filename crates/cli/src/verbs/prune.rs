@@ -227,9 +227,12 @@ impl Report for Pruned {
                         .to_owned(),
                 );
             }
+            let with = match waiting.packs {
+                0 => String::new(),
+                number => format!(", {} with it", packs(number, waiting.packs_bytes)),
+            };
             lines.push(format!(
-                "{} wait: prune again after {}",
-                packs(waiting.packs, waiting.packs_bytes),
+                "what is condemned waits{with}: prune again after {}, and it is deleted",
                 waiting.until_utc
             ));
         }

@@ -6,6 +6,7 @@ mod keyless;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -69,20 +70,55 @@ impl Report for Verified {
             )
         });
         let seed = (self.seed).map(|seed| format!("a sample; --seed {seed} repeats it"));
-        let sum = format!(
-            "{} ({} bytes), {} and {} verified, {}",
-            counted(self.packs, "pack"),
-            self.packs_bytes,
-            counted(self.archives, "archive"),
-            counted(self.chunks, "chunk"),
-            counted(self.damage.len() as u64, "damaged object")
-        );
         let advice = (!self.damage.is_empty()).then(|| {
-            "later backups would rely on the damaged chunks too: `snapkeep repair` tells what is \
-             lost and what can be healed"
+            "`snapkeep repair` tells what is lost and what can be healed; until that is done, later \
+             backups may rely on what is damaged"
                 .to_owned()
         });
-        (damage.chain(before).chain(seed).chain([sum]).chain(advice)).collect()
+        (damage
+            .chain(before)
+            .chain(seed)
+            .chain([self.sum()])
+            .chain(advice))
+        .collect()
+    }
+}
+
+impl Verified {
+    /// What was found, what of it is well, and how closely that was looked at.
+    fn sum(&self) -> String {
+        let damaged = match self.damage.len() {
+            0 => "nothing is damaged:".to_owned(),
+            number => format!(
+                "DAMAGED: {}, named above;",
+                counted(number as u64, "object")
+            ),
+        };
+        let unread = match self.unread.len() {
+            0 => String::new(),
+            number => format!(
+                " {} could not be read (verify again once that is mended);",
+                counted(number as u64, "object")
+            ),
+        };
+        let whole = match self.archives {
+            0 => "no archive was found whole".to_owned(),
+            1 => "1 archive is whole".to_owned(),
+            number => format!("{number} archives are whole"),
+        };
+        let packs = format!(
+            "{} ({}) read",
+            counted(self.packs, "pack"),
+            human(self.packs_bytes)
+        );
+        let looked = match (self.mode, self.packs) {
+            ("metadata", _) => "by their metadata, for no data was read".to_owned(),
+            ("sample", _) => format!("as far as a sample shows, {packs}"),
+            (_, 0) => "all that they need was read".to_owned(),
+            (_, _) => packs,
+        };
+        let proven = counted(self.chunks, "chunk");
+        format!("{damaged}{unread} {whole}; {looked}, {proven} proven")
     }
 }
 
@@ -109,10 +145,12 @@ pub(super) fn run(settings: &Settings, wanted: &Verify, json: bool) -> Result<Ex
         depth,
         journal: journal.as_ref(),
         quiet: settings.quiet,
+        not_kept: AtomicU64::new(0),
     };
     let found = verify_with(&session.repository, depth, archives.as_deref(), &follower);
     session.storage.observe(None);
     drop(progress);
+    follower.tell_not_kept();
     // Whoever was stopped has proven nothing: what could not be read then is not damage.
     session.stop.cancel.check()?;
     let found = found?;
@@ -206,6 +244,21 @@ struct Follower<'a> {
     depth: Depth,
     journal: Option<&'a Journal>,
     quiet: bool,
+    /// Archives with which what was found could not be kept.
+    not_kept: AtomicU64,
+}
+
+impl Follower<'_> {
+    /// The first was told when it was found: on a full disk it is all of them.
+    fn tell_not_kept(&self) {
+        let others = self.not_kept.load(Ordering::Relaxed).saturating_sub(1);
+        if others > 0 {
+            remark(&format!(
+                "nor could it be written down with {}",
+                counted(others, "more archive")
+            ));
+        }
+    }
 }
 
 impl Follow for Follower<'_> {
@@ -234,10 +287,18 @@ impl Follow for Follower<'_> {
         let program = concat!("snapkeep ", env!("CARGO_PKG_VERSION"));
         let time = self.clock.now().0;
         let kept = keep_verification(self.repository, archive, found, self.depth, time, program);
-        if let Err(error) = kept {
+        if let Err(error) = kept
+            && self.not_kept.fetch_add(1, Ordering::Relaxed) == 0
+        {
+            let is = match found {
+                Ok(()) => "whole",
+                Err(e) if e.kind() == ErrorKind::Corrupt => "damaged",
+                Err(_) => "not proven",
+            };
             let chain = error.chain();
             remark(&format!(
-                "what was found is not kept with archive {archive}: {chain}"
+                "archive {archive} is {is}, but `snapkeep list` will not show it, for that could not be \
+                 written down with it: {chain}"
             ));
         }
         if found.is_ok() {

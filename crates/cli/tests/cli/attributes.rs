@@ -161,6 +161,30 @@ fn an_archive_that_was_forgotten_for_its_damage_raises_no_alarm_any_more() {
 }
 
 #[test]
+fn what_is_not_forgotten_because_of_a_damaged_record_or_without_one_says_how_it_is() {
+    let (folder, _) = with_archive();
+    let name = archive(&folder);
+    let whole = "is not damaged: forget it as others, without --damaged";
+    refused(&folder, &["forget", "--damaged", &name], 1, &[&name, whole]);
+    run(&folder, &["protect", &name]);
+    let record = folder.path().join("repo/snapshots").join(&name);
+    let mut bytes = fs::read(&record).unwrap();
+    bytes[60] ^= 1;
+    fs::write(&record, bytes).unwrap();
+    let damaged = "nothing was forgotten: `snapkeep forget --damaged`";
+    refused(&folder, &["forget", &name], 3, &[&name, damaged]);
+    let protected = "is not forgotten, for it is protected";
+    let forget = ["forget", "--damaged", &name];
+    refused(
+        &folder,
+        &forget,
+        1,
+        &[&name, protected, "--unprotect besides"],
+    );
+    run(&folder, &[&forget[..], &["--unprotect"]].concat());
+}
+
+#[test]
 fn of_several_archives_none_is_forgotten_if_one_is_not_there() {
     let (folder, _) = with_archive();
     let name = archive(&folder);

@@ -132,6 +132,48 @@ fn who_has_no_key_finds_what_was_changed() {
     assert!(said.contains(name.to_str().unwrap()), "{said}");
 }
 
+#[test]
+fn the_last_lines_say_what_is_damaged_what_is_whole_and_what_was_read() {
+    let (folder, _) = with_archive();
+    let said = |args: &[&str]| {
+        let output = snapkeep(&folder, &[&REPO[..], &["verify"], args].concat());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let whole = said(&[]);
+    let begins = whole.starts_with("nothing is damaged: 1 archive is whole; ");
+    assert!(begins && whole.contains(" packs ("), "{whole}");
+    assert_eq!(whole.lines().count(), 1, "{whole}");
+    let metadata = said(&["--metadata"]);
+    assert!(metadata.contains("for no data was read"), "{metadata}");
+    let sample = said(&["--sample", "100"]);
+    assert!(sample.contains("as far as a sample shows"), "{sample}");
+    let chosen = said(&["web"]);
+    assert!(
+        chosen.contains("whole; all that they need was read"),
+        "{chosen}"
+    );
+    let keyless = said(&["--without-key"]);
+    let begins = keyless.starts_with("nothing is damaged: ");
+    assert!(begins && keyless.contains("only a key tells"), "{keyless}");
+
+    let snapshots = folder.path().join("repo/snapshots/main/vm/web");
+    let snapshot = fs::read_dir(&snapshots).unwrap().next().unwrap().unwrap();
+    let mut bytes = fs::read(snapshot.path()).unwrap();
+    bytes[70] ^= 1;
+    fs::write(snapshot.path(), bytes).unwrap();
+    let damaged = said(&[]);
+    let lines: Vec<&str> = damaged.lines().collect();
+    let [object, sum, advice] = lines[..] else {
+        panic!("{damaged}");
+    };
+    assert!(object.starts_with("damaged: main/vm/web/"), "{damaged}");
+    let sum_is_right =
+        sum.starts_with("DAMAGED: 1 object, named above; no archive was found whole");
+    assert!(sum_is_right, "{damaged}");
+    assert!(advice.starts_with("`snapkeep repair` tells"), "{damaged}");
+    assert!(said(&["--without-key"]).contains("DAMAGED: 1 file: "));
+}
+
 fn repository_id(folder: &tempfile::TempDir) -> String {
     let config = fs::read_to_string(folder.path().join("repo/config")).unwrap();
     let said: Value = serde_json::from_str(config.lines().nth(1).unwrap()).unwrap();

@@ -9,6 +9,7 @@ mod changes;
 mod closed;
 mod configured;
 mod extracted;
+mod full;
 mod mounted;
 mod restored;
 mod rolled_back;

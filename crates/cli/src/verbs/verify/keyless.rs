@@ -16,6 +16,7 @@ use crate::report::{self, Report, remark};
 use crate::session;
 use crate::settings::Settings;
 use crate::signals::Stop;
+use crate::units::{counted, human};
 
 #[derive(Serialize)]
 struct Judged {
@@ -50,12 +51,15 @@ impl Report for Judged {
             )
         });
         let sum = format!(
-            "{} packs and {} other files ({} bytes) have their checksums, {} do not; whether an \
-             archive has all that it needs, only a key tells",
-            self.packs,
-            self.others,
-            self.bytes,
-            self.damage.len()
+            "{}: {} and {} ({}) have their checksums; whether an archive has all that it needs, only \
+             a key tells",
+            match self.damage.len() {
+                0 => "nothing is damaged".to_owned(),
+                number => format!("DAMAGED: {}", counted(number as u64, "file")),
+            },
+            counted(self.packs, "pack"),
+            counted(self.others, "other file"),
+            human(self.bytes),
         );
         (damage
             .chain(foreign)
