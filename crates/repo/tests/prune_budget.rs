@@ -5,14 +5,26 @@ mod support;
 
 use std::sync::Arc;
 
-use snapkeep_repo::{FaultPoint, Faulty, limits, prune};
+use snapkeep_repo::{FaultPoint, Faulty, PruneOptions, PruneReport, Result, limits, prune};
 
-use support::CHUNK;
 use support::pruning::{DAY, World, options};
 use support::tree::noise;
+use support::{CHUNK, disk};
 
 /// Chunks that fill a pack.
 const IN_A_PACK: usize = limits::PACK_TARGET / CHUNK;
+
+/// Prunes; what came of it, and how much was asked of the storage.
+fn asked(world: &World, dry_run: bool, point: FaultPoint) -> (Result<PruneReport>, u64) {
+    let storage = Arc::new(Faulty::new(world.storage(), point));
+    let options = PruneOptions {
+        dry_run,
+        ..options()
+    };
+    let opened = world.open_on(Arc::clone(&storage) as _);
+    let found = opened.and_then(|repository| prune(&repository, &options));
+    (found, storage.count())
+}
 
 #[test]
 fn prunings_that_are_cut_off_by_a_budget_come_to_an_end() {
@@ -31,16 +43,6 @@ fn prunings_that_are_cut_off_by_a_budget_come_to_an_end() {
     world.forget("1");
     world.pass(3 * DAY);
 
-    let asked = |world: &World, dry_run, point| {
-        let storage = Arc::new(Faulty::new(world.storage(), point));
-        let options = snapkeep_repo::PruneOptions {
-            dry_run,
-            ..options()
-        };
-        let opened = world.open_on(Arc::clone(&storage) as _);
-        let found = opened.and_then(|repository| prune(&repository, &options));
-        (found, storage.count())
-    };
     let (found, looking) = asked(&world, true, FaultPoint::Never);
     let all = found.unwrap().marked.unwrap().repacked.number;
     let a_pack = u64::try_from(IN_A_PACK).unwrap();
@@ -69,4 +71,48 @@ fn prunings_that_are_cut_off_by_a_budget_come_to_an_end() {
     world.prune_all();
     world.holds().unwrap();
     assert_eq!(world.leftovers(), [] as [String; 0]);
+}
+
+#[test]
+fn sweeps_that_are_cut_off_by_a_budget_come_to_an_end() {
+    let mut world = World::new();
+    for number in 0..30u8 {
+        world.back_up(&number.to_string(), &disk(number, 3));
+    }
+    for number in 1..30u8 {
+        world.forget(&number.to_string());
+    }
+    world.pass(3 * DAY);
+    world.prune().unwrap();
+    world.pass(2 * DAY);
+    let (_, whole) = asked(&world.fork(), false, FaultPoint::Never);
+    let packs = |world: &World| world.files("packs").len();
+    let mut left = packs(&world);
+    for run in 0.. {
+        assert!(run < 6, "they come to no end: {left} packs are left");
+        // Of a whole one more than half is spent before anything is deleted.
+        let (found, _) = asked(&world, false, FaultPoint::Before(whole * 2 / 3));
+        left = packs(&world);
+        if found.is_ok_and(|report| report.waiting.is_none()) {
+            break;
+        }
+        world.pass(DAY);
+    }
+    world.prune_all();
+    world.holds().unwrap();
+    assert_eq!(world.leftovers(), [] as [String; 0]);
+}
+
+#[test]
+fn an_archive_that_could_not_be_read_for_now_is_not_to_be_forgotten() {
+    let world = World::with_history();
+    let (_, whole) = asked(&world, true, FaultPoint::Never);
+    let mut unread = 0;
+    for point in 0..whole {
+        let (found, _) = asked(&world, true, FaultPoint::Before(point));
+        let said = found.expect_err("it failed").chain();
+        assert!(!said.contains("forget it"), "{said}");
+        unread += u64::from(said.contains("could not be read now: prune again"));
+    }
+    assert!(unread > 3, "{unread}");
 }

@@ -290,9 +290,15 @@ fn push_witnesses(node: witness::WitnessNode, todo: &mut Vec<Todo>) {
 
 /// The error about an archive that cannot be walked.
 pub(crate) fn unwalked(archive: &str, error: Error) -> Error {
-    let what = format!(
-        "nothing is pruned: what archive {archive} needs cannot be told; verify, and forget it if \
-         it cannot be healed"
-    );
+    let what = if error.kind().is_of_storage() {
+        format!(
+            "nothing is pruned: what archive {archive} needs could not be read now: prune again"
+        )
+    } else {
+        format!(
+            "nothing is pruned: what archive {archive} needs cannot be told; verify, and forget it \
+             if it cannot be healed"
+        )
+    };
     Error::with_source(error.kind(), what, error)
 }
