@@ -58,6 +58,7 @@ fn at_every_operation(
             (world.holds()).unwrap_or_else(|e| panic!("{when} operation {at}: {e}"));
         };
         hold(&world, "after");
+        (world.misses_nothing()).unwrap_or_else(|e| panic!("operation {at}: {e}"));
         for _ in 0..3 {
             world.pass(2 * DAY);
             world.prune_all();

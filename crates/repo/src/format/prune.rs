@@ -148,7 +148,11 @@ impl Survivors {
     }
 
     pub(crate) fn contains(&self, archive: &SnapshotName) -> bool {
-        self.0.binary_search(&Survivor::of(archive)).is_ok()
+        self.names(&Survivor::of(archive))
+    }
+
+    pub(crate) fn names(&self, one: &Survivor) -> bool {
+        self.0.binary_search(one).is_ok()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Survivor> {

@@ -68,6 +68,10 @@ impl Run<'_> {
         let Some(own) = watch.markers.first() else {
             return Ok(());
         };
+        // Where none names an archive, another sweep of these generations deletes packs and index objects
+        // alone, which are gone by now and whose names never come again: a higher marker keeps nothing.
+        // That sweep finds the generations gone and has nothing to do, or is deleting the same. Its
+        // marker may name what a writer removed since, but later prunings miss only what both name.
         let archives = (watch.due.iter()).any(|due| !due.generation.archives.is_empty());
         let (folder, times) = Folder::list_dated(&**storage)?;
         let (mut known, mut lower) = (HashSet::new(), Vec::new());
@@ -103,10 +107,7 @@ impl Run<'_> {
             }
             // Another one has deleted what the marker names, and only a generation tells why.
             for name in watch.due.iter().flat_map(|due| &due.generation.archives) {
-                let names = watch
-                    .markers
-                    .iter()
-                    .any(|begun| begun.survivors.contains(name));
+                let names = watch.markers.iter().any(|begun| begun.names.contains(name));
                 if names && self.is_absent(&name.file())? {
                     return Ok(());
                 }

@@ -17,6 +17,15 @@ pub(crate) fn is_swept_since(repository: &Repository, snapshot: &Snapshot) -> Re
     Ok(folder.newest_marker() > snapshot.generation)
 }
 
+/// What lists tell of an archive that are read now.
+enum Proof {
+    /// Everything that it needs has a home; the highest number in `prune/` that was there before.
+    Whole(u32),
+    Broken,
+    /// They are old, or other prunings are at work: twice in a row they showed what is gone.
+    Unknown,
+}
+
 /// Fails with `Swept` unless everything that an archive needs has a home, by lists that are read
 /// now; the highest number in `prune/` that was there before them.
 pub(crate) fn prove(
@@ -24,6 +33,30 @@ pub(crate) fn prove(
     name: &SnapshotName,
     snapshot: &Snapshot,
 ) -> Result<u32> {
+    match look_for_homes(repository, snapshot)? {
+        Proof::Whole(newest) => Ok(newest),
+        Proof::Broken => Err(broken(name)),
+        Proof::Unknown => Err(unknown(name)),
+    }
+}
+
+fn broken(name: &SnapshotName) -> Error {
+    let what = format!(
+        "archive {name} is not kept: something that it relies on was pruned while it was made. \
+         The next backup stores that anew"
+    );
+    Error::new(ErrorKind::Swept, what)
+}
+
+fn unknown(name: &SnapshotName) -> Error {
+    let what = format!(
+        "archive {name} could not be proven: the folder prune changed all the time while it was \
+         looked what is condemned; try again when prunings have ended"
+    );
+    Error::new(ErrorKind::Swept, what)
+}
+
+fn look_for_homes(repository: &Repository, snapshot: &Snapshot) -> Result<Proof> {
     repository.refresh()?;
     repository.refresh_condemned()?;
     if repository.index().seen().vanished {
@@ -33,59 +66,61 @@ pub(crate) fn prove(
         let index = repository.index();
         (index.seen().newest, index.seen().vanished)
     };
-    // Twice in a row: lists are old, and may show packs that are gone. What is condemned later than
-    // this is known to the index at most too early.
-    if !vanished && Needs::of_homes(repository).are_met(snapshot)? {
-        return Ok(newest);
-    }
+    // Then packs may be shown that are gone. What is condemned later than this is known to the index
+    // at most too early.
+    let proof = if vanished {
+        Proof::Unknown
+    } else if Needs::of_homes(repository).are_met(snapshot)? {
+        return Ok(Proof::Whole(newest));
+    } else {
+        Proof::Broken
+    };
     repository.check_there()?;
-    let what = format!(
-        "archive {name} is not kept: something that it relies on was pruned while it was made. \
-         The next backup stores that anew"
-    );
-    Err(Error::new(ErrorKind::Swept, what))
+    Ok(proof)
 }
 
 /// The second look of a commit, after its snapshot was put: if a sweep has begun that may not have
-/// seen it, or if the writer slept since it began, the archive is proven, or removed.
+/// seen it, or if the writer slept since it began, the archive is proven, or removed. One of which
+/// nothing can be told stays if it is late: it is listed if it is whole, and nobody was told of it.
 pub(crate) fn look_again(
     repository: &Repository,
     name: &SnapshotName,
     snapshot: &Snapshot,
     begun: Moment,
 ) -> Result<()> {
-    let folder = Folder::list(&*repository.storage)?;
-    if !begun.is_before(&*repository.clock, limits::WRITER_SECONDS_MAX) {
-        if folder.newest_marker() <= snapshot.generation {
-            return Ok(());
-        }
-        let markers = repository.markers(&folder)?;
-        // One that vanished meanwhile was replaced by one that this has not seen.
-        let all = markers.len() == folder.markers.len();
-        if all && !is_late(&markers, name, snapshot, false) {
-            return Ok(());
-        }
-    }
     let file = name.file();
-    let proven = || {
-        prove(repository, name, snapshot)
-            .and_then(|_| repository.check_not_doomed(name))
-            .and_then(|()| repository.storage.length(&file).map(drop))
-    };
-    let error = loop {
-        let at = Moment::now(&*repository.clock);
-        match proven() {
-            Ok(()) => return Ok(()),
-            // A sweep may have come upon it since, and count on it.
-            Err(e)
-                if e.kind() == ErrorKind::Swept
-                    && at.is_before(&*repository.clock, limits::LOOK_SECONDS_MAX) => {}
-            Err(e) => break e,
+    let clock = &*repository.clock;
+    let (error, known) = loop {
+        let at = Moment::now(clock);
+        let slept = begun.is_before(clock, limits::WRITER_SECONDS_MAX);
+        // Each time: a sweep that came upon it since names it.
+        if !slept && !is_missed(repository, name, snapshot)? {
+            return Ok(());
+        }
+        let (error, known) = match look_for_homes(repository, snapshot) {
+            Ok(Proof::Whole(_)) => {
+                let doomed = repository.check_not_doomed(name);
+                match doomed.and_then(|()| repository.storage.length(&file)) {
+                    Ok(_) => return Ok(()),
+                    Err(e) => (e, true),
+                }
+            }
+            Ok(Proof::Broken) => (broken(name), true),
+            Ok(Proof::Unknown) => (unknown(name), false),
+            Err(e) => (e, true),
+        };
+        // A sweep may have come upon it since, and count on it.
+        let again =
+            error.kind() == ErrorKind::Swept && at.is_before(clock, limits::LOOK_SECONDS_MAX);
+        if !again {
+            break (error, known);
         }
     };
     if error.kind() == ErrorKind::Swept {
-        // What stays behind is late, so it is not listed.
-        take_away(repository, name, snapshot);
+        // What stays behind is late, so it is not listed unless it is whole.
+        if known || !is_hidden(repository, name, snapshot) {
+            take_away(repository, name, snapshot);
+        }
     } else if error.kind() == ErrorKind::NotFound {
         let what = format!("archive {name} is not kept: it was pruned before it was proven");
         return Err(Error::with_source(ErrorKind::Swept, what, error));
@@ -100,6 +135,24 @@ pub(crate) fn take_away(repository: &Repository, name: &SnapshotName, snapshot: 
     if there.is_ok_and(|there| there.id == snapshot.id) {
         drop(repository.storage.remove(&name.file()));
     }
+}
+
+/// Whether a sweep may have missed an archive that was just put, by what is in `prune/` now.
+fn is_missed(repository: &Repository, name: &SnapshotName, snapshot: &Snapshot) -> Result<bool> {
+    let folder = Folder::list(&*repository.storage)?;
+    if folder.newest_marker() <= snapshot.generation {
+        return Ok(false);
+    }
+    let markers = repository.markers(&folder)?;
+    // One that vanished meanwhile was replaced by one that this has not seen.
+    let all = markers.len() == folder.markers.len();
+    Ok(!all || is_late(&markers, name, snapshot, false))
+}
+
+/// Whether readers take an archive for late, whatever becomes of it.
+fn is_hidden(repository: &Repository, name: &SnapshotName, snapshot: &Snapshot) -> bool {
+    let markers = repository.all_markers();
+    markers.is_ok_and(|markers| is_late(&markers, name, snapshot, true))
 }
 
 /// Whether a sweep may have missed an archive: its writer had not seen what was condemned, and it

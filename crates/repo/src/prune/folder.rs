@@ -136,7 +136,7 @@ pub(crate) fn read_generation(
 
 /// What a sweep's marker says.
 pub(crate) struct Marker {
-    file: FileName,
+    pub(crate) file: FileName,
     pub(crate) number: u32,
     /// Nobody knows if it is damaged.
     survivors: Result<Survivors>,

@@ -12,7 +12,7 @@ use crate::format::envelope::Kind;
 use crate::format::features;
 use crate::format::id::{ChunkId, PackId};
 use crate::format::pack::Class;
-use crate::format::prune::{Generation, NUMBER_MAX, PruneFile};
+use crate::format::prune::{Generation, NUMBER_MAX, PruneFile, Survivors};
 use crate::format::snapshot::SnapshotName;
 use crate::index::{Pack, read_pack};
 use crate::marks::Marks;
@@ -27,9 +27,12 @@ impl Run<'_> {
             repository.merge()?;
         }
         let folder = Folder::list(&*repository.storage)?;
-        self.remove_old_markers(&folder)?;
-        let survey = self.survey()?;
-        self.check_list(&survey, &folder, &[])?;
+        let mut survey = self.survey()?;
+        let rest = self.check_list(&survey, &folder, &[])?;
+        if self.remove_old_markers(&folder, rest)? {
+            // What is late by those counts as made by the one that is left.
+            survey = self.survey()?;
+        }
         let go = survey.names.iter().filter(|name| survey.may_go(name));
         let archives: BTreeSet<&SnapshotName> = go.take(limits::GENERATION_ARCHIVES_MAX).collect();
         let mut kept = self.kept(&survey, |name| !archives.contains(name))?;
@@ -74,18 +77,26 @@ impl Run<'_> {
     }
 
     /// Removes what sweeps left that were killed at their end, or swept at once: of their markers
-    /// the newest says all that is to be said, and no archive waits to be deleted.
-    fn remove_old_markers(&self, folder: &Folder) -> Result<()> {
+    /// the newest says all that is to be said, and no archive waits to be deleted. If it names what is
+    /// gone, and only another one tells that this is right, the `rest` of it takes its place, or nobody
+    /// could tell from then on.
+    fn remove_old_markers(&self, folder: &Folder, rest: Option<(u32, Survivors)>) -> Result<bool> {
         if self.options.dry_run || !folder.generations.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let mut markers: Vec<_> = folder.markers.iter().collect();
         markers.sort_by_key(|(file, number)| (*number, file));
-        markers.pop();
-        for (file, _) in markers {
+        let newest = markers.pop();
+        if let Some((number, rest)) = rest
+            && newest.is_some_and(|(_, newest)| *newest == number)
+        {
+            self.repository.put_survivors(number, &rest)?;
+            markers.extend(newest);
+        }
+        for (file, _) in &markers {
             self.repository.storage.remove(file)?;
         }
-        Ok(())
+        Ok(!markers.is_empty())
     }
 
     /// The packs that are worth being repacked, until little enough is unused.

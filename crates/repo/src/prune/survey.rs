@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::Run;
-use super::folder::Folder;
+use super::folder::{Folder, Marker};
 use super::needs::{Needs, unwalked};
 use crate::attributes::ArchiveAttributes;
 use crate::format::id::ChunkId;
-use crate::format::prune::{Generation, Survivor};
+use crate::format::prune::{Generation, Survivor, Survivors};
 use crate::format::snapshot::{Snapshot, SnapshotName};
 use crate::index::pack_file;
 use crate::repair::put_empty;
@@ -82,29 +82,35 @@ impl Run<'_> {
     }
 
     /// Fails, unless it was confirmed, if archives are missing that were there at the last sweep,
-    /// or all of them are.
+    /// or all of them are. One is missed if all markers name it: of two sweeps at once, one may have
+    /// named what the other deleted, or what its writer removed. The newest marker without what is
+    /// gone, if others explain that.
     pub(super) fn check_list(
         &self,
         survey: &Survey,
         folder: &Folder,
         generations: &[Generation],
-    ) -> Result<()> {
+    ) -> Result<Option<(u32, Survivors)>> {
         let packs = self.repository.counts().1;
         if survey.names.is_empty() && packs > 0 {
             let why = format!("no archive is listed at all, but {packs} packs are");
             self.ask(&why)?;
         }
         let mut markers = self.repository.markers(folder)?;
-        markers.sort_by_key(|marker| marker.number);
+        markers.sort_by(|a, b| (a.number, &a.file).cmp(&(b.number, &b.file)));
         let Some(last) = markers.pop() else {
-            return Ok(());
+            return Ok(None);
         };
+        let others: Result<Vec<_>> = markers.iter().map(Marker::survivors).collect();
+        let others = others?;
         let known = (survey.names.iter())
             .chain(generations.iter().flat_map(|g| &g.archives))
             .map(Survivor::of);
         let known: HashSet<_> = known.collect();
         let survivors = last.survivors()?;
-        let missing = survivors.iter().filter(|s| !known.contains(s)).count();
+        let gone = || survivors.iter().filter(|one| !known.contains(one));
+        let missing = gone().filter(|one| others.iter().all(|other| other.names(one)));
+        let missing = missing.count();
         if missing > 0 {
             let why = format!(
                 "of {} archives that were there at the last sweep {missing} are not listed, though \
@@ -112,8 +118,15 @@ impl Run<'_> {
                 survivors.len()
             );
             self.ask(&why)?;
+            // It may be back tomorrow.
+            return Ok(None);
         }
-        Ok(())
+        if gone().next().is_none() {
+            return Ok(None);
+        }
+        let there = survivors.iter().filter(|one| known.contains(one));
+        let there = Survivors::new(there.copied());
+        Ok(Some((last.number, there)))
     }
 
     /// Marks what the archives that stay need. Fails if anything of it cannot be read or found.

@@ -7,7 +7,7 @@ use super::ending::{Watch, ended, kept_after_all};
 use super::folder::{Folder, read_generation};
 use super::locked::unless_locked;
 use super::mark::Copier;
-use super::survey::Kept;
+use super::survey::{Kept, Survey};
 use super::{Amount, Run, Swept, Times, time};
 use crate::clock::Moment;
 use crate::format::id::PackId;
@@ -30,7 +30,8 @@ pub(super) struct Due {
 pub(super) struct Begun {
     pub(super) file: FileName,
     pub(super) number: u32,
-    pub(super) survivors: Survivors,
+    /// The archives that it names.
+    pub(super) names: BTreeSet<SnapshotName>,
     pub(super) at: Moment,
 }
 
@@ -61,7 +62,12 @@ impl Run<'_> {
         }
         let survey = self.survey()?;
         let generations: Vec<_> = due.iter().map(|due| due.generation.clone()).collect();
-        self.check_list(&survey, &folder, &generations)?;
+        let mut others = folder.clone();
+        if let Some(begun) = &begun {
+            others.markers.retain(|(file, _)| *file != begun.file);
+            self.check_gone(begun, &survey)?;
+        }
+        self.check_list(&survey, &others, &generations)?;
         let named: BTreeSet<&SnapshotName> = due
             .iter()
             .flat_map(|due| &due.generation.archives)
@@ -69,13 +75,17 @@ impl Run<'_> {
         // What the marker names stays, also if it was forgotten again since: later prunings would
         // miss it.
         let survives =
-            |name: &SnapshotName| (begun.as_ref()).is_some_and(|b| b.survivors.contains(name));
+            |name: &SnapshotName| (begun.as_ref()).is_some_and(|b| b.names.contains(name));
         let goes =
             |name: &SnapshotName| named.contains(name) && survey.may_go(name) && !survives(name);
         // One that nobody was told of, and that is not whole, needs nothing.
         let stays = |name: &SnapshotName| !goes(name) && !survey.is_lost(name);
-        let kept = self.kept(&survey, stays)?;
-        swept.rescued = self.rescue(&kept)?;
+        let walked = self.kept(&survey, stays).and_then(|kept| {
+            let rescued = self.rescue(&kept)?;
+            Ok((kept, rescued))
+        });
+        let (kept, rescued) = walked.map_err(|e| self.given_way(&folder, e))?;
+        swept.rescued = rescued;
         let condemned: HashSet<PackId> = due
             .iter()
             .flat_map(|due| due.generation.packs.iter().copied())
@@ -85,11 +95,10 @@ impl Run<'_> {
             swept.deleted = self.condemned()?;
             return Ok(Some(swept));
         };
-        let (stay, going): (Vec<_>, Vec<_>) = (survey.names.iter())
-            .filter(|name| stays(name) || goes(name))
-            .cloned()
-            .partition(|name| stays(name));
-        let last = self.go_on(begun, &due, &stay, &going)?;
+        let there = survey.names.iter();
+        let stay: BTreeSet<_> = there.clone().filter(|name| stays(name)).cloned().collect();
+        let going: Vec<_> = there.filter(|name| goes(name)).cloned().collect();
+        let last = self.go_on(begun, &due, stay, &going)?;
         let latest = last.as_ref().unwrap_or(begun);
         self.check_awake(latest)?;
         let watch = Watch {
@@ -150,29 +159,59 @@ impl Run<'_> {
         // One that is late stays, but is not whole before its chunks were copied.
         let stays = (names.iter())
             .filter(|name| !(late.contains(*name) || named.contains(name) && survey.may_go(name)));
-        let survivors = Survivors::new(stays.map(Survivor::of));
+        let stays: BTreeSet<_> = stays.cloned().collect();
         loop {
             let at = Moment::now(&*self.repository.clock);
+            // Before the look: a marker that this one is to be higher than is seen by it.
+            let number = self.next_number()?;
             // Another sweep that began since may delete what this marker would name.
             if !Folder::list(&*self.repository.storage)?.is_same(folder) {
                 return Ok(None);
             }
-            let number = self.next_number()?;
             if !at.is_before(&*self.repository.clock, limits::LOOK_SECONDS_MAX) {
-                return self.put_survivors(number, survivors).map(Some);
+                return self.put_survivors(number, stays).map(Some);
             }
         }
     }
 
-    fn put_survivors(&self, number: u32, survivors: Survivors) -> Result<Begun> {
+    fn put_survivors(&self, number: u32, names: BTreeSet<SnapshotName>) -> Result<Begun> {
         let at = Moment::now(&*self.repository.clock);
+        let survivors = Survivors::new(names.iter().map(Survivor::of));
         let file = self.repository.put_survivors(number, &survivors)?;
         Ok(Begun {
             file,
             number,
-            survivors,
+            names,
             at,
         })
+    }
+
+    /// Fails if an archive that the marker names is not listed any more, though it is there. One that
+    /// is gone was removed by its writer, or by another sweep.
+    fn check_gone(&self, begun: &Begun, survey: &Survey) -> Result<()> {
+        for name in begun.names.difference(&survey.names) {
+            if !self.is_absent(&name.file())? {
+                let what = format!(
+                    "nothing is deleted: archive {name} is there, and not listed any more: lists \
+                     contradict each other; prune again"
+                );
+                return Err(Error::new(ErrorKind::Io, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is missing is not damaged if another sweep has begun meanwhile: an archive may have been
+    /// forgotten again, and that one has deleted it.
+    fn given_way(&self, folder: &Folder, error: Error) -> Error {
+        if error.kind() != ErrorKind::Corrupt {
+            return error;
+        }
+        match Folder::list(&*self.repository.storage) {
+            Ok(now) if now.is_same(folder) => error,
+            Ok(_) => ended(),
+            Err(_) => error,
+        }
     }
 
     /// Removes the markers that earlier sweeps left which failed: a newer one says all that they
@@ -188,21 +227,21 @@ impl Run<'_> {
     }
 
     /// Before anything is deleted: if archives stay that the marker does not name, since they were
-    /// committed after it or were late, or if it was put long ago, another one of the same number
-    /// takes its place. All of them have homes by now.
+    /// committed after it or were late, if it names some that do not, which later prunings would
+    /// miss, or if it was put long ago, another one of the same number takes its place. All that stay
+    /// have homes by now.
     fn go_on(
         &self,
         begun: &Begun,
         due: &[Due],
-        stay: &[SnapshotName],
+        stay: BTreeSet<SnapshotName>,
         going: &[SnapshotName],
     ) -> Result<Option<Begun>> {
         let slow = self.took(begun, limits::SWEEP_SECONDS_MAX / 2)?;
-        if !slow && stay.iter().all(|name| begun.survivors.contains(name)) {
+        if !slow && stay == begun.names {
             return Ok(None);
         }
-        let survivors = Survivors::new(self.settled(begun, stay)?.map(Survivor::of));
-        let last = self.put_survivors(begun.number, survivors)?;
+        let last = self.put_survivors(begun.number, self.settled(begun, stay)?)?;
         if slow {
             self.settle()?;
             let folder = Folder::list(&*self.repository.storage)?;
@@ -216,19 +255,19 @@ impl Run<'_> {
 
     /// Those of the archives that stay whose writers will not remove them any more: who found before
     /// this sweep gave an archive homes that it has none does that shortly afterwards, or looks anew.
-    fn settled<'s>(
+    fn settled(
         &self,
         begun: &Begun,
-        stay: &'s [SnapshotName],
-    ) -> Result<impl Iterator<Item = &'s SnapshotName>> {
+        mut stay: BTreeSet<SnapshotName>,
+    ) -> Result<BTreeSet<SnapshotName>> {
         self.settle()?;
-        let mut there = Vec::new();
-        for name in stay {
-            if begun.survivors.contains(name) || !self.is_absent(&name.file())? {
-                there.push(name);
+        let unnamed: Vec<_> = stay.difference(&begun.names).cloned().collect();
+        for name in unnamed {
+            if self.is_absent(&name.file())? {
+                stay.remove(&name);
             }
         }
-        Ok(there.into_iter())
+        Ok(stay)
     }
 
     /// Fails if an archive was taken back while this slept, and another pruning ended.

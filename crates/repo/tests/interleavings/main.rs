@@ -52,8 +52,11 @@ fn scenes() -> Vec<Scene> {
 
 /// The same while one of them prunes.
 fn prunings() -> Vec<Scene> {
-    use Before::{Copied, CopiedAndMarked, Marked, Noted, Nothing};
-    use Deed::{BackUp, BackUpOn, Copy, Forget, Protect, Prune, PruneTwice, Restore, TakeBack};
+    use Before::{Marked, Nothing, TakenBack};
+    use Deed::{
+        BackUp, BackUpOn, Forget, ForgetAndPrune, Protect, Prune, PruneAndAsk, PruneTwice, Restore,
+        TakeBack,
+    };
     let scene =
         |name, before, deeds: &[Deed]| Scene::new(name, &["a1"], &["f1"], before, deeds).unwrap();
     vec![
@@ -91,10 +94,25 @@ fn prunings() -> Vec<Scene> {
         ),
         scene("two sweeps", Marked, &[Prune, Prune]),
         scene(
+            "taken back, and forgotten again between two sweeps",
+            TakenBack,
+            &[PruneAndAsk, ForgetAndPrune("f1")],
+        ),
+        scene(
             "a mark, and a mark and a sweep",
             Nothing,
             &[Prune, PruneTwice],
         ),
+    ]
+}
+
+/// And while others copy.
+fn copies() -> Vec<Scene> {
+    use Before::{Copied, CopiedAndMarked, Noted};
+    use Deed::{Copy, Forget, Prune, PruneTwice};
+    let scene =
+        |name, before, deeds: &[Deed]| Scene::new(name, &["a1"], &["f1"], before, deeds).unwrap();
+    vec![
         scene(
             "a copy of what goes, and a sweep",
             CopiedAndMarked,
@@ -190,7 +208,7 @@ fn no_order_of_the_real_operations_loses_anything() {
 #[test]
 fn no_order_of_the_real_operations_with_a_pruning_loses_anything() {
     let most: usize = if asked("large") { 2 } else { 1 };
-    let scenes = Mutex::new(prunings().into_iter());
+    let scenes = Mutex::new(prunings().into_iter().chain(copies()));
     let tried = AtomicUsize::new(0);
     let work = || loop {
         let Some(scene) = scenes.lock().unwrap().next() else {

@@ -41,6 +41,8 @@ pub(crate) enum Deed {
     /// On the first, incrementally.
     BackUpOn(&'static str, &'static str),
     Forget(&'static str),
+    /// And then it prunes, and asks.
+    ForgetAndPrune(&'static str),
     TakeBack(&'static str),
     Protect(&'static str),
     Restore(&'static str),
@@ -48,6 +50,8 @@ pub(crate) enum Deed {
     Copy(&'static str),
     /// Sweeps what is condemned, and then marks.
     Prune,
+    /// The same, and asks.
+    PruneAndAsk,
     /// Twice, as by two processes: what the first condemns, the second sweeps.
     PruneTwice,
 }
@@ -109,6 +113,8 @@ pub(crate) enum Before {
     Nothing,
     /// What only forgotten archives need was condemned.
     Marked,
+    /// The same, and then what was forgotten was taken back.
+    TakenBack,
     /// The archives were not backed up, but copied from the other repository.
     Copied,
     CopiedAndMarked,
@@ -181,8 +187,14 @@ impl Scene {
                 open(&storage, number + 50)?.forget(&name(archive))?;
             }
         }
-        if matches!(before, Before::Marked | Before::CopiedAndMarked) {
+        if matches!(
+            before,
+            Before::Marked | Before::TakenBack | Before::CopiedAndMarked
+        ) {
             scene.act(&storage, 99, Deed::Prune, None)?;
+        }
+        for archive in forgotten.iter().filter(|_| before == Before::TakenBack) {
+            scene.act(&storage, 98, Deed::TakeBack(archive), None)?;
         }
         scene.start = start.fork();
         Ok(scene)
@@ -210,7 +222,9 @@ impl Scene {
         }
         // Who forgot something may have been told nothing.
         wanted.retain(|archive| {
-            let forgets = |deed: &Deed| matches!(deed, Deed::Forget(other) if other == archive);
+            let forgets = |deed: &Deed| {
+                matches!(deed, Deed::Forget(other) | Deed::ForgetAndPrune(other) if other == archive)
+            };
             !self.deeds.iter().any(forgets)
         });
         wanted
@@ -226,7 +240,7 @@ impl Scene {
         for (deed, said) in self.deeds.iter().zip(said) {
             // A storage that fails is not damaged, and whoever gives way loses nothing.
             let mut gave_way = vec![ErrorKind::Io, ErrorKind::NotFound, ErrorKind::Swept];
-            if matches!(deed, Deed::Forget(_)) {
+            if matches!(deed, Deed::Forget(_) | Deed::ForgetAndPrune(_)) {
                 gave_way.push(ErrorKind::Protected);
             }
             if let Err(e) = said
@@ -237,9 +251,15 @@ impl Scene {
         }
         let storage = Arc::new(storage.fork()) as Arc<dyn Storage>;
         self.holds(&storage, said)?;
-        let prunes = |deed: &Deed| matches!(deed, Deed::Prune | Deed::PruneTwice);
+        let prunes = |deed: &Deed| {
+            matches!(
+                deed,
+                Deed::Prune | Deed::PruneAndAsk | Deed::PruneTwice | Deed::ForgetAndPrune(_)
+            )
+        };
         if self.deeds.iter().any(prunes) {
-            for number in 201..204 {
+            ask(&storage, 205, None).map_err(|e| format!("afterwards: {}", e.chain()))?;
+            for number in 201..203 {
                 self.act(&storage, number, Deed::Prune, None)
                     .map_err(|e| format!("afterwards: {}", e.chain()))?;
             }
@@ -306,6 +326,10 @@ impl Scene {
                 repository.forget(&name(archive))?;
                 Ok(Said::Forgotten(archive))
             }
+            Deed::ForgetAndPrune(archive) => {
+                repository.forget(&name(archive))?;
+                ask(storage, actor + 50, clock)
+            }
             Deed::TakeBack(archive) => {
                 repository.take_back(&name(archive))?;
                 Ok(Said::TakenBack(archive))
@@ -324,6 +348,7 @@ impl Scene {
                     _ => Err(e),
                 },
             },
+            Deed::PruneAndAsk => ask(storage, actor + 50, clock),
             Deed::Prune | Deed::PruneTwice => {
                 // Safety does not depend on the grace period, and lists of this storage are never old.
                 // Whoever is put to sleep with the turn of an operation wakes before others waited.
@@ -341,6 +366,30 @@ impl Scene {
                 Ok(Said::Pruned)
             }
         }
+    }
+}
+
+/// A pruning that asks where something is to be confirmed. It may ask whether more than half of all is
+/// to go, but misses no archive that is rightly gone.
+fn ask(storage: &Arc<dyn Storage>, number: u64, clock: Option<Arc<dyn Clock>>) -> Result<Said> {
+    let options = PruneOptions {
+        grace: 0,
+        settle: 0,
+        max_unused: 0,
+        ..PruneOptions::default()
+    };
+    let pruned =
+        open_by(storage, number, clock).and_then(|repository| prune(&repository, &options));
+    let refused = match pruned {
+        Ok(report) => report
+            .refused
+            .map(|why| Error::new(ErrorKind::Invalid, why)),
+        Err(e) => Some(e),
+    };
+    let missed = |e: &Error| e.chain().contains("not listed, though");
+    match refused.filter(|e| e.kind() != ErrorKind::Invalid || missed(e)) {
+        None => Ok(Said::Pruned),
+        Some(e) => Err(e),
     }
 }
 

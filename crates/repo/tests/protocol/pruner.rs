@@ -206,8 +206,9 @@ impl Pruner {
     }
 
     fn mark(&mut self, world: &World, me: usize, rules: Rules) -> At {
+        // What all markers name: one may name what another's sweep rightly removed.
         let survivors = members(self.marks.into()).map(|i| world.generations[i].survivors);
-        let survivors = survivors.fold(0, |all, more| all | more);
+        let survivors = survivors.reduce(|all, more| all & more).unwrap_or(0);
         let Some((counting, broken)) = self.judged(world, self.marks, rules) else {
             return At::Stopped;
         };

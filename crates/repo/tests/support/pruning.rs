@@ -193,6 +193,17 @@ impl World {
         panic!("pruning does not come to an end");
     }
 
+    /// Whether a pruning that asks would not miss an archive.
+    pub(crate) fn misses_nothing(&self) -> Result<(), String> {
+        let asking = PruneOptions {
+            confirmed: false,
+            ..options()
+        };
+        let error = prune(&self.fork().open(), &asking).err();
+        let missed = error.filter(|e| e.chain().contains("not listed, though"));
+        missed.map_or(Ok(()), |e| Err(e.chain()))
+    }
+
     pub(crate) fn files(&self, below: &str) -> Vec<String> {
         files(&*self.memory, below)
     }

@@ -1,0 +1,331 @@
+//! Prunings that overlap, and writers that remove what they made: no later pruning misses an archive
+//! that is rightly gone, and asks.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use snapkeep_repo::{
+    ErrorKind, FileName, PruneOptions, PruneReport, Result, Storage, limits, prune,
+};
+
+use support::between::{Between, Moment, Step};
+use support::pruning::{Content, DAY, World, options};
+use support::stale::Stale;
+use support::{begin, disk, name, snapshot};
+
+/// A pruning that asks where it is to be confirmed.
+fn asking() -> PruneOptions {
+    PruneOptions {
+        confirmed: false,
+        ..options()
+    }
+}
+
+/// Prunes, with these options, while something is done at the first step that is meant.
+fn prune_with(
+    world: &World,
+    options: &PruneOptions,
+    is_meant: impl Fn(Step<'_>) -> bool + Send + 'static,
+    deed: impl Fn(&World) + Send + 'static,
+) -> Result<PruneReport> {
+    let (others, done) = (world.same(), AtomicBool::new(false));
+    let hook = move |step: Step<'_>| {
+        if is_meant(step) && !done.swap(true, Ordering::SeqCst) {
+            deed(&others);
+        }
+    };
+    let between = Arc::new(Between::new(world.storage(), hook));
+    prune(&world.open_on(between).unwrap(), options)
+}
+
+fn puts_marker((moment, operation, file): Step<'_>) -> bool {
+    (moment, operation) == (Moment::After, "put") && file.ends_with("-swept")
+}
+
+/// A pruning that is killed once it has put its marker.
+fn dies_after_its_marker(world: &World) {
+    let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        prune_with(world, &options(), puts_marker, |_| panic!("dies")).map(drop)
+    }));
+    died.unwrap_err();
+}
+
+fn markers(world: &World) -> usize {
+    let files = world.files("prune").into_iter();
+    files.filter(|file| file.ends_with("-swept")).count()
+}
+
+fn record(text: &str) -> FileName {
+    format!("snapshots/{}", name(text)).parse().unwrap()
+}
+
+/// A world in which a sweep is due, of what two archives alone need.
+fn due() -> World {
+    let mut world = World::with_history();
+    world.forget("1");
+    world.forget("3t");
+    world.prune().unwrap();
+    world.pass(2 * DAY);
+    world
+}
+
+/// Nothing is missed, now and after more prunings.
+fn is_at_peace(world: &World, when: &str) {
+    for _ in 0..3 {
+        (world.misses_nothing()).unwrap_or_else(|e| panic!("{when}: {e}"));
+        world.prune_all();
+        (world.holds()).unwrap_or_else(|e| panic!("{when}: {e}"));
+        world.pass(2 * DAY);
+    }
+    assert_eq!(markers(world), 1, "{when}");
+}
+
+#[test]
+fn a_sweep_that_another_overtakes_at_any_operation_names_nothing_that_is_missed_later() {
+    // It is condemned, and was taken back.
+    let mut start = World::with_history();
+    let archive = start.archives.remove_entry(&name("1")).unwrap();
+    start.open().forget(&name("1")).unwrap();
+    start.prune().unwrap();
+    start.open().take_back(&name("1")).unwrap();
+    start.archives.insert(archive.0, archive.1);
+    start.pass(2 * DAY);
+    for at in 0.. {
+        let mut world = start.fork();
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&count);
+        let is_meant = move |(moment, _, _): Step<'_>| {
+            moment == Moment::Before && counted.fetch_add(1, Ordering::SeqCst) == at
+        };
+        // It is forgotten again, and another one sweeps it.
+        let pruned = prune_with(&world, &options(), is_meant, |world| {
+            world.same().forget("1");
+            drop(world.prune());
+        });
+        if count.load(Ordering::SeqCst) <= at {
+            break;
+        }
+        drop(pruned);
+        world.archives.remove(&name("1"));
+        is_at_peace_after_all(&world, at);
+    }
+}
+
+/// The same where the archive may be there for a while.
+fn is_at_peace_after_all(world: &World, at: u64) {
+    let when = format!("operation {at}");
+    (world.misses_nothing()).unwrap_or_else(|e| panic!("{when}: {e}"));
+    world.prune_all();
+    world.pass(2 * DAY);
+    world.prune_all();
+    world.pass(2 * DAY);
+    is_at_peace(world, &when);
+}
+
+#[test]
+fn what_one_marker_of_two_names_is_not_missed() {
+    for ended in [false, true] {
+        let mut world = due();
+        dies_after_its_marker(&world);
+        // Another one comes upon an archive that its writer removes, and dies too.
+        world.back_up("5", &disk(5, 7));
+        dies_after_its_marker(&world);
+        assert_eq!(markers(&world), 2);
+        world.memory.remove(&record("5")).unwrap();
+        world.archives.remove(&name("5"));
+        if ended {
+            // The one that ended what both swept died before it removed the other's marker.
+            let generation = world.files("prune").remove(0);
+            world.memory.remove(&generation.parse().unwrap()).unwrap();
+        }
+        is_at_peace(&world, &format!("{ended}"));
+    }
+}
+
+#[test]
+fn what_all_markers_name_is_missed_until_a_confirmed_sweep_names_it_no_more() {
+    let mut world = due();
+    world.back_up("5", &disk(5, 7));
+    dies_after_its_marker(&world);
+    world.prune_all();
+    let length = world.memory.length(&record("5")).unwrap();
+    let bytes = world.memory.read(&record("5"), 0..length).unwrap();
+    world.memory.remove(&record("5")).unwrap();
+    world.archives.remove(&name("5"));
+    let error = prune(&world.open(), &asking()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("not listed"), "{error}");
+    // Until then it may come back, and is no late archive.
+    world.pass(2 * DAY);
+    world.prune().unwrap();
+    let back = world.fork();
+    back.memory.put(&record("5"), &bytes).unwrap();
+    assert!(back.open().snapshots().unwrap().contains(&name("5")));
+    world.pass(2 * DAY);
+    assert!(world.misses_nothing().is_err());
+    world.prune_all();
+    is_at_peace(&world, "confirmed");
+}
+
+#[test]
+fn what_a_sweep_names_and_its_writer_removes_is_not_missed_later() {
+    let mut world = due();
+    world.back_up("5", &disk(5, 7));
+    let report = prune_with(&world, &asking(), puts_marker, |world| {
+        world.memory.remove(&record("5")).unwrap();
+    });
+    assert!(report.unwrap().swept.unwrap().deleted.number > 0);
+    world.archives.remove(&name("5"));
+    is_at_peace(&world, "swept");
+}
+
+#[test]
+fn a_sweep_whose_lists_lack_what_is_there_deletes_nothing() {
+    let lag = 1000;
+    let mut world = due();
+    let stale = Arc::new(Stale::new(Arc::clone(&world.memory), world.time(), lag));
+    let storage = Arc::clone(&stale) as Arc<dyn Storage>;
+    support::backup(
+        &world.open_on(Arc::clone(&storage)).unwrap(),
+        &name("5"),
+        None,
+        &disk(5, 7),
+    )
+    .unwrap();
+    world.archives.insert(name("5"), Content::Disk(disk(5, 7)));
+    world.pass(lag);
+    let (others, done) = (world.same(), AtomicBool::new(false));
+    let between = Between::new(storage, move |step| {
+        if puts_marker(step) && !done.swap(true, Ordering::SeqCst) {
+            // From here on lists are of a time before the archive.
+            others.pass(-lag / 2);
+        }
+    });
+    let packs = world.files("packs");
+    let error = prune(&world.open_on(Arc::new(between)).unwrap(), &options()).unwrap_err();
+    assert!(error.to_string().contains("contradict"), "{error}");
+    assert_eq!(world.files("packs"), packs);
+    world.holds().unwrap();
+}
+
+/// Commits an archive, which may be one that a sweep misses, while this happens at each
+/// step after its snapshot was put.
+fn commit_late(
+    world: &World,
+    miss: bool,
+    mut then: impl FnMut(&World, Step<'_>) + Send + 'static,
+) -> Result<()> {
+    let writes = Arc::new(Between::new(world.storage(), |_| {}));
+    let repository = world
+        .open_on_with_its_clock(Arc::clone(&writes) as _)
+        .unwrap();
+    let (writer, record) = begin(&repository, None, &disk(5, 7)).unwrap();
+    let (others, mut put) = (world.same(), false);
+    writes.hook(move |step| {
+        let (moment, operation, file) = step;
+        let puts = operation == "put" && file.starts_with("snapshots/");
+        if miss && puts && moment == Moment::Before {
+            dies_after_its_marker(&others);
+        }
+        put |= puts && moment == Moment::After;
+        if put {
+            then(&others, step);
+        }
+    });
+    let committed = writer.commit(&name("5"), snapshot(vec![record]));
+    committed.map(drop)
+}
+
+#[test]
+fn a_writer_does_not_remove_what_a_sweep_has_come_upon_while_it_proved_it() {
+    let mut world = due();
+    let before = world.files("packs");
+    let mut kept = None;
+    let committed = commit_late(&world, true, move |world, (moment, operation, file)| {
+        if (moment, operation, file) == (Moment::After, "list", "prune") && kept.is_none() {
+            // One of its packs is not there for a while.
+            let own = world.files("packs").into_iter();
+            let pack = own.into_iter().find(|pack| !before.contains(pack)).unwrap();
+            let pack = pack.parse().unwrap();
+            let length = world.memory.length(&pack).unwrap();
+            kept = Some((pack.clone(), world.memory.read(&pack, 0..length).unwrap()));
+            world.memory.remove(&pack).unwrap();
+        }
+        if (moment, operation, file) != (Moment::Before, "length", "config") {
+            return;
+        }
+        let Some((pack, bytes)) = &kept else {
+            return;
+        };
+        if world.memory.length(pack).is_err() && !world.files("prune")[0].ends_with("-swept") {
+            // It is back when another one sweeps, and gone again.
+            world.memory.put(pack, bytes).unwrap();
+            world.prune().unwrap();
+            world.memory.remove(pack).unwrap();
+            world.pass(60);
+        }
+    });
+    committed.unwrap();
+    assert!(world.memory.length(&record("5")).is_ok(), "it was removed");
+    (world.misses_nothing()).unwrap();
+    // Its damage is told.
+    world.archives.insert(name("5"), Content::Disk(disk(5, 7)));
+    let damaged = world.holds().unwrap_err();
+    assert!(damaged.contains("in no pack"), "{damaged}");
+}
+
+/// Commits an archive while lists of `prune/` show a generation that is gone, in a world that goes on
+/// for so many seconds; whether it is there afterwards.
+fn commit_while_lists_are_old(world: &World, miss: bool, seconds: i64) -> bool {
+    let generation = world.files("prune").remove(0);
+    let file: FileName = generation.parse().unwrap();
+    let length = world.memory.length(&file).unwrap();
+    let bytes = world.memory.read(&file, 0..length).unwrap();
+    let mut slept = false;
+    let committed = commit_late(world, miss, move |world, (moment, operation, folder)| {
+        if !std::mem::replace(&mut slept, true) {
+            world.pass(seconds);
+        }
+        if (operation, folder) == ("list", "prune") {
+            match moment {
+                Moment::Before => world.memory.put(&file, &bytes).unwrap(),
+                Moment::After => world.memory.remove(&file).unwrap(),
+            }
+        }
+    });
+    assert_eq!(committed.unwrap_err().kind(), ErrorKind::Swept);
+    world.memory.length(&record("5")).is_ok()
+}
+
+#[test]
+fn an_archive_that_cannot_be_proven_is_not_removed_if_it_is_late() {
+    let mut world = due();
+    assert!(
+        commit_while_lists_are_old(&world, true, 0),
+        "it was removed"
+    );
+    // It is whole, so it is listed.
+    world.archives.insert(name("5"), Content::Disk(disk(5, 7)));
+    world.holds().unwrap();
+    world.prune_all();
+    world.holds().unwrap();
+    // If it is not whole, nobody is shown it.
+    let world = due();
+    let before = world.files("packs");
+    assert!(commit_while_lists_are_old(&world, true, 0));
+    for pack in world.files("packs") {
+        if !before.contains(&pack) {
+            world.memory.remove(&pack.parse().unwrap()).unwrap();
+        }
+    }
+    world.holds().unwrap();
+    // No marker tells that it is late.
+    let world = due();
+    let seconds = i64::try_from(limits::WRITER_SECONDS_MAX).unwrap() + 1;
+    assert!(!commit_while_lists_are_old(&world, false, seconds));
+    world.holds().unwrap();
+}
