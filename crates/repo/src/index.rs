@@ -74,8 +74,9 @@ pub(crate) struct Pack {
     pub(crate) class: Class,
     /// Bytes of its file.
     pub(crate) length: u32,
-    /// A generation condemns it: it is read and copied from, but nothing may rely on it.
-    pub(crate) condemned: bool,
+    /// The lowest number of a generation that condemns it: it is read and copied from, but nothing
+    /// may rely on it.
+    pub(crate) condemned: Option<u32>,
     /// It was there once, and is not any more: what is in it lies elsewhere, or nowhere.
     pub(crate) gone: bool,
     /// What is in it is known: by a table, …
@@ -87,7 +88,12 @@ pub(crate) struct Pack {
 impl Pack {
     /// Whether a chunk in it has a home.
     pub(crate) fn is_home(&self) -> bool {
-        !self.condemned && !self.gone
+        self.is_home_until(u32::MAX)
+    }
+
+    /// The same if generations with higher numbers than this did not condemn anything.
+    fn is_home_until(&self, generation: u32) -> bool {
+        !self.gone && self.condemned.is_none_or(|number| number > generation)
     }
 }
 
@@ -233,7 +239,7 @@ impl Index {
                 match read_pack(&**storage, keys, id, length) {
                     Ok(pack) => {
                         // What is condemned is not relied on, so it need not last.
-                        if !seen.condemned.contains(&id) {
+                        if !seen.condemned.contains_key(&id) {
                             self.adopted.push(id);
                         }
                         self.add(pack);
@@ -245,7 +251,8 @@ impl Index {
         }
         for pack in &mut self.packs {
             // Never taken back: who condemned it may be about to delete it.
-            pack.condemned |= seen.condemned.contains(&pack.id);
+            let condemned = seen.condemned.get(&pack.id).copied();
+            pack.condemned = pack.condemned.into_iter().chain(condemned).min();
         }
         // Last: whoever finds it to be as it was trusts that all else is known too.
         self.seen = seen;
@@ -351,6 +358,13 @@ impl Index {
     /// Where a chunk lies in a pack that is not condemned: only on that may anything rely.
     pub(crate) fn home(&self, id: &ChunkId) -> Result<Option<Location>> {
         Ok(self.find(id)?.filter(|place| self.is_home(place)))
+    }
+
+    /// The same if generations with higher numbers than this did not condemn anything.
+    pub(crate) fn home_until(&self, id: &ChunkId, generation: u32) -> Result<Option<Location>> {
+        let is_home = |pack: &Pack| pack.is_home_until(generation);
+        let mut places = self.all(id)?.into_iter();
+        Ok(places.find(|place| self.pack(place.pack).is_some_and(is_home)))
     }
 
     fn is_home(&self, place: &Location) -> bool {
@@ -484,7 +498,7 @@ fn numbered(
             id,
             class,
             length,
-            condemned: false,
+            condemned: None,
             gone: false,
             tabled: false,
             loaded: false,

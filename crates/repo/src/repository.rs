@@ -52,7 +52,7 @@ pub struct Repository {
 type PackKey = Arc<Mutex<Option<Result<Arc<Cipher>>>>>;
 
 /// How a chunk is looked up.
-type Find = fn(&Index, &ChunkId) -> Result<Option<Location>>;
+type Find<'f> = &'f dyn Fn(&Index, &ChunkId) -> Result<Option<Location>>;
 
 fn config_file() -> FileName {
     "config".parse().expect("a constant name is valid")
@@ -318,15 +318,20 @@ impl Repository {
     /// Where a chunk lies. If it is nowhere, the index is read again, once after snapshots were
     /// last seen.
     pub(crate) fn find(&self, id: &ChunkId) -> Result<Location> {
-        self.locate(id, Index::find)
+        self.locate(id, &Index::find)
     }
 
     /// The same of a place that a new archive may rely on.
     pub(crate) fn home(&self, id: &ChunkId) -> Result<Location> {
-        self.locate(id, Index::home)
+        self.locate(id, &Index::home)
     }
 
-    fn locate(&self, id: &ChunkId, find: Find) -> Result<Location> {
+    /// The same if generations with higher numbers than this did not condemn anything.
+    pub(crate) fn home_until(&self, id: &ChunkId, generation: u32) -> Result<Location> {
+        self.locate(id, &|index, id| index.home_until(id, generation))
+    }
+
+    fn locate(&self, id: &ChunkId, find: Find<'_>) -> Result<Location> {
         if let Some(found) = self.indexed(id, find)? {
             return Ok(found);
         }
@@ -343,11 +348,11 @@ impl Repository {
 
     /// Whether the index has a chunk where a new archive may rely on it. Nothing of it is read.
     pub fn has_chunk(&self, id: &ChunkId) -> Result<bool> {
-        self.indexed(id, Index::home).map(|found| found.is_some())
+        self.indexed(id, &Index::home).map(|found| found.is_some())
     }
 
     /// Where a chunk lies, by the index as it is.
-    fn indexed(&self, id: &ChunkId, find: Find) -> Result<Option<Location>> {
+    fn indexed(&self, id: &ChunkId, find: Find<'_>) -> Result<Option<Location>> {
         let find = || find(&self.index(), id);
         match find() {
             // A table was merged with others, and removed.

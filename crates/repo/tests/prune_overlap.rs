@@ -7,6 +7,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 
 use snapkeep_repo::{
     ErrorKind, FileName, PruneOptions, PruneReport, Result, Storage, limits, prune,
@@ -328,4 +329,58 @@ fn an_archive_that_cannot_be_proven_is_not_removed_if_it_is_late() {
     let seconds = i64::try_from(limits::WRITER_SECONDS_MAX).unwrap() + 1;
     assert!(!commit_while_lists_are_old(&world, false, seconds));
     world.holds().unwrap();
+}
+
+/// A sweep misses an archive whose writer has all but its record stored, and the mark after it has
+/// looked what is needed when the record is put: it condemns all that only this archive needs.
+fn made_while_a_mark_looks(world: &mut World) {
+    let waits = Arc::new(Between::new(world.storage(), |_| {}));
+    let repository = world.open_on(Arc::clone(&waits) as _).unwrap();
+    let bytes = disk(5, 7);
+    let (writer, record) = begin(&repository, None, &bytes).unwrap();
+    let ((arrived, arrives), (go, goes), (made, is_made)) = (channel(), channel(), channel());
+    waits.hook(move |(moment, operation, file)| {
+        if (moment, operation) == (Moment::Before, "put") && file.starts_with("snapshots/") {
+            arrived.send(()).unwrap();
+            goes.recv().unwrap();
+        }
+    });
+    let writer = std::thread::spawn(move || {
+        let committed = writer.commit(&name("5"), snapshot(vec![record]));
+        made.send(()).unwrap();
+        committed.map(drop)
+    });
+    arrives.recv().unwrap();
+    let at_once = PruneOptions {
+        grace: 0,
+        ..options()
+    };
+    let puts_generation = |(moment, operation, file): Step<'_>| {
+        let other = file.ends_with("-swept") || file.ends_with("-probe");
+        let is_generation = file.starts_with("prune/") && !other;
+        (moment, operation) == (Moment::Before, "put") && is_generation
+    };
+    let report = prune_with(world, &at_once, puts_generation, move |_| {
+        go.send(()).unwrap();
+        is_made.recv().unwrap();
+    });
+    let report = report.unwrap();
+    assert!(report.marked.unwrap().condemned.number > 0, "{report:?}");
+    writer.join().unwrap().unwrap();
+    world.archives.insert(name("5"), Content::Disk(bytes));
+}
+
+#[test]
+fn a_late_archive_is_there_though_a_later_mark_condemns_what_it_needs() {
+    let mut world = due();
+    made_while_a_mark_looks(&mut world);
+    world.holds().unwrap();
+    // Also while it is swept, and if that sweep dies once it has said what stays.
+    world.pass(2 * DAY);
+    dies_after_its_marker(&world);
+    world.holds().unwrap();
+    world.pass(2 * DAY);
+    is_at_peace(&world, "at last");
+    world.holds().unwrap();
+    assert_eq!(world.leftovers(), Vec::<String>::new());
 }

@@ -33,7 +33,7 @@ pub(crate) fn prove(
     name: &SnapshotName,
     snapshot: &Snapshot,
 ) -> Result<u32> {
-    match look_for_homes(repository, snapshot)? {
+    match look_for_homes(repository, snapshot, u32::MAX)? {
         Proof::Whole(newest) => Ok(newest),
         Proof::Broken => Err(broken(name)),
         Proof::Unknown => Err(unknown(name)),
@@ -56,7 +56,8 @@ fn unknown(name: &SnapshotName) -> Error {
     Error::new(ErrorKind::Swept, what)
 }
 
-fn look_for_homes(repository: &Repository, snapshot: &Snapshot) -> Result<Proof> {
+/// What is condemned by generations with higher numbers than `until` counts as home.
+fn look_for_homes(repository: &Repository, snapshot: &Snapshot, until: u32) -> Result<Proof> {
     repository.refresh()?;
     repository.refresh_condemned()?;
     if repository.index().seen().vanished {
@@ -70,7 +71,7 @@ fn look_for_homes(repository: &Repository, snapshot: &Snapshot) -> Result<Proof>
     // at most too early.
     let proof = if vanished {
         Proof::Unknown
-    } else if Needs::of_homes(repository).are_met(snapshot)? {
+    } else if Needs::of_homes_until(repository, until).are_met(snapshot)? {
         return Ok(Proof::Whole(newest));
     } else {
         Proof::Broken
@@ -94,10 +95,14 @@ pub(crate) fn look_again(
         let at = Moment::now(clock);
         let slept = begun.is_before(clock, limits::WRITER_SECONDS_MAX);
         // Each time: a sweep that came upon it since names it.
-        if !slept && !is_missed(repository, name, snapshot)? {
+        let until = if slept {
+            u32::MAX
+        } else if let Some(marker) = missed_by(repository, name, snapshot)? {
+            marker
+        } else {
             return Ok(());
-        }
-        let (error, known) = match look_for_homes(repository, snapshot) {
+        };
+        let (error, known) = match look_for_homes(repository, snapshot, until) {
             Ok(Proof::Whole(_)) => {
                 let doomed = repository.check_not_doomed(name);
                 match doomed.and_then(|()| repository.storage.length(&file)) {
@@ -137,35 +142,50 @@ pub(crate) fn take_away(repository: &Repository, name: &SnapshotName, snapshot: 
     }
 }
 
-/// Whether a sweep may have missed an archive that was just put, by what is in `prune/` now.
-fn is_missed(repository: &Repository, name: &SnapshotName, snapshot: &Snapshot) -> Result<bool> {
+/// The highest number of a marker whose sweep may have missed an archive that was just put, by what is
+/// in `prune/` now.
+fn missed_by(
+    repository: &Repository,
+    name: &SnapshotName,
+    snapshot: &Snapshot,
+) -> Result<Option<u32>> {
     let folder = Folder::list(&*repository.storage)?;
     if folder.newest_marker() <= snapshot.generation {
-        return Ok(false);
+        return Ok(None);
     }
     let markers = repository.markers(&folder)?;
     // One that vanished meanwhile was replaced by one that this has not seen.
-    let all = markers.len() == folder.markers.len();
-    Ok(!all || is_late(&markers, name, snapshot, false))
+    if markers.len() < folder.markers.len() {
+        return Ok(Some(u32::MAX));
+    }
+    Ok(late_by(&markers, name, snapshot, false))
 }
 
 /// Whether readers take an archive for late, whatever becomes of it.
 fn is_hidden(repository: &Repository, name: &SnapshotName, snapshot: &Snapshot) -> bool {
     let markers = repository.all_markers();
-    markers.is_ok_and(|markers| is_late(&markers, name, snapshot, true))
+    markers.is_ok_and(|markers| late_by(&markers, name, snapshot, true).is_some())
 }
 
-/// Whether a sweep may have missed an archive: its writer had not seen what was condemned, and it
-/// is not among those that the sweep found. Of markers that cannot be read this is taken for what
-/// they say.
-fn is_late(markers: &[Marker], name: &SnapshotName, snapshot: &Snapshot, damaged: bool) -> bool {
-    let mut later = (markers.iter()).filter(|marker| marker.number > snapshot.generation);
-    later.any(|marker| !marker.names(name, damaged))
+/// The highest number of a marker whose sweep may have missed an archive: its writer had not seen what
+/// was condemned, and it is not among those that the sweep found. What is condemned by generations
+/// with higher numbers is swept by others, which come upon it. Of markers that cannot be read
+/// `damaged` is taken for what they say.
+fn late_by(
+    markers: &[Marker],
+    name: &SnapshotName,
+    snapshot: &Snapshot,
+    damaged: bool,
+) -> Option<u32> {
+    let later = (markers.iter()).filter(|marker| marker.number > snapshot.generation);
+    let missed = later.filter(|marker| !marker.names(name, damaged));
+    missed.map(|marker| marker.number).max()
 }
 
 impl Repository {
     /// Those of these archives that are late: a sweep may have missed them, and not all that they
-    /// need has a home. Their writers have not told anybody that they are there, and will not.
+    /// need lies where that one deletes nothing. Their writers have not told anybody that they are
+    /// there, and will not.
     /// Markers that cannot be read make none late: see [`damaged_markers`](Self::damaged_markers).
     pub fn late(&self, names: &[SnapshotName]) -> Result<HashSet<SnapshotName>> {
         let mut late = HashSet::new();
@@ -185,13 +205,13 @@ impl Repository {
                 // Whoever reads it tells what is wrong with it.
                 Err(_) => continue,
             };
-            if !is_late(&markers, name, &snapshot, true) {
+            let Some(marker) = late_by(&markers, name, &snapshot, true) else {
                 continue;
-            }
+            };
             if !std::mem::replace(&mut refreshed, true) {
                 self.refresh()?;
             }
-            match Needs::of_homes(self).are_met(&snapshot) {
+            match Needs::of_homes_until(self, marker).are_met(&snapshot) {
                 Ok(true) => drop(self.whole().insert(name.clone())),
                 Ok(false) => drop(late.insert(name.clone())),
                 // One that is damaged is listed, and whoever reads it is told.

@@ -1,6 +1,6 @@
 //! The folder `prune/`, as everybody reads it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{MutexGuard, PoisonError};
 
 use crate::format::envelope::{self, Kind};
@@ -77,7 +77,8 @@ pub(crate) struct Seen {
     files: BTreeSet<FileName>,
     /// The highest number.
     pub(crate) newest: u32,
-    pub(crate) condemned: HashSet<PackId>,
+    /// Each with the lowest number of a generation that condemns it.
+    pub(crate) condemned: HashMap<PackId, u32>,
     /// A generation is listed, and not there: it was just swept, or lists are old.
     pub(crate) vanished: bool,
     /// Why it is not known what is condemned, if it is not.
@@ -91,9 +92,14 @@ impl Seen {
             newest: folder.newest(),
             ..Self::default()
         };
-        for (file, _) in &folder.generations {
+        for (file, number) in &folder.generations {
             match read_generation(storage, keys, file) {
-                Ok(generation) => seen.condemned.extend(generation.packs),
+                Ok(generation) => {
+                    for pack in generation.packs {
+                        let lowest = seen.condemned.entry(pack).or_insert(*number);
+                        *lowest = (*lowest).min(*number);
+                    }
+                }
                 // It was swept since, so its packs are gone.
                 Err(e) if e.kind() == ErrorKind::NotFound => seen.vanished = true,
                 Err(e) => {

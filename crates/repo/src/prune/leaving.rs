@@ -20,7 +20,7 @@ pub fn leaving(repository: &Repository) -> Result<HashSet<FileName>> {
         }
     }
     let index = repository.index();
-    let condemned = index.packs().iter().filter(|pack| pack.condemned);
+    let condemned = index.packs().iter().filter(|pack| pack.condemned.is_some());
     files.extend(condemned.map(|pack| pack_file(&pack.id)));
     Ok(files)
 }

@@ -19,8 +19,8 @@ pub(crate) struct Needs<'r> {
     repository: &'r Repository,
     /// By the places that stand for chunks.
     pub(crate) marks: Marks,
-    /// Whether a chunk must have a home; else any place will do.
-    homes: bool,
+    /// Up to which generation none may condemn where a chunk lies; if `None`, any place will do.
+    homes: Option<u32>,
     /// Whether the last failure was that a chunk is nowhere.
     pub(crate) lost: bool,
     /// Chunks that are still to be marked: in order of their identities they are found sooner.
@@ -44,15 +44,20 @@ enum Todo {
 impl<'r> Needs<'r> {
     /// Of chunks that are anywhere.
     pub(crate) fn of_all(repository: &'r Repository) -> Self {
-        Self::new(repository, false)
+        Self::new(repository, None)
     }
 
     /// Of chunks that have a home.
     pub(crate) fn of_homes(repository: &'r Repository) -> Self {
-        Self::new(repository, true)
+        Self::new(repository, Some(u32::MAX))
     }
 
-    fn new(repository: &'r Repository, homes: bool) -> Self {
+    /// Of chunks that would have one if generations with higher numbers than this condemned nothing.
+    pub(crate) fn of_homes_until(repository: &'r Repository, generation: u32) -> Self {
+        Self::new(repository, Some(generation))
+    }
+
+    fn new(repository: &'r Repository, homes: Option<u32>) -> Self {
         Self {
             repository,
             marks: Marks::default(),
@@ -144,10 +149,9 @@ impl<'r> Needs<'r> {
 
     /// The place that stands for a chunk; `None` if it is nowhere.
     fn place(&self, id: &ChunkId) -> Result<Option<Location>> {
-        let found = if self.homes {
-            self.repository.home(id)
-        } else {
-            self.repository.find(id)
+        let found = match self.homes {
+            Some(generation) => self.repository.home_until(id, generation),
+            None => self.repository.find(id),
         };
         match found {
             Ok(_) => self.repository.index().standing(id),
