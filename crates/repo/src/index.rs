@@ -64,10 +64,6 @@ impl Location {
 }
 
 /// A pack that the index knows.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is known by itself, and any of them may be so together"
-)]
 #[derive(Clone, Debug)]
 pub(crate) struct Pack {
     pub(crate) id: PackId,
@@ -346,29 +342,28 @@ impl Index {
 
     /// Where a chunk lies, its home first if it has one.
     pub(crate) fn find(&self, id: &ChunkId) -> Result<Option<Location>> {
-        let first = self.chunks.part(id).get(id);
-        if let Some(place) = first.filter(|place| self.is_home(place)) {
-            return Ok(Some(*place));
+        match self.home(id)? {
+            None => Ok(self.all(id)?.first().copied()),
+            home => Ok(home),
         }
-        let all = self.all(id)?;
-        let home = all.iter().find(|place| self.is_home(place));
-        Ok(home.or_else(|| all.first()).copied())
     }
 
     /// Where a chunk lies in a pack that is not condemned: only on that may anything rely.
     pub(crate) fn home(&self, id: &ChunkId) -> Result<Option<Location>> {
-        Ok(self.find(id)?.filter(|place| self.is_home(place)))
+        self.home_until(id, u32::MAX)
     }
 
     /// The same if generations with higher numbers than this did not condemn anything.
     pub(crate) fn home_until(&self, id: &ChunkId, generation: u32) -> Result<Option<Location>> {
-        let is_home = |pack: &Pack| pack.is_home_until(generation);
-        let mut places = self.all(id)?.into_iter();
-        Ok(places.find(|place| self.pack(place.pack).is_some_and(is_home)))
-    }
-
-    fn is_home(&self, place: &Location) -> bool {
-        self.is_there(place) && self.pack(place.pack).is_some_and(Pack::is_home)
+        let is_home = |place: &Location| {
+            let pack = self.pack(place.pack);
+            self.is_there(place) && pack.is_some_and(|pack| pack.is_home_until(generation))
+        };
+        let first = self.chunks.part(id).get(id);
+        if let Some(place) = first.filter(|place| is_home(place)) {
+            return Ok(Some(*place));
+        }
+        Ok(self.all(id)?.into_iter().find(is_home))
     }
 
     /// Tells one state of the index from another.

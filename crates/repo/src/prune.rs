@@ -267,7 +267,11 @@ impl Run<'_> {
         self.repository.refresh_condemned()?;
         let index = self.repository.index();
         let mut amount = Amount::default();
-        for pack in index.packs().iter().filter(|p| p.condemned.is_some() && !p.gone) {
+        for pack in index
+            .packs()
+            .iter()
+            .filter(|p| p.condemned.is_some() && !p.gone)
+        {
             amount.add(u64::from(pack.length));
         }
         Ok(amount)

@@ -5,9 +5,8 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
 
 use snapkeep_repo::{
     ErrorKind, FileName, PruneOptions, PruneReport, Result, Storage, limits, prune,
@@ -173,15 +172,19 @@ fn what_all_markers_name_is_missed_until_a_confirmed_sweep_names_it_no_more() {
 }
 
 #[test]
-fn what_a_sweep_names_and_its_writer_removes_is_not_missed_later() {
+fn an_archive_that_vanishes_while_a_sweep_looks_stops_it() {
     let mut world = due();
     world.back_up("5", &disk(5, 7));
-    let report = prune_with(&world, &asking(), puts_marker, |world| {
-        world.memory.remove(&record("5")).unwrap();
-    });
-    assert!(report.unwrap().swept.unwrap().deleted.number > 0);
+    let vanishes = |world: &World| world.memory.remove(&record("5")).unwrap();
+    let packs = world.files("packs");
+    let kept = world.fork();
+    let error = prune_with(&kept, &asking(), puts_marker, vanishes).unwrap_err();
+    assert!(error.to_string().contains("is gone now"), "{error}");
+    assert_eq!(kept.files("packs"), packs);
+    let report = prune_with(&world, &options(), puts_marker, vanishes).unwrap();
+    assert!(report.swept.unwrap().deleted.number > 0);
     world.archives.remove(&name("5"));
-    is_at_peace(&world, "swept");
+    is_at_peace(&world, "confirmed");
 }
 
 #[test]
@@ -241,44 +244,6 @@ fn commit_late(
     committed.map(drop)
 }
 
-#[test]
-fn a_writer_does_not_remove_what_a_sweep_has_come_upon_while_it_proved_it() {
-    let mut world = due();
-    let before = world.files("packs");
-    let mut kept = None;
-    let committed = commit_late(&world, true, move |world, (moment, operation, file)| {
-        if (moment, operation, file) == (Moment::After, "list", "prune") && kept.is_none() {
-            // One of its packs is not there for a while.
-            let own = world.files("packs").into_iter();
-            let pack = own.into_iter().find(|pack| !before.contains(pack)).unwrap();
-            let pack = pack.parse().unwrap();
-            let length = world.memory.length(&pack).unwrap();
-            kept = Some((pack.clone(), world.memory.read(&pack, 0..length).unwrap()));
-            world.memory.remove(&pack).unwrap();
-        }
-        if (moment, operation, file) != (Moment::Before, "length", "config") {
-            return;
-        }
-        let Some((pack, bytes)) = &kept else {
-            return;
-        };
-        if world.memory.length(pack).is_err() && !world.files("prune")[0].ends_with("-swept") {
-            // It is back when another one sweeps, and gone again.
-            world.memory.put(pack, bytes).unwrap();
-            world.prune().unwrap();
-            world.memory.remove(pack).unwrap();
-            world.pass(60);
-        }
-    });
-    committed.unwrap();
-    assert!(world.memory.length(&record("5")).is_ok(), "it was removed");
-    (world.misses_nothing()).unwrap();
-    // Its damage is told.
-    world.archives.insert(name("5"), Content::Disk(disk(5, 7)));
-    let damaged = world.holds().unwrap_err();
-    assert!(damaged.contains("in no pack"), "{damaged}");
-}
-
 /// Commits an archive while lists of `prune/` show a generation that is gone, in a world that goes on
 /// for so many seconds; whether it is there afterwards.
 fn commit_while_lists_are_old(world: &World, miss: bool, seconds: i64) -> bool {
@@ -303,18 +268,18 @@ fn commit_while_lists_are_old(world: &World, miss: bool, seconds: i64) -> bool {
 }
 
 #[test]
-fn an_archive_that_cannot_be_proven_is_not_removed_if_it_is_late() {
-    let mut world = due();
-    assert!(
-        commit_while_lists_are_old(&world, true, 0),
-        "it was removed"
-    );
-    // It is whole, so it is listed.
-    world.archives.insert(name("5"), Content::Disk(disk(5, 7)));
-    world.holds().unwrap();
-    world.prune_all();
-    world.holds().unwrap();
-    // If it is not whole, nobody is shown it.
+fn an_archive_of_which_nothing_can_be_told_stays() {
+    let slept = i64::try_from(limits::WRITER_SECONDS_MAX).unwrap() + 1;
+    for (miss, seconds) in [(true, 0), (false, slept)] {
+        let mut world = due();
+        assert!(commit_while_lists_are_old(&world, miss, seconds));
+        // It is whole, so it is listed.
+        world.archives.insert(name("5"), Content::Disk(disk(5, 7)));
+        world.holds().unwrap();
+        world.prune_all();
+        world.holds().unwrap();
+    }
+    // If it is late and not whole, nobody is shown it.
     let world = due();
     let before = world.files("packs");
     assert!(commit_while_lists_are_old(&world, true, 0));
@@ -324,56 +289,61 @@ fn an_archive_that_cannot_be_proven_is_not_removed_if_it_is_late() {
         }
     }
     world.holds().unwrap();
-    // No marker tells that it is late.
-    let world = due();
-    let seconds = i64::try_from(limits::WRITER_SECONDS_MAX).unwrap() + 1;
-    assert!(!commit_while_lists_are_old(&world, false, seconds));
-    world.holds().unwrap();
 }
 
 /// A sweep misses an archive whose writer has all but its record stored, and the mark after it has
-/// looked what is needed when the record is put: it condemns all that only this archive needs.
-fn made_while_a_mark_looks(world: &mut World) {
+/// looked what is needed when the record is put: it condemns all that only this archive needs. If the
+/// writer sleeps then, it looks again while the next sweep has just named it. What it says.
+fn made_while_a_mark_looks(world: &mut World, sleeps: bool) -> Result<()> {
     let waits = Arc::new(Between::new(world.storage(), |_| {}));
-    let repository = world.open_on(Arc::clone(&waits) as _).unwrap();
+    let storage = Arc::clone(&waits) as Arc<dyn Storage>;
+    let repository = world.open_on_with_its_clock(storage).unwrap();
     let bytes = disk(5, 7);
     let (writer, record) = begin(&repository, None, &bytes).unwrap();
-    let ((arrived, arrives), (go, goes), (made, is_made)) = (channel(), channel(), channel());
+    let meet = Arc::new(Barrier::new(2));
+    let met = Arc::clone(&meet);
     waits.hook(move |(moment, operation, file)| {
-        if (moment, operation) == (Moment::Before, "put") && file.starts_with("snapshots/") {
-            arrived.send(()).unwrap();
-            goes.recv().unwrap();
+        let puts = operation == "put" && file.starts_with("snapshots/");
+        if puts && (moment == Moment::Before || sleeps) {
+            met.wait();
+            met.wait();
         }
     });
+    let met = Arc::clone(&meet);
     let writer = std::thread::spawn(move || {
         let committed = writer.commit(&name("5"), snapshot(vec![record]));
-        made.send(()).unwrap();
+        met.wait();
         committed.map(drop)
     });
-    arrives.recv().unwrap();
-    let at_once = PruneOptions {
-        grace: 0,
-        ..options()
+    meet.wait();
+    let met = Arc::clone(&meet);
+    let goes_on = move |_: &World| {
+        met.wait();
+        met.wait();
     };
     let puts_generation = |(moment, operation, file): Step<'_>| {
         let other = file.ends_with("-swept") || file.ends_with("-probe");
         let is_generation = file.starts_with("prune/") && !other;
         (moment, operation) == (Moment::Before, "put") && is_generation
     };
-    let report = prune_with(world, &at_once, puts_generation, move |_| {
-        go.send(()).unwrap();
-        is_made.recv().unwrap();
-    });
-    let report = report.unwrap();
-    assert!(report.marked.unwrap().condemned.number > 0, "{report:?}");
-    writer.join().unwrap().unwrap();
+    let at_once = PruneOptions {
+        grace: 0,
+        ..options()
+    };
+    let report = prune_with(world, &at_once, puts_generation, goes_on.clone()).unwrap();
+    assert!(report.marked.unwrap().condemned.number > 0);
+    if sleeps {
+        world.pass(2 * DAY);
+        prune_with(world, &options(), puts_marker, goes_on).unwrap();
+    }
     world.archives.insert(name("5"), Content::Disk(bytes));
+    writer.join().unwrap()
 }
 
 #[test]
 fn a_late_archive_is_there_though_a_later_mark_condemns_what_it_needs() {
     let mut world = due();
-    made_while_a_mark_looks(&mut world);
+    made_while_a_mark_looks(&mut world, false).unwrap();
     world.holds().unwrap();
     // Also while it is swept, and if that sweep dies once it has said what stays.
     world.pass(2 * DAY);
@@ -381,6 +351,15 @@ fn a_late_archive_is_there_though_a_later_mark_condemns_what_it_needs() {
     world.holds().unwrap();
     world.pass(2 * DAY);
     is_at_peace(&world, "at last");
+    assert_eq!(world.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_writer_that_slept_leaves_what_a_sweep_is_about_to_copy() {
+    let mut world = due();
+    let error = made_while_a_mark_looks(&mut world, true).unwrap_err();
+    assert!(error.to_string().contains("could not be proven"), "{error}");
     world.holds().unwrap();
+    is_at_peace(&world, "swept");
     assert_eq!(world.leftovers(), Vec::<String>::new());
 }

@@ -206,8 +206,8 @@ pub(super) fn run(settings: &Settings, list: &List, json: bool) -> Result<ExitCo
     })
 }
 
-/// One that was taken back just as a sweep began is named: somebody waits for it. Of others that are
-/// not listed something is gone.
+/// One that was taken back or made just as a sweep began is named: somebody waits for it. Of others
+/// that are not listed something is gone.
 fn add_late(found: &mut Listed, session: &Session, name: &SnapshotName) -> Result<()> {
     let repository = &session.repository;
     let is_forgotten = || {
@@ -217,9 +217,9 @@ fn add_late(found: &mut Listed, session: &Session, name: &SnapshotName) -> Resul
     match repository.waits_for_sweep(name) {
         Ok(true) if !is_forgotten() => {
             remark(&format!(
-                "archive {name} is there and not listed yet: it was taken back just as a pruning \
-                 began; that one copies what it needs or, if it was killed, a `snapkeep prune` two \
-                 days later"
+                "archive {name} is there and not listed yet: it was taken back or made just as a \
+                 pruning began; that one copies what it needs or, if it was killed, a `snapkeep \
+                 prune` two days later"
             ));
             found.late.push(name.to_string());
         }

@@ -71,7 +71,7 @@ impl Run<'_> {
         // Where none names an archive, another sweep of these generations deletes packs and index objects
         // alone, which are gone by now and whose names never come again: a higher marker keeps nothing.
         // That sweep finds the generations gone and has nothing to do, or is deleting the same. Its
-        // marker may name what a writer removed since, but later prunings miss only what both name.
+        // marker may name what this one deleted, but later prunings miss only what both name.
         let archives = (watch.due.iter()).any(|due| !due.generation.archives.is_empty());
         let (folder, times) = Folder::list_dated(&**storage)?;
         let (mut known, mut lower) = (HashSet::new(), Vec::new());

@@ -36,7 +36,7 @@ pub(crate) fn prove(
     match look_for_homes(repository, snapshot, u32::MAX)? {
         Proof::Whole(newest) => Ok(newest),
         Proof::Broken => Err(broken(name)),
-        Proof::Unknown => Err(unknown(name)),
+        Proof::Unknown => Err(unproven(name)),
     }
 }
 
@@ -48,10 +48,10 @@ fn broken(name: &SnapshotName) -> Error {
     Error::new(ErrorKind::Swept, what)
 }
 
-fn unknown(name: &SnapshotName) -> Error {
+fn unproven(name: &SnapshotName) -> Error {
     let what = format!(
-        "archive {name} could not be proven: the folder prune changed all the time while it was \
-         looked what is condemned; try again when prunings have ended"
+        "archive {name} could not be proven: prunings are at work on what it relies on. Once they \
+         have ended, it is listed if it is whole; the next backup stores what is not"
     );
     Error::new(ErrorKind::Swept, what)
 }
@@ -81,56 +81,42 @@ fn look_for_homes(repository: &Repository, snapshot: &Snapshot, until: u32) -> R
 }
 
 /// The second look of a commit, after its snapshot was put: if a sweep has begun that may not have
-/// seen it, or if the writer slept since it began, the archive is proven, or removed. One of which
-/// nothing can be told stays if it is late: it is listed if it is whole, and nobody was told of it.
+/// seen it, or if the writer slept since it began, the archive is proven. One that cannot be is removed if
+/// something of it is nowhere: no sweep counts on that. Of others one may: they stay, and are listed
+/// once they are whole.
 pub(crate) fn look_again(
     repository: &Repository,
     name: &SnapshotName,
     snapshot: &Snapshot,
     begun: Moment,
 ) -> Result<()> {
-    let file = name.file();
-    let clock = &*repository.clock;
-    let (error, known) = loop {
-        let at = Moment::now(clock);
-        let slept = begun.is_before(clock, limits::WRITER_SECONDS_MAX);
-        // Each time: a sweep that came upon it since names it.
-        let until = if slept {
-            u32::MAX
-        } else if let Some(marker) = missed_by(repository, name, snapshot)? {
-            marker
-        } else {
-            return Ok(());
-        };
-        let (error, known) = match look_for_homes(repository, snapshot, until) {
-            Ok(Proof::Whole(_)) => {
-                let doomed = repository.check_not_doomed(name);
-                match doomed.and_then(|()| repository.storage.length(&file)) {
-                    Ok(_) => return Ok(()),
-                    Err(e) => (e, true),
-                }
-            }
-            Ok(Proof::Broken) => (broken(name), true),
-            Ok(Proof::Unknown) => (unknown(name), false),
-            Err(e) => (e, true),
-        };
-        // A sweep may have come upon it since, and count on it.
-        let again =
-            error.kind() == ErrorKind::Swept && at.is_before(clock, limits::LOOK_SECONDS_MAX);
-        if !again {
-            break (error, known);
-        }
+    let until = if begun.is_before(&*repository.clock, limits::WRITER_SECONDS_MAX) {
+        u32::MAX
+    } else if let Some(marker) = missed_by(repository, name, snapshot)? {
+        marker
+    } else {
+        return Ok(());
     };
-    if error.kind() == ErrorKind::Swept {
-        // What stays behind is late, so it is not listed unless it is whole.
-        if known || !is_hidden(repository, name, snapshot) {
+    match look_for_homes(repository, snapshot, until)? {
+        Proof::Whole(_) => check_still_there(repository, name),
+        Proof::Broken if !Needs::of_all(repository).are_met(snapshot)? => {
             take_away(repository, name, snapshot);
+            Err(broken(name))
         }
-    } else if error.kind() == ErrorKind::NotFound {
-        let what = format!("archive {name} is not kept: it was pruned before it was proven");
-        return Err(Error::with_source(ErrorKind::Swept, what, error));
+        Proof::Broken | Proof::Unknown => Err(unproven(name)),
     }
-    Err(error)
+}
+
+/// Fails if a sweep has removed an archive that was proven, or may be about to.
+fn check_still_there(repository: &Repository, name: &SnapshotName) -> Result<()> {
+    repository.check_not_doomed(name)?;
+    match repository.storage.length(&name.file()) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            let what = format!("archive {name} is not kept: it was pruned before it was proven");
+            Err(Error::with_source(ErrorKind::Swept, what, e))
+        }
+        there => there.map(drop),
+    }
 }
 
 /// Removes an archive that nobody was told of, as far as that can be done, but not another of its name:
@@ -161,12 +147,6 @@ fn missed_by(
     Ok(late_by(&markers, name, snapshot, false))
 }
 
-/// Whether readers take an archive for late, whatever becomes of it.
-fn is_hidden(repository: &Repository, name: &SnapshotName, snapshot: &Snapshot) -> bool {
-    let markers = repository.all_markers();
-    markers.is_ok_and(|markers| late_by(&markers, name, snapshot, true).is_some())
-}
-
 /// The highest number of a marker whose sweep may have missed an archive: its writer had not seen what
 /// was condemned, and it is not among those that the sweep found. What is condemned by generations
 /// with higher numbers is swept by others, which come upon it. Of markers that cannot be read
@@ -184,8 +164,8 @@ fn late_by(
 
 impl Repository {
     /// Those of these archives that are late: a sweep may have missed them, and not all that they
-    /// need lies where that one deletes nothing. Their writers have not told anybody that they are
-    /// there, and will not.
+    /// need lies where that one deletes nothing. Nobody was told that they are there, or a sweep that
+    /// has come upon them is about to make them whole.
     /// Markers that cannot be read make none late: see [`damaged_markers`](Self::damaged_markers).
     pub fn late(&self, names: &[SnapshotName]) -> Result<HashSet<SnapshotName>> {
         let mut late = HashSet::new();

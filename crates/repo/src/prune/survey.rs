@@ -83,8 +83,8 @@ impl Run<'_> {
 
     /// Fails, unless it was confirmed, if archives are missing that were there at the last sweep,
     /// or all of them are. One is missed if all markers name it: of two sweeps at once, one may have
-    /// named what the other deleted, or what its writer removed. The newest marker without what is
-    /// gone, if others explain that.
+    /// named what the other deleted. The newest marker without what is gone, if others explain
+    /// that.
     pub(super) fn check_list(
         &self,
         survey: &Survey,
@@ -108,8 +108,9 @@ impl Run<'_> {
             .map(Survivor::of);
         let known: HashSet<_> = known.collect();
         let survivors = last.survivors()?;
-        let gone = || survivors.iter().filter(|one| !known.contains(one));
-        let missing = gone().filter(|one| others.iter().all(|other| other.names(one)));
+        let is_known = |one: &&Survivor| known.contains(one);
+        let is_told = |one: &&Survivor| others.iter().all(|other| other.names(one));
+        let missing = (survivors.iter()).filter(|one| !is_known(one) && is_told(one));
         let missing = missing.count();
         if missing > 0 {
             let why = format!(
@@ -118,15 +119,11 @@ impl Run<'_> {
                 survivors.len()
             );
             self.ask(&why)?;
-            // It may be back tomorrow.
-            return Ok(None);
         }
-        if gone().next().is_none() {
-            return Ok(None);
-        }
-        let there = survivors.iter().filter(|one| known.contains(one));
-        let there = Survivors::new(there.copied());
-        Ok(Some((last.number, there)))
+        // What is missing may be back tomorrow.
+        let rest = survivors.iter().filter(|one| is_known(one) || is_told(one));
+        let rest = Survivors::new(rest.copied());
+        Ok((rest.len() < survivors.len()).then_some((last.number, rest)))
     }
 
     /// Marks what the archives that stay need. Fails if anything of it cannot be read or found.

@@ -50,28 +50,28 @@ impl Run<'_> {
             let Some(begun) = self.put_marker(folder, times, &due)? else {
                 return Ok(None);
             };
-            self.remove_swept_markers(folder, times, begun.number)?;
             self.settle()?;
             Some(begun)
         };
         // From here on, whoever commits sees the marker, or is seen.
-        let folder = Folder::list(&*self.repository.storage)?;
-        due.retain(|due| due.is_in(&folder));
+        let now = Folder::list(&*self.repository.storage)?;
+        let condemned = archives_of(&due);
+        due.retain(|due| due.is_in(&now));
         if due.is_empty() {
             return Ok(Some(swept));
         }
         let survey = self.survey()?;
         let generations: Vec<_> = due.iter().map(|due| due.generation.clone()).collect();
-        let mut others = folder.clone();
+        let mut others = now.clone();
         if let Some(begun) = &begun {
             others.markers.retain(|(file, _)| *file != begun.file);
-            self.check_gone(begun, &survey)?;
+            self.check_gone(begun, &survey, &condemned)?;
         }
         self.check_list(&survey, &others, &generations)?;
-        let named: BTreeSet<&SnapshotName> = due
-            .iter()
-            .flat_map(|due| &due.generation.archives)
-            .collect();
+        if let Some(begun) = &begun {
+            self.remove_swept_markers(folder, times, begun.number)?;
+        }
+        let named = archives_of(&due);
         // What the marker names stays, also if it was forgotten again since: later prunings would
         // miss it.
         let survives =
@@ -84,7 +84,7 @@ impl Run<'_> {
             let rescued = self.rescue(&kept)?;
             Ok((kept, rescued))
         });
-        let (kept, rescued) = walked.map_err(|e| self.given_way(&folder, e))?;
+        let (kept, rescued) = walked.map_err(|e| self.given_way(&now, e))?;
         swept.rescued = rescued;
         let condemned: HashSet<PackId> = due
             .iter()
@@ -105,8 +105,7 @@ impl Run<'_> {
             markers: std::iter::once(begun).chain(&last).collect(),
             due: &due,
         };
-        let forgotten =
-            (named.iter().copied()).filter(|name| goes(name) || !survey.names.contains(name));
+        let forgotten = (named.iter()).filter(|name| goes(name) || !survey.names.contains(*name));
         let mut all_gone = self.delete_archives(&watch, &going, forgotten, &mut swept)?;
         all_gone &= self.delete_packs(&condemned, &kept, latest, &mut swept)?;
         if all_gone {
@@ -163,7 +162,7 @@ impl Run<'_> {
         loop {
             let at = Moment::now(&*self.repository.clock);
             // Before the look: a marker that this one is to be higher than is seen by it.
-            let number = self.next_number()?;
+            let number = self.next_number()?.max(folder.newest() + 1);
             // Another sweep that began since may delete what this marker would name.
             if !Folder::list(&*self.repository.storage)?.is_same(folder) {
                 return Ok(None);
@@ -186,11 +185,24 @@ impl Run<'_> {
         })
     }
 
-    /// Fails if an archive that the marker names is not listed any more, though it is there. One that
-    /// is gone was removed by its writer, or by another sweep.
-    fn check_gone(&self, begun: &Begun, survey: &Survey) -> Result<()> {
+    /// Fails if an archive that the marker names is not listed any more, unless it is gone and another
+    /// sweep of the same generations may have removed it: then these condemn it.
+    fn check_gone(
+        &self,
+        begun: &Begun,
+        survey: &Survey,
+        condemned: &BTreeSet<SnapshotName>,
+    ) -> Result<()> {
         for name in begun.names.difference(&survey.names) {
-            if !self.is_absent(&name.file())? {
+            if self.is_absent(&name.file())? {
+                if !condemned.contains(name) {
+                    let why = format!(
+                        "archive {name} was there when this began and is gone now, though nobody \
+                         forgot it (is all of the storage there?)"
+                    );
+                    self.ask(&why)?;
+                }
+            } else {
                 let what = format!(
                     "nothing is deleted: archive {name} is there, and not listed any more: lists \
                      contradict each other; prune again"
@@ -443,6 +455,12 @@ impl Run<'_> {
         }
         Ok(all_gone)
     }
+}
+
+/// The archives that generations name.
+fn archives_of(due: &[Due]) -> BTreeSet<SnapshotName> {
+    let all = due.iter().flat_map(|due| &due.generation.archives);
+    all.cloned().collect()
 }
 
 pub(super) fn slept() -> Error {
