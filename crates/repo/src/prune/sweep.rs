@@ -152,13 +152,14 @@ impl Run<'_> {
         }
         let generations: Vec<_> = due.iter().map(|due| due.generation.clone()).collect();
         self.check_list(&survey, folder, &generations)?;
-        let names: Vec<_> = survey.names.iter().cloned().collect();
-        let late = self.repository.late(&names)?;
-        let named: BTreeSet<&SnapshotName> = generations.iter().flat_map(|g| &g.archives).collect();
+        let named = archives_of(due);
+        let goes = |name: &&SnapshotName| named.contains(*name) && survey.may_go(name);
+        let names = survey.names.iter().filter(|name| !goes(name));
+        let names: Vec<_> = names.cloned().collect();
         // One that is late stays, but is not whole before its chunks were copied.
-        let stays = (names.iter())
-            .filter(|name| !(late.contains(*name) || named.contains(name) && survey.may_go(name)));
-        let stays: BTreeSet<_> = stays.cloned().collect();
+        let late = self.repository.late(&names)?;
+        let stays = names.into_iter().filter(|name| !late.contains(name));
+        let stays: BTreeSet<_> = stays.collect();
         loop {
             let at = Moment::now(&*self.repository.clock);
             // Before the look: a marker that this one is to be higher than is seen by it.
