@@ -203,11 +203,7 @@ impl Session {
         text: &str,
         kinds: &[GuestKind],
     ) -> Result<(ArchiveName, Snapshot)> {
-        let name = if text.contains('/') || text.starts_with(SHOWN) {
-            self.named(settings, text)?
-        } else {
-            self.newest(settings, text, kinds)?
-        };
+        let name = self.meant(settings, text, kinds)?;
         let snapshot = match self.repository.snapshot(&name) {
             Ok(snapshot) => snapshot,
             // It says so itself if it was forgotten.
@@ -217,6 +213,24 @@ impl Session {
             Err(e) => return Err(e).with_context(|| format!("cannot read archive {name}")),
         };
         Ok((name.as_str().parse()?, snapshot))
+    }
+
+    /// The same for who opens it by its name: whether it is forgotten is told then.
+    pub(crate) fn archive_name(
+        &self,
+        settings: &Settings,
+        text: &str,
+        kinds: &[GuestKind],
+    ) -> Result<ArchiveName> {
+        Ok(self.meant(settings, text, kinds)?.as_str().parse()?)
+    }
+
+    fn meant(&self, settings: &Settings, text: &str, kinds: &[GuestKind]) -> Result<SnapshotName> {
+        if text.contains('/') || text.starts_with(SHOWN) {
+            self.named(settings, text)
+        } else {
+            self.newest(settings, text, kinds)
+        }
     }
 
     /// The name that the user means, in the same way, also of an archive whose record is damaged;

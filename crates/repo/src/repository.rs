@@ -287,8 +287,11 @@ impl Repository {
     }
 
     fn remembered(&self, group: Option<&str>) -> Result<Vec<SnapshotName>> {
-        let mut names = self.all_snapshots_of(group)?;
-        let forgotten = self.forgotten_of(group)?;
+        let (mut names, forgotten) = both(
+            &*self.storage,
+            || self.all_snapshots_of(group),
+            || self.forgotten_of(group),
+        )?;
         names.retain(|name| !forgotten.contains(name));
         let late = self.late(&names)?;
         names.retain(|name| !late.contains(name));

@@ -9,6 +9,14 @@ use crate::limits;
 /// An object's name, its length, and when it was put in seconds since 1970.
 pub(crate) type Listed = (FileName, u64, i64);
 
+/// Folders of a repository in which nothing lies, mostly, or below which it does not of most archives.
+const MOSTLY_EMPTY: [&str; 4] = ["features/", "prune/", "tables/", "attributes/"];
+
+/// Whether a list of what is below this folder is likely to be empty.
+pub(crate) fn is_mostly_empty(below: &str) -> bool {
+    MOSTLY_EMPTY.iter().any(|folder| below.starts_with(folder))
+}
+
 /// What was listed, from page to page.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {

@@ -24,7 +24,7 @@ use crate::clock::StorageClock;
 use crate::fault::{Deed, Subject, Trouble};
 use crate::lent::lend;
 use crate::limits;
-use crate::listing::Listing;
+use crate::listing::{Listing, is_mostly_empty};
 use crate::location::Location;
 use crate::lock::{Locking, is_to_be_locked};
 use crate::reading::{self, Found};
@@ -324,9 +324,9 @@ impl S3Storage {
             // That there is nothing is believed when it was said twice. Somebody else may have put
             // something meanwhile: then it is listed anew.
             let is_empty = || Ok(self.page(&below, None, Some(1))?.0.is_empty());
-            let known = self.empties().contains(&below);
-            let (listing, again) = if known {
-                // It is so again, mostly: then both are asked at once.
+            let likely = is_mostly_empty(&below) || self.empties().contains(&below);
+            let (listing, again) = if likely {
+                // Then both are asked at once.
                 at_once(|| self.list_once(&below, each), is_empty)
             } else {
                 (self.list_once(&below, each), None)

@@ -50,7 +50,7 @@ pub(super) fn run(settings: &Settings, nbd: &Nbd, json: bool) -> Result<()> {
         (None, None) => return Err(usage("give --socket or --listen")),
     };
     let session = Session::open_to_read(settings)?;
-    let (name, _) = session.archive(settings, archive, VM)?;
+    let name = session.archive_name(settings, archive, VM)?;
     let log = Progress::start(
         format!("serving {name}"),
         None,

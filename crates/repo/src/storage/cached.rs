@@ -91,9 +91,9 @@ impl Cached {
         (self.doubted.lock().unwrap_or_else(PoisonError::into_inner)).contains(name)
     }
 
-    /// Whether a range of a pack is of metadata. Its header, which tells that, is needed later anyway;
-    /// of what is longer than nodes are read it is not asked for first.
-    fn is_metadata(&self, name: &FileName, range: &Range<u64>) -> Result<bool> {
+    /// Whether a range of a pack of this length is of metadata. Its header, which tells that, is needed
+    /// later anyway; of what is longer than nodes are read it is not asked for first.
+    fn is_metadata(&self, name: &FileName, range: &Range<u64>, length: u64) -> Result<bool> {
         let known = || self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(is) = known().get(name) {
             return Ok(*is);
@@ -102,7 +102,21 @@ impl Cached {
             return Ok(false);
         }
         let header = 0..HEADER as u64;
-        let bytes = self.kept(name, &header, || self.inner.read(name, header.clone()))?;
+        let first = 0..length.min(limits::CACHE_BLOCK as u64);
+        let bytes = self.kept(name, &header, || {
+            if range.end > first.end {
+                return self.inner.read(name, header.clone());
+            }
+            // One journey for both.
+            let mut bytes = self.inner.read(name, first.clone())?;
+            if pack::class(&bytes) == Some(Class::Metadata)
+                && let Some(key) = self.key(name, &first)
+            {
+                self.shelf.put(&key, &bytes);
+            }
+            bytes.truncate(HEADER);
+            Ok(bytes)
+        })?;
         let is = pack::class(&bytes) == Some(Class::Metadata);
         let mut known = known();
         if known.len() >= limits::PACK_KEY_CACHE {
@@ -196,7 +210,9 @@ impl Storage for Cached {
             Some(_) if range.end <= HEADER as u64 => {
                 self.kept(name, &range, || self.inner.read(name, range.clone()))
             }
-            Some(length) if self.is_metadata(name, &range)? => self.blocks(name, &range, length),
+            Some(length) if self.is_metadata(name, &range, length)? => {
+                self.blocks(name, &range, length)
+            }
             Some(_) | None => self.inner.read(name, range),
         }
     }

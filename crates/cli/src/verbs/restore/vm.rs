@@ -59,7 +59,7 @@ impl Report for Done {
 
 pub(super) fn run(settings: &Settings, wanted: &RestoreVm, json: bool) -> Result<()> {
     let session = Session::open_to_read(settings)?;
-    let (name, _) = session.archive(settings, &wanted.archive, VM)?;
+    let name = session.archive_name(settings, &wanted.archive, VM)?;
     let log = Progress::start(
         format!("restoring {name}"),
         None,
