@@ -71,7 +71,9 @@ pub const LOCK_DAYS_MAX: u32 = 3650;
 pub const LOCK_TRIAL_SECONDS: i64 = 60;
 /// How many locks are looked at and renewed, or versions removed, at the same time.
 pub const LOCK_THREADS: usize = 16;
-/// The most pages of a list of versions, or of what is to be locked.
+/// The longest continuation of a list, in bytes.
+pub const TOKEN_MAX: usize = 8 << 10;
+/// The most pages of a list, of versions too, and of what is to be locked.
 pub const PAGES_MAX: usize = 100_000;
 /// The most versions of one object.
 pub const VERSIONS_MAX: usize = 10_000;

@@ -38,6 +38,13 @@ impl Listing {
         token: Option<&str>,
     ) -> Result<Vec<Listed>, String> {
         if let Some(token) = token {
+            if token.len() > limits::TOKEN_MAX {
+                let most = limits::TOKEN_MAX;
+                return Err(format!("names a continuation of more than {most} bytes"));
+            }
+            if self.tokens.len() >= limits::PAGES_MAX {
+                return Err(format!("has more than {} pages", limits::PAGES_MAX));
+            }
             if !self.tokens.insert(token.to_owned()) {
                 return Err("names a continuation that it named before".to_owned());
             }
@@ -132,6 +139,22 @@ mod tests {
         listing.page(page(&["b"]), Some("2")).unwrap();
         let why = listing.page(page(&["c"]), Some("1")).unwrap_err();
         assert!(why.contains("before"), "{why}");
+    }
+
+    #[test]
+    fn a_list_of_ever_more_pages_or_with_an_endless_continuation_is_an_error() {
+        let mut listing = Listing::default();
+        let mut pages = (0..=limits::PAGES_MAX).map(|n| {
+            let name = format!("m{n:08}");
+            listing.page(page(&[&name]), Some(&name))
+        });
+        let why = pages.find_map(Result::err).unwrap();
+        assert!(why.contains("pages"), "{why}");
+        let endless = "t".repeat(limits::TOKEN_MAX + 1);
+        let why = Listing::default()
+            .page(page(&["a"]), Some(&endless))
+            .unwrap_err();
+        assert!(why.contains("bytes"), "{why}");
     }
 
     #[test]
