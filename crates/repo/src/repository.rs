@@ -54,6 +54,15 @@ type PackKey = Arc<Mutex<Option<Result<Arc<Cipher>>>>>;
 /// How a chunk is looked up.
 type Find<'f> = &'f dyn Fn(&Index, &ChunkId) -> Result<Option<Location>>;
 
+/// What to see to where a repository is not found.
+fn doubt(storage: &dyn Storage) -> &'static str {
+    if storage.is_far() {
+        "are the bucket and the prefix the right ones?"
+    } else {
+        "is its storage mounted?"
+    }
+}
+
 fn config_file() -> FileName {
     "config".parse().expect("a constant name is valid")
 }
@@ -157,7 +166,7 @@ impl Repository {
 
     /// Opens a repository.
     ///
-    /// `NotFound` if there is none (is the storage mounted?), `WrongKey` if nothing opens it,
+    /// `NotFound` if there is none, `WrongKey` if nothing opens it,
     /// `Version` if a newer program made it.
     pub fn open(
         storage: Arc<dyn Storage>,
@@ -208,8 +217,8 @@ impl Repository {
         let config = || {
             read_config(ask).map_err(|e| {
                 if e.kind() == ErrorKind::NotFound {
-                    let what =
-                        "there is no repository here: no file config (is its storage mounted?)";
+                    let ask = doubt(ask);
+                    let what = format!("there is no repository here: no file config ({ask})");
                     return Error::with_source(ErrorKind::NotFound, what, e);
                 }
                 e
@@ -395,7 +404,8 @@ impl Repository {
     /// Fails if there is no repository any more, as where its storage was unmounted.
     pub(crate) fn check_there(&self) -> Result<()> {
         self.storage.length(&config_file()).map(drop).map_err(|e| {
-            let what = "the repository is not there any more (is its storage mounted?)";
+            let ask = doubt(&*self.storage);
+            let what = format!("the repository is not there any more ({ask})");
             Error::with_source(e.kind(), what, e)
         })
     }

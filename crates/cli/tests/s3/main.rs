@@ -317,7 +317,11 @@ fn what_cannot_be_reached_or_used_is_told_with_its_name_and_no_secret() {
         assert!(said.contains(word), "{word}: {said}");
         assert!(!said.contains(sign::SECRET), "{said}");
     };
-    of(&["list"], 5, "no repository here");
+    of(
+        &["list"],
+        5,
+        "are the bucket and the prefix the right ones?",
+    );
     of(&["-r", "s3://nowhere-at-all", "list"], 5, "no such bucket");
     let init = ["-r", "s3://nowhere-at-all", "init", "--no-encryption"];
     let init = [&init[..], &["--write-recovery-kit", "kit.none"]].concat();
