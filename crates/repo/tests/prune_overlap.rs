@@ -8,9 +8,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 
-use snapkeep_repo::{
-    ErrorKind, FileName, PruneOptions, PruneReport, Result, Storage, limits, prune,
-};
+use snapkeep_repo::{ErrorKind, FileName, PruneOptions, Result, Storage, limits, prune};
 
 use support::between::{Between, Moment, Step};
 use support::pruning::{Content, DAY, World, options};
@@ -25,23 +23,6 @@ fn asking() -> PruneOptions {
     }
 }
 
-/// Prunes, with these options, while something is done at the first step that is meant.
-fn prune_with(
-    world: &World,
-    options: &PruneOptions,
-    is_meant: impl Fn(Step<'_>) -> bool + Send + 'static,
-    deed: impl Fn(&World) + Send + 'static,
-) -> Result<PruneReport> {
-    let (others, done) = (world.same(), AtomicBool::new(false));
-    let hook = move |step: Step<'_>| {
-        if is_meant(step) && !done.swap(true, Ordering::SeqCst) {
-            deed(&others);
-        }
-    };
-    let between = Arc::new(Between::new(world.storage(), hook));
-    prune(&world.open_on(between).unwrap(), options)
-}
-
 fn puts_marker((moment, operation, file): Step<'_>) -> bool {
     (moment, operation) == (Moment::After, "put") && file.ends_with("-swept")
 }
@@ -49,28 +30,15 @@ fn puts_marker((moment, operation, file): Step<'_>) -> bool {
 /// A pruning that is killed once it has put its marker.
 fn dies_after_its_marker(world: &World) {
     let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        prune_with(world, &options(), puts_marker, |_| panic!("dies")).map(drop)
+        world
+            .prune_while(&options(), puts_marker, |_| panic!("dies"))
+            .map(drop)
     }));
     died.unwrap_err();
 }
 
-fn markers(world: &World) -> usize {
-    let files = world.files("prune").into_iter();
-    files.filter(|file| file.ends_with("-swept")).count()
-}
-
 fn record(text: &str) -> FileName {
     format!("snapshots/{}", name(text)).parse().unwrap()
-}
-
-/// A world in which a sweep is due, of what two archives alone need.
-fn due() -> World {
-    let mut world = World::with_history();
-    world.forget("1");
-    world.forget("3t");
-    world.prune().unwrap();
-    world.pass(2 * DAY);
-    world
 }
 
 /// Nothing is missed, now and after more prunings.
@@ -81,7 +49,7 @@ fn is_at_peace(world: &World, when: &str) {
         (world.holds()).unwrap_or_else(|e| panic!("{when}: {e}"));
         world.pass(2 * DAY);
     }
-    assert_eq!(markers(world), 1, "{when}");
+    assert_eq!(world.markers().len(), 1, "{when}");
 }
 
 #[test]
@@ -102,7 +70,7 @@ fn a_sweep_that_another_overtakes_at_any_operation_names_nothing_that_is_missed_
             moment == Moment::Before && counted.fetch_add(1, Ordering::SeqCst) == at
         };
         // It is forgotten again, and another one sweeps it.
-        let pruned = prune_with(&world, &options(), is_meant, |world| {
+        let pruned = world.prune_while(&options(), is_meant, |world| {
             world.same().forget("1");
             drop(world.prune());
         });
@@ -129,12 +97,12 @@ fn is_at_peace_after_all(world: &World, at: u64) {
 #[test]
 fn what_one_marker_of_two_names_is_not_missed() {
     for ended in [false, true] {
-        let mut world = due();
+        let mut world = World::due();
         dies_after_its_marker(&world);
         // Another one comes upon an archive that its writer removes, and dies too.
         world.back_up("5", &disk(5, 7));
         dies_after_its_marker(&world);
-        assert_eq!(markers(&world), 2);
+        assert_eq!(world.markers().len(), 2);
         world.memory.remove(&record("5")).unwrap();
         world.archives.remove(&name("5"));
         if ended {
@@ -148,7 +116,7 @@ fn what_one_marker_of_two_names_is_not_missed() {
 
 #[test]
 fn what_all_markers_name_is_missed_until_a_confirmed_sweep_names_it_no_more() {
-    let mut world = due();
+    let mut world = World::due();
     world.back_up("5", &disk(5, 7));
     dies_after_its_marker(&world);
     world.prune_all();
@@ -173,15 +141,19 @@ fn what_all_markers_name_is_missed_until_a_confirmed_sweep_names_it_no_more() {
 
 #[test]
 fn an_archive_that_vanishes_while_a_sweep_looks_stops_it() {
-    let mut world = due();
+    let mut world = World::due();
     world.back_up("5", &disk(5, 7));
     let vanishes = |world: &World| world.memory.remove(&record("5")).unwrap();
     let packs = world.files("packs");
     let kept = world.fork();
-    let error = prune_with(&kept, &asking(), puts_marker, vanishes).unwrap_err();
+    let error = kept
+        .prune_while(&asking(), puts_marker, vanishes)
+        .unwrap_err();
     assert!(error.to_string().contains("is gone now"), "{error}");
     assert_eq!(kept.files("packs"), packs);
-    let report = prune_with(&world, &options(), puts_marker, vanishes).unwrap();
+    let report = world
+        .prune_while(&options(), puts_marker, vanishes)
+        .unwrap();
     assert!(report.swept.unwrap().deleted.number > 0);
     world.archives.remove(&name("5"));
     is_at_peace(&world, "confirmed");
@@ -190,7 +162,7 @@ fn an_archive_that_vanishes_while_a_sweep_looks_stops_it() {
 #[test]
 fn a_sweep_whose_lists_lack_what_is_there_deletes_nothing() {
     let lag = 1000;
-    let mut world = due();
+    let mut world = World::due();
     let stale = Arc::new(Stale::new(Arc::clone(&world.memory), world.time(), lag));
     let storage = Arc::clone(&stale) as Arc<dyn Storage>;
     support::backup(
@@ -271,7 +243,7 @@ fn commit_while_lists_are_old(world: &World, miss: bool, seconds: i64) -> bool {
 fn an_archive_of_which_nothing_can_be_told_stays() {
     let slept = i64::try_from(limits::WRITER_SECONDS_MAX).unwrap() + 1;
     for (miss, seconds) in [(true, 0), (false, slept)] {
-        let mut world = due();
+        let mut world = World::due();
         assert!(commit_while_lists_are_old(&world, miss, seconds));
         // It is whole, so it is listed.
         world.archives.insert(name("5"), Content::Disk(disk(5, 7)));
@@ -280,7 +252,7 @@ fn an_archive_of_which_nothing_can_be_told_stays() {
         world.holds().unwrap();
     }
     // If it is late and not whole, nobody is shown it.
-    let world = due();
+    let world = World::due();
     let before = world.files("packs");
     assert!(commit_while_lists_are_old(&world, true, 0));
     for pack in world.files("packs") {
@@ -330,11 +302,13 @@ fn made_while_a_mark_looks(world: &mut World, sleeps: bool) -> Result<()> {
         grace: 0,
         ..options()
     };
-    let report = prune_with(world, &at_once, puts_generation, goes_on.clone()).unwrap();
+    let report = world
+        .prune_while(&at_once, puts_generation, goes_on.clone())
+        .unwrap();
     assert!(report.marked.unwrap().condemned.number > 0);
     if sleeps {
         world.pass(2 * DAY);
-        prune_with(world, &options(), puts_marker, goes_on).unwrap();
+        world.prune_while(&options(), puts_marker, goes_on).unwrap();
     }
     world.archives.insert(name("5"), Content::Disk(bytes));
     writer.join().unwrap()
@@ -342,7 +316,7 @@ fn made_while_a_mark_looks(world: &mut World, sleeps: bool) -> Result<()> {
 
 #[test]
 fn a_late_archive_is_there_though_a_later_mark_condemns_what_it_needs() {
-    let mut world = due();
+    let mut world = World::due();
     made_while_a_mark_looks(&mut world, false).unwrap();
     world.holds().unwrap();
     // Also while it is swept, and if that sweep dies once it has said what stays.
@@ -356,7 +330,7 @@ fn a_late_archive_is_there_though_a_later_mark_condemns_what_it_needs() {
 
 #[test]
 fn a_writer_that_slept_leaves_what_a_sweep_is_about_to_copy() {
-    let mut world = due();
+    let mut world = World::due();
     let error = made_while_a_mark_looks(&mut world, true).unwrap_err();
     assert!(error.to_string().contains("could not be proven"), "{error}");
     world.holds().unwrap();

@@ -17,40 +17,8 @@ use support::between::{Between, Moment, Step};
 use support::pruning::{Content, DAY, World, options};
 use support::{backup, disk, key, name, open};
 
-/// What waits to be swept, two days after it was condemned.
-fn due() -> World {
-    let mut world = World::with_history();
-    world.forget("1");
-    world.forget("3t");
-    world.prune().unwrap();
-    world.pass(2 * DAY);
-    world
-}
-
 fn damage(world: &World, file: &str) {
     (world.memory).damage(&file.parse().unwrap(), |bytes| bytes[40] ^= 1);
-}
-
-fn markers(world: &World) -> Vec<String> {
-    let mut files = world.files("prune");
-    files.retain(|file| file.ends_with("-swept"));
-    files
-}
-
-/// Prunes while something is done at the first step that is meant.
-fn prune_with(
-    world: &World,
-    is_meant: impl Fn(Step<'_>) -> bool + Send + 'static,
-    deed: impl Fn(&World) + Send + 'static,
-) -> snapkeep_repo::Result<snapkeep_repo::PruneReport> {
-    let (others, done) = (world.same(), AtomicBool::new(false));
-    let hook = move |step: Step<'_>| {
-        if is_meant(step) && !done.swap(true, Ordering::SeqCst) {
-            deed(&others);
-        }
-    };
-    let between = Arc::new(Between::new(world.storage(), hook));
-    prune(&world.open_on(between).unwrap(), &options())
 }
 
 #[test]
@@ -82,7 +50,7 @@ fn a_file_of_the_future_is_never_old_and_is_named() {
             .iter()
             .all(|ahead| ahead.file.as_str() != generation)
     );
-    let mut world = due();
+    let mut world = World::due();
     world.forget("2");
     world.pass(-1000 * DAY);
     let report = world.prune().unwrap();
@@ -126,11 +94,11 @@ fn the_ages_of_packs_are_asked_by_one_list() {
 
 #[test]
 fn an_archive_that_a_sweep_came_upon_is_kept_from_then_on_also_when_it_is_damaged() {
-    let mut world = due();
+    let mut world = World::due();
     let bytes = disk(5, 7);
     let made = bytes.clone();
-    let report = prune_with(
-        &world,
+    let report = world.prune_while(
+        &options(),
         |(moment, operation, file)| {
             (moment, operation) == (Moment::Before, "put") && file.ends_with("-swept")
         },
@@ -140,7 +108,7 @@ fn an_archive_that_a_sweep_came_upon_is_kept_from_then_on_also_when_it_is_damage
     assert!(report.unwrap().swept.unwrap().deleted.number > 0);
     world.archives.insert(name("5"), Content::Disk(bytes));
     world.holds().unwrap();
-    assert_eq!(markers(&world).len(), 1);
+    assert_eq!(world.markers().len(), 1);
     // What is lost of it later makes it damaged, and not one that nobody was told of.
     for pack in world.files("packs") {
         world.memory.remove(&pack.parse().unwrap()).unwrap();
@@ -151,10 +119,10 @@ fn an_archive_that_a_sweep_came_upon_is_kept_from_then_on_also_when_it_is_damage
 
 #[test]
 fn a_sweep_that_takes_longer_than_a_day_goes_on_and_ends() {
-    let world = due();
+    let world = World::due();
     let swept = AtomicBool::new(false);
-    let report = prune_with(
-        &world,
+    let report = world.prune_while(
+        &options(),
         move |(moment, operation, file)| {
             let put = (moment, operation) == (Moment::After, "put") && file.ends_with("-swept");
             let walks = swept.load(Ordering::SeqCst) && file.starts_with("packs/");
@@ -172,14 +140,14 @@ fn a_sweep_that_takes_longer_than_a_day_goes_on_and_ends() {
 
 #[test]
 fn markers_of_sweeps_that_failed_do_not_pile_up() {
-    let world = due();
+    let world = World::due();
     let broken = world.files("snapshots").remove(1);
     damage(&world, &broken);
     for _ in 0..8 {
         world.prune().unwrap_err();
         world.pass(DAY);
     }
-    assert!(markers(&world).len() <= 4, "{:?}", world.files("prune"));
+    assert!(world.markers().len() <= 4, "{:?}", world.files("prune"));
 }
 
 #[test]
@@ -192,14 +160,15 @@ fn daily_prunings_end_what_one_died_in_that_names_an_archive_which_was_taken_bac
     world.archives.insert(archive.0, archive.1);
     world.pass(DAY);
     let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        prune_with(
-            &world,
-            |(moment, operation, file)| {
-                (moment, operation) == (Moment::After, "put") && file.ends_with("-swept")
-            },
-            |_| panic!("dies"),
-        )
-        .map(drop)
+        world
+            .prune_while(
+                &options(),
+                |(moment, operation, file)| {
+                    (moment, operation) == (Moment::After, "put") && file.ends_with("-swept")
+                },
+                |_| panic!("dies"),
+            )
+            .map(drop)
     }));
     died.unwrap_err();
     for _ in 0..3 {
@@ -216,9 +185,9 @@ fn daily_prunings_end_what_one_died_in_that_names_an_archive_which_was_taken_bac
 
 #[test]
 fn a_damaged_marker_hides_no_archive_and_is_replaced_by_repair() {
-    let mut world = due();
+    let mut world = World::due();
     world.prune_all();
-    let file = markers(&world).remove(0);
+    let file = world.markers().remove(0);
     damage(&world, &file);
     world.back_up("5", &disk(5, 3));
     let repository = world.open();
@@ -239,7 +208,7 @@ fn a_damaged_marker_hides_no_archive_and_is_replaced_by_repair() {
     let repaired = apply_repair(&repository, &plan).unwrap();
     assert_eq!((repaired.prunings, repaired.left.len()), (1, 0));
     assert!(!world.files("prune").contains(&file));
-    assert_eq!(markers(&world)[0][..14], file[..14], "the same number");
+    assert_eq!(world.markers()[0][..14], file[..14], "the same number");
     world.holds().unwrap();
     assert!(plan_repair(&world.open(), &()).unwrap().is_empty());
     world.forget("5");
@@ -251,7 +220,7 @@ fn a_damaged_marker_hides_no_archive_and_is_replaced_by_repair() {
 
 #[test]
 fn a_damaged_generation_is_replaced_by_an_empty_one_unless_a_sweep_may_have_read_it() {
-    let world = due();
+    let world = World::due();
     let file = world.files("prune").remove(0);
     damage(&world, &file);
     let error = Writer::new(world.open()).unwrap_err();
@@ -356,7 +325,7 @@ fn a_list_that_failed_hides_nothing_that_is_condemned() {
 
 #[test]
 fn a_storage_that_fails_is_not_taken_for_one_whose_log_was_pruned() {
-    let world = due();
+    let world = World::due();
     let log = world.open().store_task_log(&[b'l'; 1000]).unwrap();
     // Then it is looked up in tables, which are read.
     world.merge();
@@ -390,16 +359,18 @@ fn a_copy_under_the_name_of_what_a_pruning_died_removing_waits_until_it_is_gone(
     let mut source = World::new();
     let bytes = disk(3, 7);
     source.back_up("1", &bytes);
-    let mut world = due();
+    let mut world = World::due();
     let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        prune_with(
-            &world,
-            |(moment, operation, file)| {
-                (moment, operation) == (Moment::Before, "remove") && file.starts_with("attributes/")
-            },
-            |_| panic!("dies"),
-        )
-        .map(drop)
+        world
+            .prune_while(
+                &options(),
+                |(moment, operation, file)| {
+                    (moment, operation) == (Moment::Before, "remove")
+                        && file.starts_with("attributes/")
+                },
+                |_| panic!("dies"),
+            )
+            .map(drop)
     }));
     died.unwrap_err();
     assert!(

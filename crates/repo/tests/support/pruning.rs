@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use snapkeep_repo::{
@@ -10,6 +10,7 @@ use snapkeep_repo::{
     SnapshotName, Storage, SystemRandom, TreeReader, Unlock, prune, verify,
 };
 
+use super::between::{Between, Step};
 use super::tree::{Entry, directory, file, noise, read, store};
 use super::{CHUNK, backup, disk, init, key, name, restore};
 
@@ -100,6 +101,16 @@ impl World {
         world
     }
 
+    /// In which a sweep is due, of what two archives alone need.
+    pub(crate) fn due() -> Self {
+        let mut world = Self::with_history();
+        world.forget("1");
+        world.forget("3t");
+        world.prune().unwrap();
+        world.pass(2 * DAY);
+        world
+    }
+
     /// The same, as it is now, on a storage of its own.
     pub(crate) fn fork(&self) -> Self {
         Self {
@@ -180,6 +191,30 @@ impl World {
 
     pub(crate) fn prune(&self) -> Result<PruneReport> {
         prune(&self.open(), &options())
+    }
+
+    /// Prunes while something is done at the first step that is meant.
+    pub(crate) fn prune_while(
+        &self,
+        options: &PruneOptions,
+        is_meant: impl Fn(Step<'_>) -> bool + Send + 'static,
+        deed: impl Fn(&Self) + Send + 'static,
+    ) -> Result<PruneReport> {
+        let (others, done) = (self.same(), AtomicBool::new(false));
+        let hook = move |step: Step<'_>| {
+            if is_meant(step) && !done.swap(true, Ordering::SeqCst) {
+                deed(&others);
+            }
+        };
+        let between = Arc::new(Between::new(self.storage(), hook));
+        prune(&self.open_on(between).unwrap(), options)
+    }
+
+    /// The files that tell what sweeps left.
+    pub(crate) fn markers(&self) -> Vec<String> {
+        let mut files = self.files("prune");
+        files.retain(|file| file.ends_with("-swept"));
+        files
     }
 
     /// Marks, waits, and sweeps, until nothing waits.
