@@ -27,6 +27,8 @@ pub(crate) struct Locks {
     locked_until: Option<i64>,
     /// The same in RFC 3339, UTC.
     locked_until_utc: Option<String>,
+    /// Objects that were put over by something else, if they are not too many.
+    overwritten: Vec<String>,
     /// Why not all that could be freed was.
     not_freed: Option<String>,
     #[serde(skip)]
@@ -37,8 +39,11 @@ impl Locks {
     fn new(extended: Extended, purged: Purged, not_freed: Option<Error>) -> Self {
         // Who may not do it has a lifecycle rule for that, or is told each time.
         let failed = (not_freed.as_ref()).is_some_and(|error| error.kind() != ErrorKind::Denied);
+        let overwritten = purged.overwritten.into_iter();
+        let overwritten: Vec<_> = overwritten.map(|name| name.to_string()).collect();
         Self {
-            failed,
+            failed: failed || !overwritten.is_empty(),
+            overwritten,
             not_freed: not_freed.map(|error| error.chain()),
             renewed_until: extended.until,
             renewed_until_utc: extended.until.map(time),
@@ -79,6 +84,15 @@ impl Locks {
                 "locks keep {} of {} in the bucket{until}; a later run frees that",
                 human(self.locked_bytes),
                 counted(self.locked_versions, "removed object")
+            ));
+        }
+        if let Some(first) = self.overwritten.first() {
+            lines.push(format!(
+                "{} were overwritten, which no program of ours does: {first}{}. The oldest version of each is \
+                 the right one, and its lock ends: bring it back before that (see the guide, docs/guides/s3.md), \
+                 and take the credentials away that did it",
+                counted(self.overwritten.len() as u64, "locked object"),
+                if self.overwritten.len() > 1 { " and others" } else { "" },
             ));
         }
         if let Some(why) = &self.not_freed {

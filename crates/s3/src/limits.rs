@@ -75,5 +75,7 @@ pub const LOCK_THREADS: usize = 16;
 pub const TOKEN_MAX: usize = 8 << 10;
 /// The most pages of a list, of versions too, and of what is to be locked.
 pub const PAGES_MAX: usize = 100_000;
+/// The most objects that are named as overwritten.
+pub const OVERWRITTEN_MAX: usize = 100;
 /// The most versions of one object.
 pub const VERSIONS_MAX: usize = 10_000;

@@ -27,8 +27,11 @@ const FOLDERS: [&str; 9] = [
 ];
 
 /// What became of hidden objects. Bytes are those of their versions.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Purged {
+    /// Objects that were put over by something else, at most `OVERWRITTEN_MAX`: the oldest version of
+    /// each is the right one, and its lock is renewed no more.
+    pub overwritten: Vec<FileName>,
     /// Versions that were removed for good, or would be.
     pub removed: u64,
     /// Their bytes.
@@ -48,6 +51,8 @@ impl Purged {
         self.locked += other.locked;
         self.locked_bytes += other.locked_bytes;
         self.until = self.until.into_iter().chain(other.until).min();
+        self.overwritten.extend(other.overwritten);
+        self.overwritten.truncate(limits::OVERWRITTEN_MAX);
     }
 }
 
@@ -64,9 +69,36 @@ struct Group {
     versions: Vec<Version>,
 }
 
+impl Group {
+    /// Whether a removal hides it.
+    fn is_hidden(&self) -> bool {
+        let mut versions = self.versions.iter();
+        versions.any(|version| version.is_marker && version.is_latest)
+    }
+
+    /// Whether it was put over by something else: no file that is locked is ever changed. A put that
+    /// was tried again has left the same twice, and archives that are copied again come under the names
+    /// of removed ones.
+    fn is_overwritten(&self) -> bool {
+        let marks = self.versions.iter().any(|version| version.is_marker);
+        let again = marks && self.name.as_str().starts_with("snapshots/");
+        if again || !is_to_be_locked(&self.name) {
+            return false;
+        }
+        let mut data = self.versions.iter().filter(|version| !version.is_marker);
+        let Some(first) = data.next() else {
+            return false;
+        };
+        let longest = limits::RETRY_DEADLINE_MAX.as_secs();
+        data.any(|other| {
+            other.size != first.size || other.modified.abs_diff(first.modified) > longest
+        })
+    }
+}
+
 impl S3Storage {
     /// Removes the versions of removed objects whose locks have ended; of one that is there, or that
-    /// was put again, nothing. With `pretend` nothing is changed.
+    /// was put again, nothing: it may have been overwritten, which is told. With `pretend` nothing is changed.
     pub fn purge(&self, pretend: bool) -> Result<Purged> {
         let mut purged = Purged::default();
         for folder in FOLDERS {
@@ -114,8 +146,14 @@ impl S3Storage {
                 }
             }
             let groups: Vec<Group> = (groups.into_iter())
-                .filter_map(|versions| self.hidden(prefix, versions))
+                .filter_map(|versions| self.group(prefix, versions))
                 .collect();
+            let (groups, there): (Vec<_>, Vec<_>) = groups.into_iter().partition(Group::is_hidden);
+            let overwritten = there.into_iter().filter(Group::is_overwritten);
+            purged.add(Purged {
+                overwritten: overwritten.map(|group| group.name).collect(),
+                ..Purged::default()
+            });
             for one in side_by_side(&groups, |group| self.purge_group(group, pretend))? {
                 purged.add(one);
             }
@@ -147,15 +185,14 @@ impl S3Storage {
         })
     }
 
-    /// These versions of an object, if a removal hides it, and it is one of the repository's.
-    fn hidden(&self, prefix: &str, versions: Vec<Version>) -> Option<Group> {
+    /// These versions of an object, if it is one of the repository's.
+    fn group(&self, prefix: &str, versions: Vec<Version>) -> Option<Group> {
         let key = &versions.first()?.key;
         let name = self
             .location()
             .name(key)
             .filter(|_| key.starts_with(prefix))?;
-        let is_hidden = |version: &Version| version.is_marker && version.is_latest;
-        (versions.iter().any(is_hidden)).then_some(Group { name, versions })
+        Some(Group { name, versions })
     }
 
     fn purge_group(&self, group: &Group, pretend: bool) -> Result<Purged> {

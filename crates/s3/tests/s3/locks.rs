@@ -319,6 +319,30 @@ fn what_was_removed_goes_for_good_once_its_lock_has_ended() {
 }
 
 #[test]
+fn what_was_overwritten_is_named_and_nothing_of_it_is_freed() {
+    let test = "what_was_overwritten_is_named_and_nothing_of_it_is_freed";
+    let Some(bucket) = Bucket::with_locks(test) else {
+        return;
+    };
+    let storage = bucket.storage("a");
+    storage.lock_with(retention(30)).unwrap();
+    for file in ["packs/ab/1", "packs/ab/2", "packs/ab/3"] {
+        storage.put(&name(file), b"right").unwrap();
+    }
+    // A put that was tried again, and one that somebody else made.
+    storage.put(&name("packs/ab/2"), b"right").unwrap();
+    storage.put(&name("packs/ab/3"), b"not right").unwrap();
+    // A copy under the name of an archive that was removed.
+    let archive = name("snapshots/main/vm/100/1");
+    storage.put(&archive, b"first").unwrap();
+    storage.remove(&archive).unwrap();
+    storage.put(&archive, b"copied again").unwrap();
+    in_year(&bucket, 2100);
+    let purged = storage.purge(true).unwrap();
+    assert_eq!(purged.overwritten, [name("packs/ab/3")], "{purged:?}");
+}
+
+#[test]
 fn a_list_of_versions_that_is_none_frees_nothing() {
     let Some(bucket) = Bucket::with_locks("a_list_of_versions_that_is_none_frees_nothing") else {
         return;
