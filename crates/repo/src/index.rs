@@ -342,10 +342,7 @@ impl Index {
 
     /// Where a chunk lies, its home first if it has one.
     pub(crate) fn find(&self, id: &ChunkId) -> Result<Option<Location>> {
-        match self.home(id)? {
-            None => Ok(self.all(id)?.first().copied()),
-            home => Ok(home),
-        }
+        Ok(self.best(id, u32::MAX)?.map(|(place, _)| place))
     }
 
     /// Where a chunk lies in a pack that is not condemned: only on that may anything rely.
@@ -355,15 +352,21 @@ impl Index {
 
     /// The same if generations with higher numbers than this did not condemn anything.
     pub(crate) fn home_until(&self, id: &ChunkId, generation: u32) -> Result<Option<Location>> {
+        let best = self.best(id, generation)?;
+        Ok(best.and_then(|(place, is_home)| is_home.then_some(place)))
+    }
+
+    /// A home by these generations, or else any place; whether it is one.
+    fn best(&self, id: &ChunkId, generation: u32) -> Result<Option<(Location, bool)>> {
         let is_home = |place: &Location| {
-            let pack = self.pack(place.pack);
-            self.is_there(place) && pack.is_some_and(|pack| pack.is_home_until(generation))
+            self.is_there(place) && self.packs[place.pack as usize].is_home_until(generation)
         };
-        let first = self.chunks.part(id).get(id);
-        if let Some(place) = first.filter(|place| is_home(place)) {
-            return Ok(Some(*place));
+        if let Some(place) = (self.chunks.part(id).get(id)).filter(|place| is_home(place)) {
+            return Ok(Some((*place, true)));
         }
-        Ok(self.all(id)?.into_iter().find(is_home))
+        let all = self.all(id)?;
+        let home = all.iter().find(|place| is_home(place));
+        Ok((home.or_else(|| all.first())).map(|place| (*place, home.is_some())))
     }
 
     /// Tells one state of the index from another.
