@@ -229,15 +229,20 @@ fn forget_and_prune(machine: &Arc<Power>) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_power_cut_at_any_step_of_a_pruning_loses_nothing() {
+/// Where all is durable, and old; what is still wanted once the first archive is forgotten.
+fn before_prunings() -> (Power, Told) {
     let start = Arc::new(Power::new(Stop::Never, Without::Nothing));
     let mut told = Told::default();
     run_first(&start, &mut told).unwrap();
-    // All that is durable, and old.
     let start = start.after_power_cuts(1).swap_remove(0);
     start.pass(3 * DAY);
     told.archives.retain(|archive| *archive != name("1"));
+    (start, told)
+}
+
+#[test]
+fn a_power_cut_at_any_step_of_a_pruning_loses_nothing() {
+    let (start, told) = before_prunings();
     let whole = Arc::new(start.after_a_kill_until(Stop::Never));
     forget_and_prune(&whole).unwrap();
     let steps = whole.steps();
@@ -275,12 +280,7 @@ fn a_power_cut_at_any_step_of_a_pruning_loses_nothing() {
 
 #[test]
 fn a_pruning_that_relies_on_the_copies_of_a_killed_one_loses_nothing_in_a_power_cut() {
-    let start = Arc::new(Power::new(Stop::Never, Without::Nothing));
-    let mut told = Told::default();
-    run_first(&start, &mut told).unwrap();
-    let start = start.after_power_cuts(1).swap_remove(0);
-    start.pass(3 * DAY);
-    told.archives.retain(|archive| *archive != name("1"));
+    let (start, told) = before_prunings();
     let whole = Arc::new(start.after_a_kill_until(Stop::Never));
     forget_and_prune(&whole).unwrap();
     let count = Count::default();
