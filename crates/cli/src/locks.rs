@@ -88,7 +88,7 @@ impl Locks {
         }
         if let Some(first) = self.overwritten.first() {
             lines.push(format!(
-                "{} were overwritten, which no program of ours does: {first}{}. The oldest version of each is \
+                "somebody has overwritten {}, which no program of ours does: {first}{}. The oldest version of each is \
                  the right one, and its lock ends: bring it back before that (see the guide, docs/guides/s3.md), \
                  and take the credentials away that did it",
                 counted(self.overwritten.len() as u64, "locked object"),

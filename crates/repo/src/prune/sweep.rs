@@ -266,8 +266,8 @@ impl Run<'_> {
         Ok(Some(last))
     }
 
-    /// Those of the archives that stay whose writers will not remove them any more: who found before
-    /// this sweep gave an archive homes that it has none does that shortly afterwards, or looks anew.
+    /// Those of the archives that stay which are still there a while later: a writer that found that
+    /// something of its own is nowhere, by an older list, has removed it by then.
     fn settled(
         &self,
         begun: &Begun,
